@@ -1,0 +1,182 @@
+"""What lies in a work folder: `status`, `verify` and `gc` read records, claims and descriptions, and load no model."""
+
+import os
+import re
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import psutil
+
+from sare_core.checkpoints import load_tensors, read_checkpoint
+from sare_core.claims import read_claim
+from sare_core.errors import ConfigError, StageError
+from sare_core.fingerprint import differences
+from sare_core.manifest import Index
+from sare_core.records import Folder, Record, State
+from sare_core.shardfiles import read_back
+from sare_core.storage import Store, sha256_file, spool_folder
+
+STAGES = ("captions", "reconstructions", "detectors", "predictions")
+# Files of a folder that are not shards' outputs and yet are named by nothing but convention.
+_KEPT = {"about.json", "metrics.csv", "tables.md", "last.json", "best.json"}
+
+
+def folders(work: str, dataset: str | None = None) -> Iterator[Folder]:
+    """Every folder of every stage, of one dataset or of all. Raises ConfigError: a broken one."""
+    store = Store(work)
+    for name in [dataset] if dataset else store.folders():
+        for stage in STAGES:
+            for fingerprint in store.folders(f"{name}/{stage}"):
+                yield Folder.open(work, name, stage, fingerprint)
+
+
+def expected_shards(folder: Folder, index: Index) -> list[int]:
+    """The shards that the folder's last run was to bring up to date."""
+    notes = folder.notes()
+    splits, subsets = notes.get("splits", ["train", "val", "test"]), notes.get("train_subsets")
+    shards: list[int] = []
+    for split in splits:
+        shards += index.select([split], None if split == "test" else subsets)["shard"].to_list()
+    return sorted(shards)
+
+
+@dataclass
+class Summary:
+    """One folder in figures. rate: images a second of one process; eta: seconds for what is not done."""
+
+    folder: Folder
+    preset: str
+    states: dict[int, State] = field(default_factory=dict)
+    rate: float | None = None
+    eta: float | None = None
+    failures: Counter[str] = field(default_factory=Counter)
+    note: str = ""
+
+    def count(self, kind: str) -> int:
+        return sum(state.kind == kind for state in self.states.values())
+
+    def reasons(self) -> Counter[str]:
+        """Why shards are not done, counted."""
+        return Counter(str(state) for state in self.states.values() if state.why)
+
+
+def summarize(folder: Folder, index: Index) -> Summary:
+    """The state of one folder now, from its records and claims alone."""
+    summary = Summary(folder, folder.notes().get("preset", ""))
+    if folder.stage == "detectors":
+        last, best = read_checkpoint(folder.store, "last"), read_checkpoint(folder.store, "best")
+        epochs = folder.made_by["settings"]["epochs"]
+        summary.note = f"epoch {last.epoch} of {epochs}, step {last.step}" if last else "no checkpoint yet"
+        if last and last.finished and best:
+            summary.note = f"trained; best epoch {best.epoch} of {epochs}"
+        return summary
+    shards = expected_shards(folder, index)
+    states = folder.states({shard: index.digests[shard] for shard in shards})
+    claimed = {
+        shard: claim
+        for shard in shards
+        if states[shard].kind != "done" and (claim := read_claim(folder.store, shard)) is not None
+    }
+    summary.states = states | {shard: State("running", claim.holder()) for shard, claim in claimed.items()}
+    records = [record for shard, record in folder.records().items() if shard in states and record.status == "done"]
+    summary.failures = Counter(failure.reason for record in records for failure in record.failures)
+    seconds = sum(record.seconds for record in records)
+    if seconds > 0:
+        summary.rate = sum(record.images for record in records) / seconds
+        sizes = dict(zip(index.shards["shard"], index.shards["images"], strict=True))
+        left = sum(sizes[shard] for shard, state in states.items() if state.kind != "done")
+        summary.eta = left / summary.rate / max(len(claimed), 1)
+    return summary
+
+
+def others_differ(summary: Summary, newest: Summary) -> list[str]:
+    """What sets a folder apart from another one of its stage, one line a field."""
+    return differences(summary.folder.made_by, newest.folder.made_by)
+
+
+def breaches(folder: Folder, index: Index) -> Iterator[str]:
+    """Reads back everything that a folder's records promise; yields what is not so, with the cure."""
+    store = folder.store
+    if folder.stage == "detectors":
+        for name in ("last", "best"):
+            try:
+                if checkpoint := read_checkpoint(store, name):
+                    load_tensors(store, checkpoint)
+            except ConfigError as error:
+                yield str(error)
+        return
+    records = folder.records()
+    for name in store.names("records"):
+        stem = name.removesuffix(".json")
+        if not stem.isdigit() or int(stem) not in records:
+            yield f"{store.path('records/' + name)}: not a readable record; delete it, run the stage again."
+    for shard, record in records.items():
+        for fault in _record_faults(folder, index, shard, record):
+            yield f"{store.path(f'records/{shard:05d}.json')}: {fault}"
+
+
+def _record_faults(folder: Folder, index: Index, shard: int, record: Record) -> Iterator[str]:
+    again = f"delete the record and run {folder.stage} for shard {shard} again."
+    if (record.shard, record.fingerprint, record.stage) != (shard, folder.fingerprint, folder.stage):
+        yield f"belongs to another shard or folder; {again}"
+    if record.status == "failed":
+        return
+    if record.images != record.ok + len(record.failures):
+        yield f"{record.images} images went in, {record.ok} + {len(record.failures)} came out; {again}"
+    if record.output is None or not folder.store.exists(record.output.name):
+        yield f"names {record.output.name if record.output else 'no output'}, which is not there; {again}"
+        return
+    path = folder.store.local(record.output.name)
+    if path.stat().st_size != record.output.bytes or sha256_file(path) != record.output.sha256:
+        yield f"{record.output.name} is not the bytes that the record names; {again}"
+        return
+    try:
+        found = read_back(path)
+    except StageError as error:
+        yield f"{error}; {again}"
+        return
+    if len(found) != record.ok:
+        yield f"{record.output.name} holds {len(found)} samples, the record says {record.ok}; {again}"
+    if short := sorted(key for key, fields in found.items() if not fields >= set(record.fields)):
+        yield f"{record.output.name}: {short[0]} lacks one of {', '.join(record.fields)}; {again}"
+    if record.inputs.get("index") == index.digests.get(shard):
+        keys = {row["image_id"] for row in index.rows(shard)}
+        accounted = found.keys() | {failure.image_id for failure in record.failures}
+        if keys != accounted:
+            odd = sorted(keys ^ accounted)
+            yield f"{len(odd)} images of the index are lost or unknown here, the first is {odd[0]}; {again}"
+
+
+def rubbish(folder: Folder) -> Iterator[str]:
+    """Names in a folder that nothing vouches for: left by a kill, or by an output that was replaced."""
+    store = folder.store
+    named = set(_KEPT)
+    if folder.stage == "detectors":
+        checkpoints = [read_checkpoint(store, name) for name in ("last", "best")]
+        named |= {checkpoint.file for checkpoint in checkpoints if checkpoint}
+    named |= {record.output.name for record in folder.records().values() if record.output}
+    live = {shard for shard in _claimed_shards(store) if read_claim(store, shard) is not None}
+    for name in store.names():
+        shard = re.match(r"\.?(\d{5})-", name)
+        in_flight = bool(live) if shard is None else int(shard[1]) in live
+        if name not in named and not name.startswith("events.out.tfevents") and not in_flight:
+            yield name
+    for part in ("records", "claims"):
+        yield from (f"{part}/{name}" for name in store.names(part) if name.endswith(".tmp") and not live)
+    yield from (f"claims/{shard:05d}.json" for shard in _claimed_shards(store) if shard not in live)
+
+
+def _claimed_shards(store: Store) -> list[int]:
+    return [int(name[:-5]) for name in store.names("claims") if re.fullmatch(r"\d+\.json", name)]
+
+
+def dead_spools() -> list[Path]:
+    """Files in this machine's spool whose process is gone."""
+    found = []
+    for path in sorted(spool_folder().glob("*")):
+        owner = re.search(r"\.(\d+)\.(tar|parquet)$", path.name)
+        if owner and int(owner[1]) != os.getpid() and not psutil.pid_exists(int(owner[1])):
+            found.append(path)
+    return found

@@ -1,0 +1,101 @@
+"""Checkpoints of a detector: tensors in safetensors under their digest's name, then the JSON that names them.
+
+`last.json` is where a killed run goes on; `best.json` is the epoch that the held-out images chose. No pickle anywhere.
+"""
+
+import hashlib
+import json
+from typing import Any
+
+import torch
+from pydantic import BaseModel, ConfigDict, ValidationError
+from safetensors import SafetensorError
+from safetensors.torch import load, save
+
+from sare_core.errors import ConfigError
+from sare_core.faults import point
+from sare_core.storage import Store
+
+Tensors = dict[str, torch.Tensor]
+
+
+class Checkpoint(BaseModel):
+    """What a checkpoint's JSON says. `step` optimizer steps are done; `history` holds one entry a finished epoch."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    file: str
+    sha256: str
+    step: int
+    epoch: int
+    finished: bool
+    history: list[dict[str, float | None]]
+    scaler: dict[str, float] | None = None  # of mixed precision's loss
+    about: dict[str, Any]
+
+
+def save_checkpoint(store: Store, name: str, tensors: Tensors, **facts: Any) -> None:
+    """Put `<name>-<digest>.safetensors` in place, then `<name>.json`; the file that it named before goes."""
+    data = save({key: value.detach().cpu().contiguous() for key, value in sorted(tensors.items())})
+    digest = hashlib.sha256(data).hexdigest()
+    before = read_checkpoint(store, name)
+    file = f"{name}-{digest[:12]}.safetensors"
+    store.write(file, data)
+    point("checkpoint-put")
+    checkpoint = Checkpoint(file=file, sha256=digest, **facts)
+    store.write(f"{name}.json", checkpoint.model_dump_json(indent=1).encode())
+    point("checkpoint-named")
+    if before is not None and before.file != file:
+        store.delete(before.file)
+
+
+def read_checkpoint(store: Store, name: str) -> Checkpoint | None:
+    """What `<name>.json` says, or None. Raises ConfigError when it cannot be read."""
+    try:
+        return Checkpoint.model_validate_json(store.read(f"{name}.json"))
+    except FileNotFoundError:
+        return None
+    except ValidationError as error:
+        raise ConfigError(
+            f"{store.path(name + '.json')}: not a whole checkpoint record; delete it, train again."
+        ) from error
+
+
+def load_tensors(store: Store, checkpoint: Checkpoint) -> Tensors:
+    """The tensors that a checkpoint names. Raises ConfigError: gone, cut, changed, or not safetensors at all."""
+    where = store.path(checkpoint.file)
+    try:
+        data = store.read(checkpoint.file)
+    except FileNotFoundError as error:
+        raise ConfigError(f"{where}: named by a checkpoint's JSON but gone; delete the JSON, train again.") from error
+    if hashlib.sha256(data).hexdigest() != checkpoint.sha256:
+        raise ConfigError(f"{where}: not the bytes that its JSON names; delete the JSON, train again.")
+    try:
+        return load(data)
+    except SafetensorError as error:
+        raise ConfigError(f"{where}: not a safetensors file ({error}).") from error
+
+
+def pack_optimizer(optimizer: torch.optim.Optimizer) -> Tensors:
+    """An optimizer's state as named tensors: `optimizer.<parameter>.<what>`."""
+    state = optimizer.state_dict()["state"]
+    return {
+        f"optimizer.{number}.{key}": torch.as_tensor(value)
+        for number, values in state.items()
+        for key, value in values.items()
+    }
+
+
+def unpack_optimizer(optimizer: torch.optim.Optimizer, tensors: Tensors) -> None:
+    """Give an optimizer the state that `pack_optimizer` took; its groups keep their settings."""
+    state: dict[int, dict[str, torch.Tensor]] = {}
+    for name, value in tensors.items():
+        if name.startswith("optimizer."):
+            _, number, key = name.split(".", 2)
+            state.setdefault(int(number), {})[key] = value
+    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+
+
+def digest_of(value: Any) -> str:
+    """SHA-256 over canonical JSON."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()

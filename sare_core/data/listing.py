@@ -1,0 +1,180 @@
+"""What lies under a dataset's root: the files that may be images, folder by folder, in one order on every machine.
+
+Left out quietly: hidden files and folders (`.DS_Store`, `._photo.jpg`) and `Thumbs.db`. Left out and counted: what is
+no image by its extension (archives, tables, notes). All else is found; whether it is an image, its content will say.
+"""
+
+import os
+import re
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+from typing import Any, NamedTuple
+
+import fsspec
+
+from sare_core.errors import ConfigError
+
+_SIDECAR = re.compile(r"\.(txt|csv|json|md|zip|z\d\d|parquet|npz|pth|log)$", re.IGNORECASE)
+
+
+class Found(NamedTuple):
+    """One file of a dataset, as an adapter understands its place."""
+
+    path: str  # relative to the root, with `/`; an absolute path or URL only where a user's table says so
+    bytes: int | None  # null: there is nothing behind the name
+    mtime_ns: int | None
+    subset: str
+    split: str  # train, val or test
+    label: int | None  # 0 real, 1 fake
+    class_name: str | None  # what the "class" column of the index holds
+
+
+class Problem(NamedTuple):
+    """Something that the user should know and that does not stop the work. An empty path: the dataset as a whole."""
+
+    path: str
+    problem: str
+
+
+class File(NamedTuple):
+    """A file by its name within a folder; size and time are null where they cannot be had (a dangling link)."""
+
+    name: str
+    bytes: int | None
+    mtime_ns: int | None
+
+
+def is_table(root: str) -> bool:
+    """Whether a root is a table of paths rather than a folder."""
+    return root.lower().endswith((".csv", ".parquet")) and not ("://" not in root and Path(root).is_dir())
+
+
+def base_folder(root: str) -> str:
+    """The folder that the paths of an index are relative to: the root, or for a table the folder that it lies in."""
+    if "://" not in root:
+        root = os.path.normpath(Path(root).absolute())
+    return root.rstrip("/").rpartition("/")[0] if is_table(root) else root.rstrip("/") or "/"
+
+
+def locate(base: str, path: str) -> str:
+    """The full path or URL of an image from its path in the index."""
+    if "://" in path or path.startswith("/"):
+        return path
+    return f"{base.rstrip('/')}/{path}"
+
+
+def ancestry(root: str) -> tuple[str, ...]:
+    """The names of the folders that lead to the root, itself last: a root may be a part of a known layout."""
+    return tuple(part for part in base_folder(root).rpartition("://")[2].split("/") if part)
+
+
+def walk(root: str, problems: list[Problem]) -> Iterator[tuple[str, list[File]]]:
+    """Each folder that holds files, relative to the root ("" is the root itself), in sorted order, with its files.
+
+    Links are followed, except to a folder above them. Raises ConfigError: no such folder, or one that cannot be read.
+    """
+    skipped: Counter[str] = Counter()
+    for folder, files in _remote(root) if "://" in root else _local(root, "", frozenset(), problems):
+        images = []
+        for file in sorted(files):
+            place = f"{folder}/{file.name}".lstrip("/")
+            if _hidden(file.name):
+                continue
+            if sidecar := _SIDECAR.search(file.name):
+                skipped[sidecar[0].lower()] += 1
+            elif not _is_text(file.name):
+                problems.append(Problem(_shown(place), "not read: the name is not valid UTF-8; rename the file"))
+            else:
+                images.append(file)
+        if images:
+            yield folder, images
+    problems += [Problem("", f"{count:,} {kind} files left out: not images") for kind, count in sorted(skipped.items())]
+
+
+def stat(path: str) -> tuple[int | None, int | None]:
+    """Size and modification time (ns) of one file, by path or URL; nulls when there is nothing."""
+    if "://" in path:
+        fs, name = fsspec.core.url_to_fs(path)
+        try:
+            return _size_and_time(fs.info(name))
+        except FileNotFoundError:
+            return None, None
+    try:
+        entry = Path(path).stat()
+    except OSError:
+        return None, None
+    return entry.st_size, entry.st_mtime_ns
+
+
+def _local(
+    root: str, folder: str, above: frozenset[tuple[int, int]], problems: list[Problem]
+) -> Iterator[tuple[str, list[File]]]:
+    place = Path(root, folder)
+    try:
+        itself = place.stat()
+        with os.scandir(place) as entries:
+            names = {entry.name: _is_folder(entry) for entry in entries}
+    except FileNotFoundError:
+        raise ConfigError(f"{place}: no such folder.") from None
+    except NotADirectoryError:
+        raise ConfigError(
+            f"{place}: a file, not a folder. A .csv or .parquet of paths goes with --layout folder."
+        ) from None
+    except OSError as error:
+        raise ConfigError(f"{place}: cannot be listed ({error.strerror}). Mend its rights, or move it away.") from error
+    # Only a folder above this one makes a loop; two links to one folder of reals are meant.
+    identity = (itself.st_dev, itself.st_ino)
+    if identity in above:
+        problems.append(Problem(folder, "not followed: a link to a folder above it"))
+        return
+    yield folder, [File(name, *stat(f"{place}/{name}")) for name, is_folder in names.items() if not is_folder]
+    for name in sorted(name for name, is_folder in names.items() if is_folder):
+        path = f"{folder}/{name}".lstrip("/")
+        if not _is_text(name):
+            problems.append(Problem(_shown(path), "not read: the name is not valid UTF-8; rename the folder"))
+        elif not _hidden(name):
+            yield from _local(root, path, above | {identity}, problems)
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link to itself
+        return False
+
+
+def _remote(root: str) -> Iterator[tuple[str, list[File]]]:
+    fs, top = fsspec.core.url_to_fs(root)
+    folders: dict[str, list[File]] = {}
+    for name, info in fs.find(top, detail=True).items():
+        path = PurePosixPath(name).relative_to(PurePosixPath(top))
+        if not any(_hidden(part) for part in path.parts):
+            folder = str(path.parent).removeprefix(".")
+            folders.setdefault(folder, []).append(File(path.name, *_size_and_time(info)))
+    if not folders:
+        raise ConfigError(f"{root}: no such folder, or nothing in it.")
+    yield from sorted(folders.items())
+
+
+def _size_and_time(info: dict[str, Any]) -> tuple[int | None, int]:
+    time = info.get("mtime") or info.get("LastModified") or info.get("last_modified") or 0
+    seconds = time if isinstance(time, int | float) else time.timestamp()
+    return info.get("size"), int(seconds * 1e9)
+
+
+def _hidden(name: str) -> bool:
+    return name.startswith(".") or name == "Thumbs.db"
+
+
+def _is_text(name: str) -> bool:
+    """Whether a name can stand in a table; Linux allows any bytes."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _shown(path: str) -> str:
+    return path.encode(errors="backslashreplace").decode()

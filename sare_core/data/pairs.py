@@ -1,0 +1,141 @@
+"""The images and maps of a dataset's shards, for training and prediction: which there are, in what order, and one.
+
+Counts come from records, the order of an epoch from (seed, epoch) alone: so lengths are exact, every process knows its
+part without asking, and a run that goes on sees what an undisturbed one would have seen.
+"""
+
+import io
+from collections.abc import Iterator
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+import numpy as np
+import polars as pl
+import torch
+from PIL import Image
+
+from sare_core.config import AugmentSettings, DetectorSettings, TrainSettings
+from sare_core.data.transforms import prepare, sample_generator
+from sare_core.errors import NotReached, StageError
+from sare_core.manifest import Index
+from sare_core.records import Folder
+from sare_core.shardfiles import TarReader
+from sare_core.sources import read_source, view_image
+
+Pair = tuple[Image.Image, Image.Image]
+
+
+class Ticket(NamedTuple):
+    """Which row to load, and in which epoch: all that a loader's worker needs to know."""
+
+    epoch: int
+    position: int
+
+
+class Pairs(torch.utils.data.Dataset[tuple[torch.Tensor, torch.Tensor, float]]):
+    """The labelled images of some shards of reconstructions, by position.
+
+    rows: of the index, in order of shard and image_id; images that failed on the way are not among them.
+    inputs: SHA-256 of each shard's file, sorted.
+    Raises StageError when a shard has not been reconstructed yet.
+    """
+
+    def __init__(
+        self,
+        folder: Folder,
+        index: Index,
+        shards: list[int],
+        settings: DetectorSettings,
+        view: str,
+        augment: AugmentSettings | None = None,
+        seed: int = 0,
+    ) -> None:
+        self.settings, self.augment, self.seed = settings, augment, seed
+        self.source = PairSource(folder, index, view)
+        states = folder.states({shard: index.digests[shard] for shard in shards})
+        if missing := [shard for shard, state in states.items() if state.kind != "done"]:
+            raise StageError(
+                f"{len(missing)} of {len(shards)} shards are not reconstructed, the first is {missing[0]} "
+                f"({states[missing[0]].why or states[missing[0]].kind}). Run `sare reconstruct` with these settings."
+            )
+        records = {shard: record for shard, record in folder.records().items() if shard in states}
+        failed = {(shard, failure.image_id) for shard, record in records.items() for failure in record.failures}
+        frame = index.frame().filter(pl.col("shard").is_in(shards), pl.col("label").is_not_null())
+        self.rows = [row for row in frame.to_dicts() if (row["shard"], row["image_id"]) not in failed]
+        self.inputs = sorted(record.output.sha256 for record in records.values() if record.output)
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, ticket: Ticket) -> tuple[torch.Tensor, torch.Tensor, float]:
+        row = self.rows[ticket.position]
+        rng = sample_generator(self.seed, ticket.epoch, row["image_id"]) if self.augment else None
+        image, sare = prepare(*self.source.load(row), self.settings, self.augment, rng)
+        return image, sare, float(row["label"])
+
+
+class PairSource:
+    """Reads an image and its map from a shard; the image from the dataset's root where the shard does not hold it."""
+
+    def __init__(self, folder: Folder, index: Index, view: str) -> None:
+        self.folder, self.root, self.view = folder, index.about["root"], view
+
+    def load(self, row: dict[str, Any]) -> Pair:
+        """x (viewed, at its own size) and SARE, as RGB images. Raises NotReached when the shard lacks the image."""
+        reader = _reader(
+            self.folder.work, self.folder.dataset, self.folder.stage, self.folder.fingerprint, row["shard"]
+        )
+        fields = reader.fields(row["image_id"])
+        if "sare.png" not in fields:
+            raise NotReached("it has no SARE map (sare status shows why)")
+        kept = row["extension"] in fields
+        source = reader.read(row["image_id"], row["extension"]) if kept else read_source(self.root, row)
+        sare = Image.open(io.BytesIO(reader.read(row["image_id"], "sare.png"))).convert("RGB")
+        return view_image(source, row, self.view), sare
+
+
+@lru_cache(maxsize=64)
+def _reader(work: str, dataset: str, stage: str, fingerprint: str, shard: int) -> TarReader:
+    folder = Folder.open(work, dataset, stage, fingerprint)
+    record = folder.record(shard)
+    if record is None or record.output is None:
+        raise StageError(f"{folder.store.url}: shard {shard} has no output; run `sare reconstruct` again.")
+    return TarReader(folder.store.local(record.output.name))
+
+
+def epoch_order(shard_of: list[int], seed: int, epoch: int, mixed: int) -> np.ndarray:
+    """Positions 0..n-1 in the order of one epoch: shards shuffled, then `mixed` of them at a time shuffled together.
+
+    shard_of: the shard of each position. Reading is nearly sequential and yet real and fake, and subsets, mix.
+    """
+    rng = np.random.default_rng([seed, epoch])
+    shards, places = np.unique(np.asarray(shard_of), return_inverse=True)
+    by_shard = [np.flatnonzero(places == number) for number in range(len(shards))]
+    order = rng.permutation(len(shards))
+    groups = [np.concatenate([by_shard[n] for n in order[i : i + mixed]]) for i in range(0, len(order), mixed)]
+    return np.concatenate([rng.permutation(group) for group in groups])
+
+
+class MicroBatches(torch.utils.data.Sampler[list[Ticket]]):
+    """This rank's micro-batches from a step on to the end: `batch_size` images a step over all ranks."""
+
+    def __init__(
+        self, shard_of: list[int], settings: TrainSettings, seed: int, steps: range, micro: int, rank: int, world: int
+    ) -> None:
+        self.shard_of, self.seed, self.steps = shard_of, seed, steps
+        self.batch_size, self.mixed = settings.batch_size, settings.shuffle_shards
+        self.micro, self.rank, self.world = micro, rank, world
+        self.steps_per_epoch = len(shard_of) // settings.batch_size
+
+    def __len__(self) -> int:
+        return len(self.steps) * (self.batch_size // self.world // self.micro)
+
+    def __iter__(self) -> Iterator[list[Ticket]]:
+        order, of_epoch = np.empty(0, dtype=int), -1
+        for step in self.steps:
+            epoch, place = divmod(step, self.steps_per_epoch)
+            if epoch != of_epoch:
+                order, of_epoch = epoch_order(self.shard_of, self.seed, epoch, self.mixed), epoch
+            batch = order[place * self.batch_size : (place + 1) * self.batch_size][self.rank :: self.world]
+            for start in range(0, len(batch), self.micro):
+                yield [Ticket(epoch, int(position)) for position in batch[start : start + self.micro]]

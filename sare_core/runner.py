@@ -1,0 +1,234 @@
+"""The one loop of every precompute stage and every launcher: plan, claim, compute, read back, put in place, record.
+
+A shard is the unit of work and of commit. Kill the process anywhere: at most the shard in flight is done again, with
+the same bytes. Shard k belongs to rank k mod W; ranks never talk to each other.
+"""
+
+import os
+import platform
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Protocol
+
+from rich.console import Console
+
+from sare_core.claims import Claims
+from sare_core.errors import ImageError, NotReached, StageError
+from sare_core.faults import point
+from sare_core.flow import Row, Work, samples
+from sare_core.manifest import Index
+from sare_core.progress import bar
+from sare_core.records import Failure, Folder, Output, Record, State
+from sare_core.shardfiles import ShardWriter, read_back
+from sare_core.signals import check_stop, stop_cleanly
+from sare_core.storage import sha256_file, spool_folder
+
+# A shard of which more than this share fails is not "a few bad images": a setting or a disk is wrong, so the run stops.
+MOST_FAIL = 0.5
+_LIBRARIES = ("sare", "torch", "diffusers", "transformers", "timm", "numpy", "pillow", "webdataset", "pyarrow")
+
+
+class Stage(Work, Protocol):
+    """A precompute stage. Everything that is the same for all of them is the runner's."""
+
+    folder: Folder
+    suffix: str  # of a shard's output: .parquet or .tar
+    fields: tuple[str, ...]  # that each sample of the output has
+
+    def load(self, device: str) -> None:
+        """Load models. Called once, and only when there is a shard to do."""
+
+    def begin(self, shard: int, source: Path | None) -> None:
+        """Called before a shard, with the output of the stage before (None for the first stage)."""
+
+    def open(self, path: Path) -> ShardWriter:
+        """A writer of this stage's kind of file."""
+
+
+@dataclass
+class Rank:
+    """This process's place among those that share the work, as accelerate and torchrun tell it."""
+
+    number: int = field(default_factory=lambda: int(os.environ.get("RANK", "0")))
+    world: int = field(default_factory=lambda: int(os.environ.get("WORLD_SIZE", "1")))
+    local: int = field(default_factory=lambda: int(os.environ.get("LOCAL_RANK", "0")))
+
+    @property
+    def first(self) -> bool:
+        return self.number == 0
+
+    def title(self, text: str) -> str:
+        """A progress bar's title: with several ranks it says that it shows the first one's share."""
+        return f"{text} (rank 0 of {self.world})" if self.world > 1 else text
+
+    def device(self) -> str:
+        """`cuda:<local rank>` where there is a GPU, else `cpu`."""
+        import torch
+
+        return f"cuda:{self.local % torch.cuda.device_count()}" if torch.cuda.is_available() else "cpu"
+
+
+@dataclass
+class Outcome:
+    """What a run did with the shards that it was asked for."""
+
+    done: list[int] = field(default_factory=list)  # by this run
+    before: list[int] = field(default_factory=list)  # done already
+    waiting: dict[int, str] = field(default_factory=dict)  # not done, and why
+    failures: int = 0  # images that failed in this run's shards
+
+    @property
+    def complete(self) -> bool:
+        return not self.waiting
+
+
+def run(stage: Stage, index: Index, shards: list[int], console: Console, threads: int = 4) -> Outcome:
+    """Bring every shard of `shards` that belongs to this rank up to date.
+
+    Raises StageError when a shard fails (it is recorded as failed, with the reason), Stopped on SIGTERM or SIGINT,
+    ConfigError from loading models or an unwritable folder.
+    """
+    rank, outcome, folder = Rank(), Outcome(), stage.folder
+    mine = [shard for shard in shards if shard % rank.world == rank.number]
+    states = folder.states({shard: index.digests[shard] for shard in mine})
+    todo = [shard for shard, state in states.items() if _can_start(state, folder)]
+    outcome.before = [shard for shard, state in states.items() if state.kind == "done"]
+    outcome.waiting = {s: states[s].why for s in mine if s not in todo and s not in outcome.before}
+    if not todo:
+        return outcome
+    claims, device = Claims(folder.store), ""
+    sizes = dict(zip(index.shards["shard"], index.shards["images"], strict=True))
+    with stop_cleanly(), bar(console, rank.title(folder.stage), sum(sizes[s] for s in todo), rank.first) as advance:
+        for shard in todo:
+            check_stop()
+            if not claims.take(shard):
+                outcome.waiting[shard] = "in work elsewhere"
+                continue
+            try:
+                point("claimed")
+                if _just_done(folder, index, shard):  # by another process, since the plan was made
+                    outcome.before.append(shard)
+                    continue
+                if not device:
+                    device = rank.device()
+                    stage.load(device)
+                record = _do_shard(stage, index, shard, device, threads, advance)
+                outcome.done.append(shard)
+                outcome.failures += len(record.failures)
+            finally:
+                claims.free()
+    return outcome
+
+
+def _can_start(state: State, folder: Folder) -> bool:
+    waits = folder.upstream is not None and state.why == f"waits for {folder.upstream.stage}"
+    return state.kind != "done" and not waits
+
+
+def _just_done(folder: Folder, index: Index, shard: int) -> bool:
+    record = folder.record(shard) if folder.store.exists(f"records/{shard:05d}.json") else None
+    return record is not None and folder.states({shard: index.digests[shard]})[shard].kind == "done"
+
+
+def _do_shard(stage: Stage, index: Index, shard: int, device: str, threads: int, advance: Any) -> Record:
+    folder, rows = stage.folder, index.rows(shard)
+    upstream, source = None, None
+    if folder.upstream is not None and (upstream := folder.upstream.record(shard)) and upstream.output:
+        source = folder.upstream.store.local(upstream.output.name)
+    started, clock = datetime.now(UTC), time.monotonic()
+    record = Record(
+        stage=folder.stage,
+        fingerprint=folder.fingerprint,
+        dataset=folder.dataset,
+        shard=shard,
+        subset=rows[0]["subset"],
+        split=rows[0]["split"],
+        status="done",
+        settings=folder.made_by,
+        inputs=folder.inputs(index.digests[shard], upstream),
+        fields=sorted(stage.fields),
+        images=len(rows),
+        ok=0,
+        failures=[],
+        started=started.isoformat(timespec="seconds"),
+        seconds=0.0,
+        host=platform.node(),
+        device=device,
+        libraries={name: version(name) for name in _LIBRARIES},
+    )
+    try:
+        with _spool(folder, shard, stage.suffix) as path:
+            stage.begin(shard, source)
+            written, record.failures = _compute(stage, rows, path, threads, advance)
+            point("spooled")
+            _check(path, written, record)
+            digest = sha256_file(path)
+            name = f"{shard:05d}-{digest[:12]}{stage.suffix}"
+            record.output = Output(name=name, bytes=path.stat().st_size, sha256=digest)
+            point("verified")
+            folder.store.put(path, name)
+        point("output-put")
+    except StageError as error:
+        record.status, record.error = "failed", str(error)
+        folder.commit(record)
+        raise
+    record.ok, record.seconds = len(written), round(time.monotonic() - clock, 3)
+    folder.commit(record)
+    point("record-put")
+    return record
+
+
+def _compute(
+    stage: Stage, rows: list[Row], path: Path, threads: int, advance: Any
+) -> tuple[dict[str, set[str]], list[Failure]]:
+    """Run the images through the stage into the file; what was written, by key, and what failed."""
+    writer, written, failures, own = stage.open(path), {}, [], 0
+    try:
+        for row, sample in samples(stage, rows, threads):
+            check_stop()
+            if isinstance(sample, ImageError):
+                own += not isinstance(sample, NotReached)
+                failures.append(Failure(image_id=row["image_id"], path=row["path"], reason=str(sample)))
+            else:
+                writer.write(sample)
+                written[row["image_id"]] = set(sample) - {"__key__"}
+                point("sample-written")
+            advance(1)
+    finally:
+        writer.close()
+    if own > MOST_FAIL * len(rows):
+        raise StageError(
+            f"{own} of {len(rows)} images failed, the first with: {failures[0].path}: {failures[0].reason}. "
+            "Mend the cause, then run the same command again."
+        )
+    failures.sort(key=lambda failure: failure.image_id)
+    return written, failures
+
+
+def _check(path: Path, written: dict[str, set[str]], record: Record) -> None:
+    """Raises StageError unless the file reads back as what was written and every image is accounted for."""
+    found = read_back(path)
+    if found != written:
+        odd = sorted(key for key in found.keys() | written.keys() if found.get(key) != written.get(key))
+        raise StageError(f"{path}: does not read back as it was written; first difference at {odd[0]}")
+    if short := [key for key, fields in written.items() if not fields >= set(record.fields)]:
+        raise StageError(f"{path}: {short[0]} lacks one of its fields {record.fields}")
+    if len(written) + len(record.failures) != record.images:
+        raise StageError(f"{record.images} images went in, {len(written)} + {len(record.failures)} came out")
+
+
+@contextmanager
+def _spool(folder: Folder, shard: int, suffix: str) -> Iterator[Path]:
+    """A local path to write a shard to; gone afterwards, whatever happens."""
+    spool = spool_folder()
+    spool.mkdir(parents=True, exist_ok=True)
+    path = spool / f"{folder.dataset}-{folder.stage}-{folder.fingerprint}-{shard:05d}.{os.getpid()}{suffix}"
+    try:
+        yield path
+    finally:
+        path.unlink(missing_ok=True)

@@ -1,0 +1,126 @@
+"""A shard's output as it is written and read back: parquet for rows, webdataset tar for samples.
+
+The bytes depend on the samples alone: no times, no owners, one order. A tar cut between two members reads without any
+error, so what was read back is compared with what was written, key by key, and the SHA-256 stands in the record.
+"""
+
+import io
+import tarfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Protocol
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from sare_core.errors import StageError
+
+
+class ShardWriter(Protocol):
+    """Takes samples one by one; the file is whole after `close`."""
+
+    def write(self, sample: dict[str, Any]) -> None: ...
+    def close(self) -> None: ...
+
+
+class ParquetWriter:
+    """Rows of a fixed schema, sorted by image_id: the same bytes for every batch size."""
+
+    def __init__(self, path: Path, schema: pa.Schema) -> None:
+        self._path, self._schema, self._rows = path, schema, []  # type: ignore[var-annotated]
+
+    def write(self, sample: dict[str, Any]) -> None:
+        self._rows.append(sample)
+
+    def close(self) -> None:
+        rows = sorted(self._rows, key=lambda row: row["image_id"])
+        pq.write_table(pa.Table.from_pylist(rows, schema=self._schema), self._path, compression="zstd")
+
+
+class TarWriter:
+    """Samples of bytes under `__key__`, through webdataset, with every time at zero."""
+
+    def __init__(self, path: Path) -> None:
+        import webdataset
+
+        # Bytes only (encoder off): webdataset would save a PIL image under jpg lossily.
+        self._file = path.open("wb")
+        self._tar = webdataset.TarWriter(self._file, encoder=False, mtime=0)
+
+    def write(self, sample: dict[str, Any]) -> None:
+        self._tar.write(sample)
+
+    def close(self) -> None:
+        self._tar.close()
+        self._file.close()
+
+
+def read_back(path: Path) -> dict[str, set[str]]:
+    """The fields of each key in a shard's file.
+
+    Raises StageError: not readable to its end, a key twice, or a member that is not a plain file of this folder.
+    """
+    if path.suffix == ".parquet":
+        try:
+            table = pq.read_table(path)
+        except (pa.ArrowException, OSError) as error:
+            raise StageError(f"{path}: not readable as parquet ({error})") from error
+        keys = table.column("image_id").to_pylist()
+        if len(set(keys)) < len(keys):
+            raise StageError(f"{path}: an image_id stands in it twice")
+        return {key: set(table.column_names) for key in keys}
+    found: dict[str, set[str]] = {}
+    for key, field, _ in tar_members(path):
+        if field in found.setdefault(key, set()):
+            raise StageError(f"{path}: {key}.{field} stands in it twice")
+        found[key].add(field)
+    return found
+
+
+def tar_members(path: Path) -> Iterator[tuple[str, str, tarfile.TarInfo]]:
+    """Key, field and header of each member; `offset_data` and `size` of the header say where its bytes lie.
+
+    Raises StageError: cut or damaged, or a member that is not a plain file of this folder.
+    """
+    try:
+        with tarfile.open(path, "r:") as tar:
+            for member in tar:
+                key, dot, field = member.name.partition(".")
+                if not member.isreg() or "/" in member.name or not key or not dot:
+                    raise StageError(f"{path}: member {member.name!r} is not a sample's field")
+                yield key, field, member
+            end = tar.offset
+    except (tarfile.TarError, OSError, EOFError) as error:
+        raise StageError(f"{path}: not readable as tar to its end ({error})") from error
+    if path.stat().st_size < end:
+        raise StageError(f"{path}: ends within its last member")
+
+
+class TarReader:
+    """Random access to one shard's samples, by key. The headers are read once, when it is opened."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._places: dict[str, dict[str, tuple[int, int]]] = {}
+        for key, field, member in tar_members(path):
+            self._places.setdefault(key, {})[field] = (member.offset_data, member.size)
+
+    def fields(self, key: str) -> set[str]:
+        """The fields of a sample; empty when there is no such sample."""
+        return set(self._places.get(key, {}))
+
+    def read(self, key: str, field: str) -> bytes:
+        """One field's bytes. Raises KeyError."""
+        offset, size = self._places[key][field]
+        with self._path.open("rb") as file:
+            file.seek(offset)
+            return file.read(size)
+
+    def sample(self, key: str) -> dict[str, bytes]:
+        """All fields of a sample. Raises KeyError."""
+        return {field: self.read(key, field) for field in self._places[key]}
+
+
+def read_rows(path: Path) -> list[dict[str, Any]]:
+    """All rows of a parquet shard."""
+    return pq.read_table(io.BytesIO(path.read_bytes())).to_pylist()

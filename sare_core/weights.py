@@ -1,0 +1,85 @@
+"""Which weights a model's name stands for: a local folder by its bytes, a hub model by its commit."""
+
+import hashlib
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+from sare_core.errors import ConfigError
+from sare_core.storage import sha256_file
+
+_SMALL = ["*.json", "*.txt", "*.model"]  # configurations and tokenizers
+# Copies of the same weights in other formats and precisions, and the safety checker, which is never loaded.
+_NEVER = ["*.fp16.*", "*.non_ema.*", "*.msgpack", "*.h5", "*.ckpt", "*.onnx*", "safety_checker/*", "flax_*", "*.gguf"]
+_HASHED = {".safetensors", ".json", ".txt", ".bin", ".model"}
+
+
+@dataclass(frozen=True)
+class Weights:
+    """model: as the setting names it. digest: `sha256:…` of a local folder's files, or `commit:…` of a hub model."""
+
+    model: str
+    digest: str
+    folder: str  # holds configuration and tokenizer; for a hub model the weights come with `fetch`
+    on_hub: bool
+
+    @property
+    def revision(self) -> str:
+        """Short form for tables: the digest's kind and first digits."""
+        kind, _, value = self.digest.partition(":")
+        return f"{kind}:{value[:12]}"
+
+
+@lru_cache
+def resolve(model: str, revision: str | None = None) -> Weights:
+    """What `model` stands for now. Raises ConfigError: neither a folder here nor a model of the hub (or its cache)."""
+    folder = Path(model)
+    if folder.is_dir():
+        return Weights(model, f"sha256:{_folder_digest(folder)}", str(folder), on_hub=False)
+    if model.count("/") != 1 or folder.is_absolute() or model.startswith("."):
+        raise ConfigError(
+            f"{model}: no such model folder. Give a folder or a hub id (owner/name); "
+            "`sare mini` builds the embedded models under models/mini."
+        )
+    snapshot = _snapshot(model, revision, _SMALL)
+    return Weights(model, f"commit:{snapshot.name}", str(snapshot), on_hub=True)
+
+
+def fetch(weights: Weights) -> str:
+    """The local folder with the weights themselves, downloaded at the resolved commit if need be."""
+    _hide_loading_bars()
+    if not weights.on_hub:
+        return weights.folder
+    commit = weights.digest.removeprefix("commit:")
+    snapshot = _snapshot(weights.model, commit, [*_SMALL, "*.safetensors"])
+    if not any(snapshot.rglob("*.safetensors")):  # older models have pickles only; loaders read them weights-only
+        snapshot = _snapshot(weights.model, commit, [*_SMALL, "*.bin"])
+    return str(snapshot)
+
+
+def _hide_loading_bars() -> None:
+    """A bar for each model's tensors would run through the stage's own."""
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
+
+
+def _snapshot(model: str, revision: str | None, patterns: list[str]) -> Path:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    try:
+        return Path(snapshot_download(model, revision=revision, allow_patterns=patterns, ignore_patterns=_NEVER))
+    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
+        raise ConfigError(
+            f"{model}: no such folder, and not to be had from the model hub ({type(error).__name__}). "
+            "Check the name and the network (or HF_HUB_OFFLINE), or give a local folder."
+        ) from error
+
+
+def _folder_digest(folder: Path) -> str:
+    total = hashlib.sha256()
+    for path in sorted(folder.rglob("*")):
+        if path.suffix in _HASHED and path.is_file() and "safety_checker" not in path.parts:
+            total.update(f"{path.relative_to(folder).as_posix()}:{sha256_file(path)}\n".encode())
+    return total.hexdigest()

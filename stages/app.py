@@ -1,0 +1,32 @@
+"""The command `sare`: all stages, and what looks after their results."""
+
+import typer
+
+from stages import caption, evaluate, index, inspect, mini, options, reconstruct, train
+
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    help="Tell AI-generated images from real ones by their semantic-aware reconstruction error (SARE).",
+)
+for command in (
+    index.index,
+    caption.caption,
+    reconstruct.reconstruct,
+    train.train,
+    evaluate.evaluate,
+    inspect.status,
+    inspect.verify,
+    inspect.gc,
+    mini.mini,
+):
+    app.command()(command)
+
+
+def main() -> None:
+    options.run_command(app)
+
+
+if __name__ == "__main__":
+    main()

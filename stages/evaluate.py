@@ -1,0 +1,192 @@
+"""A detector to predictions, one parquet a shard of the test split, and to tables of ACC and AUC.
+
+    sare evaluate --dataset genimage --preset paper
+    sare evaluate --dataset forensynths --preset paper --trained-on genimage       # Tables 3 and 4
+    accelerate launch --num_processes 8 --multi_gpu -m stages.evaluate --dataset genimage --preset paper
+
+Paper 4.1: ACC at 0.5 and AUC per subset, real and fake together, and their plain mean. A prediction: image_id, subset,
+label, logit, score = sigmoid(logit). Once all shards are predicted, beside them: metrics.csv, tables.md. With them
+comes the trivial detector, which sees only format, size, aspect and bytes.
+"""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import polars as pl
+import pyarrow as pa
+import typer
+
+from sare_core.checkpoints import Checkpoint, load_tensors, read_checkpoint
+from sare_core.config import Settings, load_settings
+from sare_core.errors import ConfigError, SareError
+from sare_core.manifest import Index, read_index
+from sare_core.metrics import subset_metrics
+from sare_core.records import Folder
+from sare_core.report.tables import SARE, TRIVIAL, result_tables, to_csv, to_markdown, to_terminal
+from sare_core.runner import Rank, run
+from sare_core.shardfiles import ParquetWriter
+from sare_core.trivial import trivial_predictions, trivial_warnings
+from sare_core.weights import fetch
+from stages.options import Dataset, Manifests, Preset, Set, Shard, Work, chosen_shards, console, finish, run_command
+from stages.reconstruct import folder_of as reconstructions_folder
+from stages.train import detector_folder, weights_of
+
+NAME, VERSION = "predictions", 1  # raise the version when the same checkpoint comes to give other logits
+SCHEMA = pa.schema(
+    [
+        ("image_id", pa.string()),
+        ("subset", pa.string()),
+        ("label", pa.int8()),
+        ("logit", pa.float32()),
+        ("score", pa.float32()),
+    ]
+)
+
+
+def folder_of(settings: Settings, dataset: str, work: str, checkpoint: Checkpoint) -> Folder:
+    """The folder of predictions: the checkpoint's bytes, and the reconstructions that they are made from."""
+    reconstructions = reconstructions_folder(settings, dataset, work)
+    made_by = {
+        "stage": NAME,
+        "version": VERSION,
+        "settings": settings.evaluate.meaning(),
+        "detector": settings.detector.meaning(),
+        "weights": {role: weights.digest for role, weights in weights_of(settings).items()},
+        "checkpoint": checkpoint.sha256[:16],
+        "reconstructions": reconstructions.fingerprint,
+    }
+    return Folder(work, dataset, NAME, made_by, upstream=reconstructions)
+
+
+class PredictStage:
+    suffix, fields = ".parquet", tuple(SCHEMA.names)
+
+    def __init__(self, settings: Settings, index: Index, folder: Folder, detector: Folder, best: Checkpoint) -> None:
+        self.settings, self.index, self.folder, self.detector, self.best = settings, index, folder, detector, best
+
+    def load(self, device: str) -> None:
+        import torch
+
+        from sare_core.detectors import build_detector
+
+        self.device, self.dtype = device, getattr(torch, self.settings.evaluate.dtype)
+        encoders = {f"{role}_dir": fetch(weights) for role, weights in weights_of(self.settings).items()}
+        model = build_detector(self.settings.detector, **encoders)
+        tensors = load_tensors(self.detector.store, self.best)
+        model.load_trained({name.removeprefix("model."): value for name, value in tensors.items()})
+        self.model = model.to(device, self.dtype).eval()
+
+    def begin(self, shard: int, source: Path | None) -> None:
+        from sare_core.data.pairs import PairSource
+
+        assert self.folder.upstream is not None
+        self.source = PairSource(self.folder.upstream, self.index, self.settings.view)
+
+    def open(self, path: Path) -> ParquetWriter:
+        return ParquetWriter(path, SCHEMA)
+
+    def batches(self, rows: list[dict[str, Any]]) -> list[list[dict[str, Any]]]:
+        size = self.settings.evaluate.batch_size
+        return [rows[start : start + size] for start in range(0, len(rows), size)]
+
+    def read(self, row: dict[str, Any]) -> Any:
+        from sare_core.data.transforms import prepare
+
+        return prepare(*self.source.load(row), self.settings.detector)
+
+    def process(self, items: list[Any]) -> list[Any]:
+        import torch
+
+        image, sare = (torch.stack(part).to(self.device, self.dtype) for part in zip(*items, strict=True))
+        with torch.no_grad():
+            logits = self.model(image, sare).float()
+        return torch.stack([logits, logits.sigmoid()], dim=1).tolist()
+
+    def encode(self, row: dict[str, Any], item: Any, result: list[float]) -> dict[str, Any]:
+        logit, score = result
+        about = {key: row[key] for key in ("image_id", "subset", "label")}
+        return about | {"logit": logit, "score": score}
+
+
+def write_tables(
+    settings: Settings, index: Index, trained_on: Index, folder: Folder, shards: list[int], preset: str
+) -> None:
+    """Join all predictions, check them against the index, and write and print the tables."""
+    records = folder.records()
+    parts = [pl.read_parquet(folder.store.local(records[shard].output.name)) for shard in shards]  # type: ignore[union-attr]
+    predictions, rows = pl.concat(parts), index.frame()
+    expected = rows.filter(pl.col("shard").is_in(shards))
+    missing = expected.join(predictions, on=["image_id", "subset"], how="anti")
+    if len(expected.join(predictions, on=["image_id", "subset"])) != len(predictions):
+        raise SareError(f"{folder.store.url}: holds predictions that the index does not know; run sare verify.")
+    unreadable = rows.filter(pl.col("error").is_not_null(), pl.col("split") == "test")
+
+    notes = []
+    for what, frame in (("failed in a stage (sare status shows why)", missing), ("could not be indexed", unreadable)):
+        counts = frame.group_by("subset").len().sort("subset")
+        if len(frame):
+            per_subset = ", ".join(f"{count} of {subset}" for subset, count in counts.iter_rows())
+            notes.append(f"{len(frame)} test images have no prediction because they {what}: {per_subset}.")
+    if settings.view != "raw":
+        notes.append(f"Images were looked at through {settings.view}; the trivial detector sees the files as they are.")
+
+    about = trained_on.frame().filter(pl.col("split").is_in(["train", "val"]))
+    if settings.train_subsets is not None:
+        about = about.filter(pl.col("subset").is_in(settings.train_subsets))
+    trivial = trivial_predictions(about, expected)
+    runs = {SARE: subset_metrics(predictions)}
+    if trivial.predictions is not None:
+        runs[TRIVIAL] = subset_metrics(trivial.predictions)
+        notes += trivial_warnings(runs[TRIVIAL])
+    elif trivial.reason:
+        notes.append(trivial.reason)
+    notes += [settings.note] if settings.note else []
+
+    if predictions["label"].null_count() == len(predictions):
+        notes.insert(0, "No labels: there is nothing to measure, the scores lie in the parquet files.")
+    tables = result_tables(f"{folder.dataset}, preset {preset}", runs, index.about["layout"], notes)
+    folder.store.write("metrics.csv", to_csv(runs).encode())
+    folder.store.write("tables.md", to_markdown(tables).encode())
+    for table in tables:
+        console.print(to_terminal(table, console.width))
+    console.print(f"tables: {folder.store.path('tables.md')}, {folder.store.path('metrics.csv')}", soft_wrap=True)
+
+
+def evaluate(
+    dataset: Dataset,
+    preset: Preset = "mini",
+    set_: Set = None,
+    shard: Shard = None,
+    work: Work = "work",
+    manifests: Manifests = "manifests",
+    trained_on: Annotated[
+        str | None, typer.Option("--trained-on", help="Dataset whose detector is used. Default: this one.")
+    ] = None,
+) -> None:
+    """Predict the test split and print ACC and AUC beside the paper's."""
+    settings, index = load_settings(preset, set_), read_index(manifests, dataset)
+    source = read_index(manifests, trained_on or dataset)
+    detector = detector_folder(settings, source, work)
+    best, last = read_checkpoint(detector.store, "best"), read_checkpoint(detector.store, "last")
+    if best is None or last is None or not last.finished:
+        state = "is trained only in part" if last else "is not trained"
+        raise ConfigError(
+            f"{detector.store.url}: the detector {state}. Run: sare train --dataset {trained_on or dataset} "
+            f"--preset {preset} (with the same --set)."
+        )
+    folder = folder_of(settings, dataset, work, best)
+    shards = chosen_shards(index, ["test"], settings.train_subsets, None)
+    if not shards:
+        raise ConfigError(f"{dataset!r} has no test split. `sare index` prints what it has.")
+    wanted = chosen_shards(index, ["test"], settings.train_subsets, shard)
+    folder.describe(preset=preset, detector=detector.store.url, train_subsets=settings.train_subsets, splits=["test"])
+    outcome = run(PredictStage(settings, index, folder, detector, best), index, wanted, console)
+    states = folder.states({shard: index.digests[shard] for shard in shards})
+    # No rank waits for the others: whichever finds all shards done writes the tables, and the bytes are the same.
+    if all(state.kind == "done" for state in states.values()) and (Rank().first or outcome.done):
+        write_tables(settings, index, source, folder, shards, preset)
+    finish(outcome, NAME, folder.store.url)
+
+
+if __name__ == "__main__":
+    run_command(evaluate)

@@ -1,0 +1,119 @@
+"""What all stages take on the command line, and how a run ends."""
+
+import sys
+from collections.abc import Callable
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from sare_core.errors import ConfigError, SareError, Stopped
+from sare_core.manifest import Index
+from sare_core.runner import Outcome, Rank
+
+Dataset = Annotated[str, typer.Option("--dataset", "-d", help="Name that `sare index` gave to the data.")]
+Preset = Annotated[str, typer.Option("--preset", "-p", help="paper, mini, or the path of a settings file in YAML.")]
+Set = Annotated[list[str] | None, typer.Option("--set", help="Change a setting, e.g. reconstruct.strength=0.7.")]
+Shard = Annotated[str | None, typer.Option("--shard", help="Only these shards: 3, or 0-9, or 2,5,7. Default: all.")]
+Work = Annotated[str, typer.Option("--work", envvar="SARE_WORK", help="Folder or URL for everything that is computed.")]
+Manifests = Annotated[str, typer.Option("--manifests", envvar="SARE_MANIFESTS", help="Folder or URL of the indexes.")]
+
+console = Console(stderr=False, highlight=False)
+
+
+def run_command(command: Callable[..., Any]) -> None:
+    """Run a Typer app or a stage's function as this process's command, and exit with a code that tells.
+
+    0: everything asked for is done. 1: something is not done (a shard failed or waits). 2: wrong settings or input.
+    130, 143: stopped by SIGINT, SIGTERM; run the same command again.
+    """
+    app = command if isinstance(command, typer.Typer) else _app(command)
+    try:
+        app()
+    except ConfigError as error:
+        _complain(str(error))
+        sys.exit(2)
+    except SareError as error:
+        _complain(str(error))
+        sys.exit(1)
+    except Stopped as stop:
+        _complain(f"{stop}; what was finished is kept. Run the same command again to go on.")
+        sys.exit(128 + stop.signum)
+
+
+def _app(command: Callable[..., Any]) -> typer.Typer:
+    app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+    app.command()(command)
+    return app
+
+
+def _complain(text: str) -> None:
+    Console(stderr=True, highlight=False).print(
+        f"[bold red]error:[/] {text.replace('[', chr(92) + '[')}", soft_wrap=True
+    )
+
+
+def chosen_shards(index: Index, splits: list[str], subsets: tuple[str, ...] | None, wanted: str | None) -> list[int]:
+    """The shards that a stage works on: those of the test split, of train and val of the training subsets, or `wanted`.
+
+    Raises ConfigError: a training subset or a shard that the index does not have, or a range that cannot be read.
+    """
+    known = index.shards["subset"].unique().to_list()
+    trained = index.shards.filter(index.shards["split"] != "test")["subset"].unique().to_list()
+    if subsets is not None and trained and not set(subsets) & set(trained):
+        raise ConfigError(
+            f"train_subsets names {', '.join(subsets)}, but the training data of {index.about['dataset']!r} are of "
+            f"{', '.join(sorted(trained))}. Set train_subsets=null to take them all."
+        )
+    shards = []
+    for split in splits:
+        shards += index.select([split], None if split == "test" or subsets is None else list(subsets))[
+            "shard"
+        ].to_list()
+    shards.sort()
+    if wanted is None:
+        return shards
+    asked = _parse_shards(wanted)
+    if odd := [shard for shard in asked if shard not in set(shards)]:
+        raise ConfigError(
+            f"--shard {wanted}: {index.about['dataset']!r} has no shard {odd[0]} for this stage; "
+            f"it has {_ranges(shards)} (subsets: {', '.join(sorted(known))})."
+        )
+    return asked
+
+
+def _parse_shards(text: str) -> list[int]:
+    shards: list[int] = []
+    for part in text.split(","):
+        first, dash, last = part.strip().partition("-")
+        if not first.isdigit() or (dash and not last.isdigit()):
+            raise ConfigError(f"--shard {text}: write a number, a range like 0-9, or a list like 2,5,7.")
+        shards += range(int(first), int(last if dash else first) + 1)
+    return sorted(set(shards))
+
+
+def _ranges(shards: list[int]) -> str:
+    runs: list[list[int]] = []
+    for shard in shards:
+        if runs and shard == runs[-1][1] + 1:
+            runs[-1][1] = shard
+        else:
+            runs.append([shard, shard])
+    return ", ".join(f"{a}" if a == b else f"{a}-{b}" for a, b in runs) or "none"
+
+
+def finish(outcome: Outcome, stage: str, where: str) -> None:
+    """Say what came of a run. Exits with 1 when a shard that was asked for is not done."""
+    rank = Rank()
+    who = f"rank {rank.number}: " if rank.world > 1 else ""
+    failed = f", {outcome.failures} images failed (sare status shows why)" if outcome.failures else ""
+    console.print(
+        f"{who}{stage}: {len(outcome.done)} shards done, {len(outcome.before)} were done before{failed}. {where}",
+        soft_wrap=True,
+    )
+    if not outcome.complete:
+        for shard, why in list(outcome.waiting.items())[:5]:
+            console.print(f"  shard {shard} is not done: {why}")
+        if len(outcome.waiting) > 5:
+            console.print(f"  … and {len(outcome.waiting) - 5} more")
+        raise typer.Exit(1)

@@ -1,0 +1,228 @@
+"""SARE maps to a detector.
+
+    sare train --dataset genimage --preset paper
+    accelerate launch --num_processes 8 --multi_gpu -m stages.train --dataset genimage --preset paper
+
+Paper 3.3 and 4.1: binary cross-entropy on one logit, AdamW. The last checkpoint is where a killed run goes on, the best
+one is the epoch with the highest accuracy on the held-out 10 % of the training images. Steps are drawn from (seed,
+epoch), augmentations from (seed, epoch, image_id), so a run that goes on ends with the weights of an undisturbed one.
+"""
+
+from typing import Any
+
+from sare_core.checkpoints import (
+    digest_of,
+    load_tensors,
+    pack_optimizer,
+    read_checkpoint,
+    save_checkpoint,
+    unpack_optimizer,
+)
+from sare_core.config import Settings, load_settings
+from sare_core.errors import ConfigError, Stopped
+from sare_core.manifest import Index, read_index
+from sare_core.progress import bar
+from sare_core.records import Folder
+from sare_core.signals import check_stop, stop_cleanly
+from sare_core.training import best_epoch, learning_rate, micro_batch, step_seed, validate
+from sare_core.weights import Weights, fetch, resolve
+from stages.options import Dataset, Manifests, Preset, Set, Work, chosen_shards, console, run_command
+from stages.reconstruct import folder_of as reconstructions_folder
+
+NAME, VERSION = "detectors", 1  # raise the version when the same settings come to give other weights
+
+
+def weights_of(settings: Settings) -> dict[str, Weights]:
+    """The pretrained encoders, by role. Raises ConfigError: not to be found."""
+    detector = settings.detector
+    return {
+        "image_encoder": resolve(detector.image_encoder, detector.image_encoder_revision),
+        "semantic_encoder": resolve(detector.semantic_encoder, detector.semantic_encoder_revision),
+    }
+
+
+def folder_of(settings: Settings, dataset: str, work: str, inputs: list[str]) -> Folder:
+    """The folder of a detector: settings, encoders, seed, and the bytes of the shards that it is trained on."""
+    reconstructions = reconstructions_folder(settings, dataset, work)
+    made_by = {
+        "stage": NAME,
+        "version": VERSION,
+        "seed": settings.seed,
+        "settings": settings.train.meaning(),
+        "detector": settings.detector.meaning(),
+        "weights": {role: weights.digest for role, weights in weights_of(settings).items()},
+        "reconstructions": reconstructions.fingerprint,
+        "inputs": digest_of(inputs)[:16],
+    }
+    return Folder(work, dataset, NAME, made_by, upstream=reconstructions)
+
+
+def training_data(settings: Settings, index: Index, work: str) -> tuple[Any, Any]:
+    """The training images, and the held-out ones. Raises StageError: not reconstructed; ConfigError: of one class."""
+    from sare_core.data.pairs import Pairs
+
+    dataset = index.about["dataset"]
+    folder = reconstructions_folder(settings, dataset, work)
+    parts = []
+    for split, augment in (("train", settings.train.augment), ("val", None)):
+        shards = chosen_shards(index, [split], settings.train_subsets, None)
+        parts.append(Pairs(folder, index, shards, settings.detector, settings.view, augment, settings.seed))
+    if {row["label"] for row in parts[0].rows} != {0, 1}:
+        raise ConfigError(
+            f"{dataset!r} has no training split with both real and fake images "
+            f"(subsets: {', '.join(settings.train_subsets or ['all'])}). `sare index` prints what it has."
+        )
+    return parts[0], parts[1]
+
+
+def detector_folder(settings: Settings, index: Index, work: str) -> Folder:
+    """Where the detector for these settings and this index lies, trained or not."""
+    train_part, val_part = training_data(settings, index, work)
+    inputs = train_part.inputs + val_part.inputs
+    return folder_of(settings, index.about["dataset"], work, inputs)
+
+
+def train_detector(settings: Settings, train_part: Any, val_part: Any, folder: Folder, project: str) -> None:
+    """Train until the last epoch, from the last checkpoint if there is one."""
+    import torch
+    from accelerate import Accelerator
+    from accelerate.utils import ProjectConfiguration, set_seed
+    from torch.nn.functional import binary_cross_entropy_with_logits as cross_entropy
+    from torch.utils.data import DataLoader
+
+    from sare_core.data.pairs import MicroBatches
+    from sare_core.detectors import build_detector
+
+    plan, store = settings.train, folder.store
+    accelerator = Accelerator(
+        cpu=not torch.cuda.is_available(),
+        mixed_precision=plan.mixed_precision,
+        log_with="tensorboard",
+        project_config=ProjectConfiguration(project_dir=project, logging_dir=project),
+        step_scheduler_with_optimizer=False,
+    )
+    micro = micro_batch(plan, accelerator.num_processes)
+    accelerator.gradient_accumulation_steps = plan.batch_size // accelerator.num_processes // micro
+    steps_per_epoch = len(train_part) // plan.batch_size
+    if steps_per_epoch == 0:
+        raise ConfigError(
+            f"train.batch_size={plan.batch_size} is more than the {len(train_part)} training images; lower it."
+        )
+    steps = plan.epochs * steps_per_epoch
+
+    set_seed(settings.seed)
+    model: Any = build_detector(
+        settings.detector, **{f"{role}_dir": fetch(w) for role, w in weights_of(settings).items()}
+    )
+    learning = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    optimizer: Any = torch.optim.AdamW(learning, lr=plan.learning_rate, weight_decay=plan.weight_decay)
+    last = read_checkpoint(store, "last")
+    step, history = (last.step, list(last.history)) if last else (0, [])
+    if last:
+        tensors = load_tensors(store, last)
+        model.load_trained({name.removeprefix("model."): t for name, t in tensors.items() if name.startswith("model.")})
+        unpack_optimizer(optimizer, tensors)
+    model, optimizer = accelerator.prepare(model, optimizer)
+    if last and last.scaler and accelerator.scaler is not None:
+        accelerator.scaler.load_state_dict(last.scaler)
+    detector = accelerator.unwrap_model(model)
+    accelerator.init_trackers("sare")
+
+    def save(name: str, **tensors: Any) -> None:
+        """Put a checkpoint in place; every process may call it, the first one writes."""
+        if accelerator.is_main_process:
+            state = {f"model.{key}": value for key, value in detector.trained_state().items()}
+            scaler = accelerator.scaler.state_dict() if accelerator.scaler is not None else None
+            facts: dict[str, Any] = {"step": step, "epoch": step // steps_per_epoch, "finished": step == steps}
+            save_checkpoint(store, name, state | tensors, **facts, history=history, scaler=scaler, about=folder.made_by)
+
+    shard_of = [row["shard"] for row in train_part.rows]
+    rank, world = accelerator.process_index, accelerator.num_processes
+    batches = MicroBatches(shard_of, plan, settings.seed, range(step, steps), micro, rank, world)
+    # Not given to accelerator.prepare: the sampler has dealt the images out to the ranks already.
+    loader = iter(
+        DataLoader(train_part, batch_sampler=batches, num_workers=plan.workers, pin_memory=torch.cuda.is_available())
+    )
+    with (
+        stop_cleanly(),
+        bar(
+            console, "train", steps * plan.batch_size, accelerator.is_main_process, done=step * plan.batch_size
+        ) as advance,
+    ):
+        try:
+            while step < steps:
+                check_stop()
+                # Fresh generators for each step, so that dropout, if any, does not depend on where a run was cut.
+                torch.manual_seed(step_seed(settings.seed, step, rank))
+                rate = learning_rate(plan, step, steps_per_epoch)
+                for group in optimizer.param_groups:
+                    group["lr"] = rate
+                model.train()
+                total = torch.zeros((), device=accelerator.device)
+                for _ in range(accelerator.gradient_accumulation_steps):
+                    image, sare, label = (part.to(accelerator.device, non_blocking=True) for part in next(loader))
+                    with accelerator.accumulate(model):
+                        loss = cross_entropy(model(image, sare).float(), label.float())
+                        accelerator.backward(loss)
+                        optimizer.step()
+                        optimizer.zero_grad()
+                    total += loss.detach() / accelerator.gradient_accumulation_steps
+                step += 1
+                loss_value = float(accelerator.reduce(total, "mean"))
+                accelerator.log(
+                    {"train/loss": loss_value, "train/lr": learning_rate(plan, step - 1, steps_per_epoch)}, step
+                )
+                advance(plan.batch_size, f"epoch {step / steps_per_epoch:.1f}/{plan.epochs} loss {loss_value:.4f}")
+                if step % steps_per_epoch == 0:
+                    entry = validate(accelerator, model, val_part, settings.evaluate.batch_size, plan.workers)
+                    accelerator.log({f"val/{key}": value for key, value in entry.items() if value is not None}, step)
+                    history.append({"epoch": step // steps_per_epoch, "train_loss": loss_value, **entry})
+                    if best_epoch(history) == len(history) - 1:
+                        save("best")
+                if step % plan.checkpoint_steps == 0 or step % steps_per_epoch == 0:
+                    save("last", **_optimizer_state(accelerator, optimizer))
+        except Stopped:
+            save("last", **_optimizer_state(accelerator, optimizer))
+            raise
+    accelerator.end_training()
+
+
+def _optimizer_state(accelerator: Any, optimizer: Any) -> dict[str, Any]:
+    return pack_optimizer(optimizer.optimizer) if accelerator.is_main_process else {}
+
+
+def train(
+    dataset: Dataset,
+    preset: Preset = "mini",
+    set_: Set = None,
+    work: Work = "work",
+    manifests: Manifests = "manifests",
+) -> None:
+    """Train the detector on the training split's SARE maps."""
+    settings, index = load_settings(preset, set_), read_index(manifests, dataset)
+    train_part, val_part = training_data(settings, index, work)
+    folder = folder_of(settings, dataset, work, train_part.inputs + val_part.inputs)
+    last = read_checkpoint(folder.store, "last")
+    if last is not None and last.finished:
+        console.print(f"detectors: trained before. {folder.store.url}", soft_wrap=True)
+        return
+    folder.describe(preset=preset, models={role: weights.model for role, weights in weights_of(settings).items()})
+    project = folder.store.url if folder.store.on_disk else "runs"
+    train_detector(settings, train_part, val_part, folder, project)
+    best = read_checkpoint(folder.store, "best")
+    if best is not None:
+        chosen = best.history[-1]
+        console.print(
+            f"detectors: best epoch {chosen['epoch']}, {_describe(chosen)}. {folder.store.url}", soft_wrap=True
+        )
+
+
+def _describe(entry: dict[str, float | None]) -> str:
+    if entry["accuracy"] is None:
+        return "chosen as the last one: there are no held-out images"
+    auc = "undefined" if entry["auc"] is None else f"{100 * entry['auc']:.2f} %"
+    return f"held-out ACC {100 * entry['accuracy']:.2f} %, AUC {auc}"
+
+
+if __name__ == "__main__":
+    run_command(train)
