@@ -30,7 +30,10 @@ class Claim:
         """False when the holder is surely gone: its process is dead (same host), or its heart has stopped."""
         if self.host == os.uname().nodename:
             try:
-                return abs(psutil.Process(self.pid).create_time() - self.started) < 1.0
+                process = psutil.Process(self.pid)
+                # A killed process stays as a zombie until its parent asks for it, in a container perhaps for ever.
+                zombie = process.status() == psutil.STATUS_ZOMBIE
+                return not zombie and abs(process.create_time() - self.started) < 1.0
             except psutil.NoSuchProcess:
                 return False
         return time.time() - self.beat < LOST
@@ -43,9 +46,9 @@ def read_claim(store: Store, shard: int) -> Claim | None:
     """The claim on a shard if its holder still lives. One that cannot be read counts as none."""
     try:
         claim = Claim(**json.loads(store.read(f"claims/{shard:05d}.json")))
-    except (FileNotFoundError, json.JSONDecodeError, TypeError):
+        return claim if claim.alive() else None
+    except (FileNotFoundError, ValueError, TypeError):
         return None
-    return claim if claim.alive() else None
 
 
 class Claims:

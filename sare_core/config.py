@@ -180,7 +180,7 @@ def load_settings(preset: str, overrides: list[str] | None = None) -> Settings:
         text = Path(preset).read_text()
     else:
         raise ConfigError(
-            f"no preset {preset!r}{_nearest(preset, presets())} "
+            f"no preset {preset!r}.{_nearest(preset, presets())} "
             f"The presets are {', '.join(presets())}; or give the path of a .yaml file."
         )
     try:
@@ -222,6 +222,8 @@ def _override(values: dict[str, Any], override: str) -> None:
     *path, leaf = key.split(".")
     for part in path:
         values = values.setdefault(part, {})
+        if not isinstance(values, dict):
+            raise ConfigError(f"--set {override}: the preset's {part} holds no settings.")
     values[leaf] = value
 
 

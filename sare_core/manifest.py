@@ -63,11 +63,11 @@ class Index:
 
     def frame(self) -> pl.DataFrame:
         """All rows, error rows included, as INDEX_SCHEMA."""
-        return pl.read_parquet(self.store.local(self.images))
+        return pl.read_parquet(self.store.local(self.images), glob=False)
 
     def rows(self, shard: int) -> list[dict[str, Any]]:
         """The rows of one shard, ordered by image_id. Reads that shard's row group only."""
-        scan = pl.scan_parquet(self.store.local(self.images)).filter(pl.col("shard") == shard)
+        scan = pl.scan_parquet(self.store.local(self.images), glob=False).filter(pl.col("shard") == shard)
         return scan.collect().to_dicts()
 
     def select(self, splits: list[str], subsets: list[str] | None = None) -> pl.DataFrame:
@@ -99,12 +99,13 @@ def read_index(manifests: str, dataset: str) -> Index:
             f"{store.path('index.json')}: no index of {dataset!r}. {hint}"
             f"Make one: sare index --layout genimage --root FOLDER --name {dataset}"
         ) from None
-    except json.JSONDecodeError as error:
+    except ValueError as error:  # no JSON, or no UTF-8
         raise ConfigError(f"{store.path('index.json')}: not readable ({error}). Run sare index again.") from error
     for name in (switch["images"], switch["shards"]):
         if not store.exists(name):
             raise ConfigError(f"{store.path(name)}: named by index.json but gone. Run sare index again.")
-    return Index(store, switch["about"], switch["images"], pl.read_parquet(store.local(switch["shards"])))
+    shards = pl.read_parquet(store.local(switch["shards"]), glob=False)
+    return Index(store, switch["about"], switch["images"], shards)
 
 
 def write_index(manifests: str, dataset: str, frame: pl.DataFrame, about: dict[str, Any]) -> Index:

@@ -97,7 +97,7 @@ class Folder:
             upstream = about["upstream"]
             before = Folder.open(work, upstream["dataset"], upstream["stage"], upstream["name"]) if upstream else None
             folder = Folder(work, dataset, stage, about["made_by"], before)
-        except (FileNotFoundError, json.JSONDecodeError, KeyError, TypeError) as error:
+        except (FileNotFoundError, ValueError, KeyError, TypeError) as error:
             raise ConfigError(
                 f"{store.path('about.json')}: missing or unreadable; run the stage again to write it anew."
             ) from error

@@ -16,7 +16,8 @@ import stamina
 from sare_core.errors import ConfigError
 
 # What will not pass by waiting. Any other OSError (a stale NFS handle, a cut connection) is worth another try.
-_LASTING = {errno.ENOENT, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.ENOTDIR}
+_LASTING = {errno.ENOENT, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+_LASTING |= {errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENAMETOOLONG}  # something else has the name
 
 
 def _passing(error: Exception) -> bool:

@@ -80,6 +80,7 @@ def _snapshot(model: str, revision: str | None, patterns: list[str]) -> Path:
 def _folder_digest(folder: Path) -> str:
     total = hashlib.sha256()
     for path in sorted(folder.rglob("*")):
-        if path.suffix in _HASHED and path.is_file() and "safety_checker" not in path.parts:
-            total.update(f"{path.relative_to(folder).as_posix()}:{sha256_file(path)}\n".encode())
+        name = path.relative_to(folder)
+        if path.suffix in _HASHED and path.is_file() and "safety_checker" not in name.parts:
+            total.update(f"{name.as_posix()}:{sha256_file(path)}\n".encode())
     return total.hexdigest()

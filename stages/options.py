@@ -1,11 +1,13 @@
 """What all stages take on the command line, and how a run ends."""
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 
 from sare_core.errors import ConfigError, SareError, Stopped
 from sare_core.manifest import Index
@@ -22,14 +24,20 @@ console = Console(stderr=False, highlight=False)
 
 
 def run_command(command: Callable[..., Any]) -> None:
-    """Run a Typer app or a stage's function as this process's command, and exit with a code that tells.
+    """Run a Typer app, or a stage's function, as this process's command."""
+    with exit_codes():
+        (command if isinstance(command, typer.Typer) else _app(command))()
+
+
+@contextmanager
+def exit_codes() -> Iterator[None]:
+    """What may end a run becomes a message and an exit code that tells.
 
     0: everything asked for is done. 1: something is not done (a shard failed or waits). 2: wrong settings or input.
     130, 143: stopped by SIGINT, SIGTERM; run the same command again.
     """
-    app = command if isinstance(command, typer.Typer) else _app(command)
     try:
-        app()
+        yield
     except ConfigError as error:
         _complain(str(error))
         sys.exit(2)
@@ -48,9 +56,7 @@ def _app(command: Callable[..., Any]) -> typer.Typer:
 
 
 def _complain(text: str) -> None:
-    Console(stderr=True, highlight=False).print(
-        f"[bold red]error:[/] {text.replace('[', chr(92) + '[')}", soft_wrap=True
-    )
+    Console(stderr=True, highlight=False).print(f"[bold red]error:[/] {escape(text)}", soft_wrap=True)
 
 
 def chosen_shards(index: Index, splits: list[str], subsets: tuple[str, ...] | None, wanted: str | None) -> list[int]:

@@ -1,4 +1,4 @@
-"""The reconstructor against diffusers' own img2img pipeline, and against the published scheduler of Stable Diffusion v1."""
+"""The reconstructor against diffusers' own img2img pipeline and the published scheduler of Stable Diffusion v1."""
 
 from collections import Counter
 from collections.abc import Callable

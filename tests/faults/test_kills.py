@@ -1,0 +1,129 @@
+"""Kill -9 at every named point and at random moments of every stage; the next run ends with the very same bytes.
+
+Each point's hit is asserted: a point that is never reached proves nothing.
+"""
+
+import random
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from sare_core.audit import breaches, folders, rubbish
+from sare_core.config import Settings
+from sare_core.manifest import read_index
+from tests.faults.worker import STAGES, finish, start
+from tests.pipeline import Pipeline, outputs
+from tests.trees import genimage_tree
+
+SMALL = [
+    "reconstruct.longer_side=32",
+    "reconstruct.steps=4",
+    "train.epochs=2",
+    "train.batch_size=4",
+    "train.micro_batch_size=2",
+    "train.checkpoint_steps=1",
+    "train_subsets=null",
+]
+SHARD_POINTS = ("claimed", "sample-written", "spooled", "verified", "output-put", "record-put")
+CHECKPOINT_POINTS = ("checkpoint-put", "checkpoint-named")
+KILLED = -signal.SIGKILL
+
+
+@pytest.fixture(scope="module")
+def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("tree")
+    genimage_tree(root, per_cell=10, subsets=["sdv1.4"])
+    return root
+
+
+@pytest.fixture
+def begin(tree: Path, tmp_path: Path, mini_settings: Callable[..., Settings]) -> Callable[[str], Pipeline]:
+    """`begin("name")`: an indexed pipeline with a work folder of that name."""
+
+    def make(name: str) -> Pipeline:
+        pipeline = Pipeline(mini_settings(*SMALL), str(tmp_path / "manifests"), str(tmp_path / name))
+        pipeline.index(tree)
+        return pipeline
+
+    return make
+
+
+@pytest.fixture
+def undisturbed(begin: Callable[[str], Pipeline]) -> dict[str, bytes]:
+    """What a run that nothing disturbs leaves."""
+    pipeline = begin("undisturbed")
+    assert [finish(pipeline, stage) for stage in STAGES] == [0, 0, 0, 0]
+    found = outputs(pipeline.work)
+    assert {name.split("/")[1] for name in found} == {"captions", "reconstructions", "detectors", "predictions"}
+    return found
+
+
+def check_whole(pipeline: Pipeline, undisturbed: dict[str, bytes]) -> None:
+    """The same files with the same bytes; nothing lost, nothing twice; only what gc may remove lies beside them."""
+    index = read_index(pipeline.manifests, "tree")
+    left = {f"tree/{f.stage}/{f.fingerprint}/{name}" for f in folders(pipeline.work) for name in rubbish(f)}
+    found = outputs(pipeline.work)
+    assert {name: data for name, data in found.items() if name not in left} == undisturbed
+    assert [breach for folder in folders(pipeline.work) for breach in breaches(folder, index)] == []
+
+
+def test_a_kill_at_every_point_of_every_stage(begin: Callable[[str], Pipeline], undisturbed: dict[str, bytes]) -> None:
+    pipeline = begin("killed")
+    for stage in STAGES:
+        for point in CHECKPOINT_POINTS if stage == "detector" else SHARD_POINTS:
+            before = {name: data for name, data in outputs(pipeline.work).items() if "/detectors/" not in name}
+            hit = 2 if point in ("sample-written", "checkpoint-put") else 1
+            assert finish(pipeline, stage, (point,), hit) == KILLED, f"{stage}: {point} was not reached"
+            after = outputs(pipeline.work)
+            assert {name: after.get(name) for name in before} == before, "what was done is not touched"
+        assert finish(pipeline, stage) == 0
+    check_whole(pipeline, undisturbed)
+
+
+def test_only_the_shard_in_flight_is_done_again(begin: Callable[[str], Pipeline]) -> None:
+    pipeline = begin("redone")
+    shards = pipeline.shards()
+    sizes = read_index(pipeline.manifests, "tree").shards["images"].to_list()
+    assert len(shards) >= 4
+    assert finish(pipeline, "captions", ("sample-written",), hit=sizes[0] + sizes[1] + 1) == KILLED
+    outcome = pipeline.captions()
+    assert outcome.before == shards[:2]
+    assert outcome.done == shards[2:]
+
+
+def test_kills_at_random_moments(begin: Callable[[str], Pipeline], undisturbed: dict[str, bytes]) -> None:
+    pipeline, rng, killed = begin("random"), random.Random(0), 0
+    for stage in STAGES:
+        for _ in range(3):
+            process = start(pipeline, stage)
+            time.sleep(rng.uniform(0.05, 1.0))
+            process.kill()
+            process.join()
+            killed += process.exitcode == KILLED
+        assert finish(pipeline, stage) == 0
+    assert killed >= 4, "hardly any kill came in time"
+    check_whole(pipeline, undisturbed)
+
+
+@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize(
+    ("stage", "point", "hit"), [("reconstructions", "sample-written", 5), ("detector", "checkpoint-named", 2)]
+)
+def test_a_signal_stops_cleanly(
+    signum: int,
+    stage: str,
+    point: str,
+    hit: int,
+    begin: Callable[[str], Pipeline],
+    undisturbed: dict[str, bytes],
+) -> None:
+    pipeline, place = begin("stopped"), STAGES.index(stage)
+    assert [finish(pipeline, before) for before in STAGES[:place]] == [0] * place
+    assert finish(pipeline, stage, (point,), hit, signum) == 128 + signum
+    assert not list(Path(pipeline.work).rglob("claims/*.json")), "the claim is given up"
+    assert not list(Path(pipeline.work).rglob("*.tmp"))
+    assert [finish(pipeline, later) for later in STAGES[place:]] == [0] * (4 - place)
+    check_whole(pipeline, undisturbed)

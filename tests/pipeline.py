@@ -1,0 +1,68 @@
+"""A pipeline in one process: the stages' own functions on a small dataset, for tests that look at what they leave."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.console import Console
+
+from sare_core.config import Settings
+from sare_core.indexing import build_index
+from sare_core.manifest import Index, read_index
+from sare_core.records import Folder
+from sare_core.runner import Outcome, run
+from stages import caption, evaluate, reconstruct, train
+
+QUIET = Console(quiet=True)
+
+
+@dataclass
+class Pipeline:
+    """One dataset, its indexes and its work folder."""
+
+    settings: Settings
+    manifests: str
+    work: str
+    dataset: str = "tree"
+
+    def index(self, root: Path, layout: str = "genimage", shard_size: int = 8) -> Index:
+        return build_index(self.dataset, layout, str(root), self.manifests, shard_size, workers=1).index
+
+    def shards(self) -> list[int]:
+        return read_index(self.manifests, self.dataset).shards["shard"].to_list()
+
+    def captions(self, shards: list[int] | None = None) -> Outcome:
+        index = read_index(self.manifests, self.dataset)
+        folder = caption.folder_of(self.settings, self.dataset, self.work)
+        folder.describe(preset="test", train_subsets=self.settings.train_subsets)
+        stage = caption.CaptionStage(self.settings, index, folder)
+        return run(stage, index, self.shards() if shards is None else shards, QUIET)
+
+    def reconstructions(self, shards: list[int] | None = None) -> Outcome:
+        index = read_index(self.manifests, self.dataset)
+        folder = reconstruct.folder_of(self.settings, self.dataset, self.work)
+        folder.describe(preset="test", train_subsets=self.settings.train_subsets)
+        stage = reconstruct.ReconstructStage(self.settings, index, folder)
+        return run(stage, index, self.shards() if shards is None else shards, QUIET)
+
+    def detector(self) -> Folder:
+        index = read_index(self.manifests, self.dataset)
+        parts = train.training_data(self.settings, index, self.work)
+        folder = train.detector_folder(self.settings, index, self.work)
+        folder.describe(preset="test")
+        train.train_detector(self.settings, *parts, folder, folder.store.url)
+        return folder
+
+    def predictions(self, detector: Folder) -> Outcome:
+        index = read_index(self.manifests, self.dataset)
+        best = evaluate.read_checkpoint(detector.store, "best")
+        assert best is not None
+        folder = evaluate.folder_of(self.settings, self.dataset, self.work, best)
+        folder.describe(preset="test", train_subsets=self.settings.train_subsets, splits=["test"])
+        stage = evaluate.PredictStage(self.settings, index, folder, detector, best)
+        return run(stage, index, index.select(["test"])["shard"].to_list(), QUIET)
+
+
+def outputs(work: str | Path) -> dict[str, bytes]:
+    """Every tar, parquet and safetensors below a work folder, by its path there."""
+    kinds = {".tar", ".parquet", ".safetensors"}
+    return {str(p.relative_to(work)): p.read_bytes() for p in sorted(Path(work).rglob("*")) if p.suffix in kinds}

@@ -1,0 +1,275 @@
+import json
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+import torch
+
+from sare_core.audit import breaches, dead_spools, expected_shards, folders, others_differ, rubbish, summarize
+from sare_core.checkpoints import save_checkpoint
+from sare_core.errors import ConfigError
+from sare_core.manifest import Index, write_index
+from sare_core.records import Failure, Folder, Output
+from sare_core.shardfiles import TarWriter
+from sare_core.storage import Store, sha256_file
+from tests.builders import index_frame, index_row, shard_record
+
+ROWS = [
+    index_row(0, 0),
+    index_row(1, 0),
+    index_row(2, 1),
+    index_row(3, 1),
+    index_row(4, 2, split="train", subset="adm"),
+    index_row(5, 2, split="train", subset="adm"),
+]
+NOBODY = 2**22 + 1  # no process has this number
+
+
+@pytest.fixture
+def index(tmp_path: Path) -> Index:
+    return write_index(str(tmp_path / "manifests"), "it", index_frame(*ROWS), {"dataset": "it"})
+
+
+def made(work: Path, stage: str = "captions", **made_by: Any) -> Folder:
+    folder = Folder(str(work), "it", stage, {"stage": stage, **made_by}, None)
+    folder.describe(preset="mini", splits=["test"])
+    return folder
+
+
+def do(folder: Folder, index: Index, shard: int, failed: int = 0, **changes: Any) -> None:
+    """A shard of two images as a stage leaves it; the last ones failed."""
+    ids = [row["image_id"] for row in ROWS if row["shard"] == shard]
+    path = Path(folder.work) / "spooled.tar"
+    writer = TarWriter(path)
+    for image_id in ids[: 2 - failed]:
+        writer.write({"__key__": image_id, "json": b"{}", "sare.png": b"pixels"})
+    writer.close()
+    output = Output(
+        name=f"{shard:05d}-{sha256_file(path)[:12]}.tar", bytes=path.stat().st_size, sha256=sha256_file(path)
+    )
+    folder.store.put(path, output.name)
+    path.unlink()
+    failures = [Failure(image_id=image_id, path="x.png", reason="too dark") for image_id in ids[2 - failed :]]
+    facts = {"output": output, "ok": 2 - failed, "failures": failures} | changes
+    folder.commit(shard_record(folder, shard, {"index": index.digests[shard]}, **facts))
+
+
+@pytest.fixture
+def folder(tmp_path: Path, index: Index) -> Folder:
+    """Shard 0 is done, in shard 1 an image failed, shard 2 is no part of the run."""
+    folder = made(tmp_path / "work")
+    do(folder, index, 0)
+    do(folder, index, 1, failed=1)
+    return folder
+
+
+def output_of(folder: Folder, shard: int) -> Path:
+    record = folder.record(shard)
+    assert record is not None
+    assert record.output is not None
+    return folder.store.local(record.output.name)
+
+
+def claim(folder: Folder, shard: int, pid: int) -> None:
+    started = psutil.Process(pid).create_time() if psutil.pid_exists(pid) else 0.0
+    facts = {"host": os.uname().nodename, "pid": pid, "started": started, "beat": time.time()}
+    folder.store.write(f"claims/{shard:05d}.json", json.dumps(facts).encode())
+
+
+def test_a_sound_folder_keeps_its_promises(folder: Folder, index: Index) -> None:
+    assert list(breaches(folder, index)) == []
+    assert list(rubbish(folder)) == []
+
+
+def flip_a_byte(path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    data[700] ^= 1
+    path.write_bytes(data)
+
+
+def cut_the_padding(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-512])
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (flip_a_byte, "is not the bytes that the record names"),
+        (cut_the_padding, "is not the bytes that the record names"),
+        (Path.unlink, "which is not there"),
+    ],
+)
+def test_a_damaged_output_is_a_breach(
+    folder: Folder, index: Index, damage: Callable[[Path], None], message: str
+) -> None:
+    path = output_of(folder, 1)
+    damage(path)
+    [breach] = breaches(folder, index)
+    assert breach.startswith(f"{folder.store.url}/records/00001.json: ")
+    assert path.name in breach
+    assert message in breach
+    assert "delete the record and run captions for shard 1 again" in breach
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"images": 3}, "3 images went in, 2 + 0 came out"),
+        ({"ok": 1, "images": 1}, "holds 2 samples, the record says 1"),
+        ({"fields": ["json", "reconstruction.png"]}, "lacks one of json, reconstruction.png"),
+        ({"fingerprint": "another"}, "belongs to another shard or folder"),
+        ({"output": None}, "names no output, which is not there"),
+    ],
+)
+def test_a_record_that_promises_other_things_is_a_breach(
+    folder: Folder, index: Index, changes: dict[str, Any], message: str
+) -> None:
+    do(folder, index, 0, **changes)
+    [breach] = breaches(folder, index)
+    assert message in breach
+
+
+def test_an_image_that_is_nowhere_is_a_breach(folder: Folder, index: Index) -> None:
+    do(folder, index, 0, failed=1, failures=[], images=1)
+    [breach] = breaches(folder, index)
+    assert f"1 images of the index are lost or unknown here, the first is {ROWS[1]['image_id']}" in breach
+
+
+def test_a_stale_shard_is_no_breach(folder: Folder, index: Index, tmp_path: Path) -> None:
+    new = write_index(str(tmp_path / "manifests"), "it", index_frame(*ROWS[1:]), {"dataset": "it"})
+    assert list(breaches(folder, new)) == []
+    assert summarize(folder, new).states[0].kind == "stale"
+
+
+def test_an_unreadable_record_is_a_breach(folder: Folder, index: Index) -> None:
+    path = folder.store.local("records/00000.json")
+    path.write_bytes(path.read_bytes()[:99])
+    [breach] = breaches(folder, index)
+    assert breach == f"{path}: not a readable record; delete it, run the stage again."
+
+
+def test_a_failed_shard_promises_nothing(folder: Folder, index: Index) -> None:
+    do(folder, index, 0, status="failed", error="9 of 10 images failed", output=None, ok=0)
+    assert list(breaches(folder, index)) == []
+
+
+def test_damaged_checkpoints_are_breaches(tmp_path: Path, index: Index) -> None:
+    folder = made(tmp_path / "work", "detectors", settings={"epochs": 3})
+    facts: dict[str, Any] = {"step": 4, "epoch": 2, "finished": False, "history": [], "about": {}}
+    for name in ("last", "best"):
+        save_checkpoint(folder.store, name, {"w": torch.zeros(300)}, **facts)
+    assert list(breaches(folder, index)) == list(rubbish(folder)) == []
+    assert summarize(folder, index).note == "epoch 2 of 3, step 4"
+    [path] = Path(folder.store.url).glob("best-*")
+    flip_a_byte(path)
+    [breach] = breaches(folder, index)
+    assert f"{path}: not the bytes that its JSON names" in breach
+    folder.store.write("last-0123456789ab.safetensors", b"")
+    assert list(rubbish(folder)) == ["last-0123456789ab.safetensors"]
+
+
+def test_a_summary_counts_shards_and_failures(folder: Folder, index: Index) -> None:
+    summary = summarize(folder, index)
+    assert summary.preset == "mini"
+    assert {shard: str(state) for shard, state in summary.states.items()} == {0: "done", 1: "done"}
+    assert summary.failures == {"too dark": 1}
+    assert (summary.rate, summary.eta) == (0.5, 0.0)  # 4 images in 8 seconds
+    assert not summary.reasons()
+
+
+def test_a_summary_says_what_is_not_done(folder: Folder, index: Index) -> None:
+    output_of(folder, 0).unlink()
+    folder.store.delete("records/00001.json")
+    claim(folder, 1, os.getpid())
+    summary = summarize(folder, index)
+    assert str(summary.states[0]) == "stale (its output is gone)"
+    assert str(summary.states[1]) == f"running ({os.uname().nodename}, process {os.getpid()})"
+    assert (summary.count("running"), summary.count("stale"), summary.count("done")) == (1, 1, 0)
+    assert summary.reasons() == {str(state): 1 for state in summary.states.values()}
+    assert (summary.rate, summary.eta) == (0.5, 8.0)  # 2 images in 4 seconds; 4 are left
+    claim(folder, 1, NOBODY)
+    assert summarize(folder, index).states[1].kind == "open"
+
+
+def test_a_summary_before_the_first_shard(tmp_path: Path, index: Index) -> None:
+    summary = summarize(made(tmp_path / "work"), index)
+    assert (summary.count("open"), summary.rate, summary.eta) == (2, None, None)
+
+
+@pytest.mark.parametrize(
+    ("notes", "shards"),
+    [
+        ({"splits": ["test"]}, [0, 1]),
+        ({"splits": ["train"], "train_subsets": ["adm"]}, [2]),
+        ({"splits": ["train"], "train_subsets": ["glide"]}, []),
+        ({"train_subsets": ["glide"]}, [0, 1]),  # the test split is not narrowed
+        ({"train_subsets": None}, [0, 1, 2]),
+    ],
+)
+def test_which_shards_a_folder_was_to_do(
+    folder: Folder, index: Index, notes: dict[str, Any], shards: list[int]
+) -> None:
+    folder.describe(preset="mini", **notes)
+    assert expected_shards(folder, index) == shards
+
+
+def test_what_nothing_vouches_for_is_rubbish(folder: Folder, index: Index) -> None:
+    replaced = output_of(folder, 0).name
+    folder.store.delete(replaced)
+    do(folder, index, 0, failed=1)
+    left = [replaced, "00007-0123456789ab.tar", ".00001-0123.tar.host.7.tmp", "records/.00001.json.host.7.tmp"]
+    for name in left:
+        folder.store.write(name, b"x")
+    claim(folder, 1, NOBODY)
+    for kept in ("metrics.csv", "tables.md", "events.out.tfevents.1"):
+        folder.store.write(kept, b"x")
+    assert sorted(rubbish(folder)) == sorted([*left, "claims/00001.json"])
+    for name in rubbish(folder):
+        folder.store.delete(name)
+    assert list(rubbish(folder)) == list(breaches(folder, index)) == []
+
+
+def test_what_a_living_process_writes_is_no_rubbish(folder: Folder) -> None:
+    folder.store.write("00001-0123456789ab.tar", b"x")
+    folder.store.write(".00001-0123.tar.host.7.tmp", b"x")
+    folder.store.write("00000-0123456789ab.tar", b"x")
+    claim(folder, 1, os.getpid())
+    assert list(rubbish(folder)) == ["00000-0123456789ab.tar"]
+
+
+def test_all_folders_of_all_stages_are_found(folder: Folder, tmp_path: Path) -> None:
+    work = str(tmp_path / "work")
+    maps = made(tmp_path / "work", "reconstructions", strength=0.5)
+    other = Folder(work, "other", "captions", {"stage": "captions"}, None)
+    other.describe()
+    Store(work).write("no-dataset/notes/about.json", b"{}")
+    assert [found.store.url for found in folders(work)] == [folder.store.url, maps.store.url, other.store.url]
+    assert [found.store.url for found in folders(work, "other")] == [other.store.url]
+    assert list(folders(work, "none")) == []
+    maps.store.write("about.json", b"{")
+    with pytest.raises(ConfigError, match=r"about\.json: missing or unreadable"):
+        list(folders(work))
+
+
+def test_folders_differ_in_their_settings(tmp_path: Path, index: Index) -> None:
+    one, two = (summarize(made(tmp_path / "work", strength=strength), index) for strength in (0.5, 0.7))
+    assert others_differ(one, two) == ["strength 0.5 → 0.7"]
+
+
+def test_spools_of_dead_processes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SARE_SPOOL", str(tmp_path / "spool"))
+    assert dead_spools() == []
+    (tmp_path / "spool").mkdir()
+    dead = tmp_path / "spool" / f"it-captions-0123-00001.{NOBODY}.parquet"
+    for path in (
+        dead,
+        tmp_path / "spool" / f"it-reconstructions-0123-00001.{os.getpid()}.tar",
+        tmp_path / "spool" / f"it-reconstructions-0123-00001.{os.getppid()}.tar",
+        tmp_path / "spool" / "notes.txt",
+    ):
+        path.touch()
+    assert dead_spools() == [dead]
