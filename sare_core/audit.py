@@ -2,8 +2,10 @@
 
 import os
 import re
+import tempfile
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -71,6 +73,8 @@ def summarize(folder: Folder, index: Index) -> Summary:
         summary.note = f"epoch {last.epoch} of {epochs}, step {last.step}" if last else "no checkpoint yet"
         if last and last.finished and best:
             summary.note = f"trained; best epoch {best.epoch} of {epochs}"
+        if claim := read_claim(folder.store, 0):
+            summary.note += f"; running: {claim.holder()}"
         return summary
     shards = expected_shards(folder, index)
     states = folder.states({shard: index.digests[shard] for shard in shards})
@@ -110,7 +114,8 @@ def breaches(folder: Folder, index: Index) -> Iterator[str]:
     records = folder.records()
     for name in store.names("records"):
         stem = name.removesuffix(".json")
-        if not stem.isdigit() or int(stem) not in records:
+        in_flight = name.endswith(".tmp")  # being written now, or rubbish
+        if not in_flight and (not stem.isdigit() or int(stem) not in records):
             yield f"{store.path('records/' + name)}: not a readable record; delete it, run the stage again."
     for shard, record in records.items():
         for fault in _record_faults(folder, index, shard, record):
@@ -128,15 +133,15 @@ def _record_faults(folder: Folder, index: Index, shard: int, record: Record) -> 
     if record.output is None or not folder.store.exists(record.output.name):
         yield f"names {record.output.name if record.output else 'no output'}, which is not there; {again}"
         return
-    path = folder.store.local(record.output.name)
-    if path.stat().st_size != record.output.bytes or sha256_file(path) != record.output.sha256:
-        yield f"{record.output.name} is not the bytes that the record names; {again}"
-        return
-    try:
-        found = read_back(path)
-    except StageError as error:
-        yield f"{error}; {again}"
-        return
+    with _fetched(folder.store, record.output.name) as path:
+        if path.stat().st_size != record.output.bytes or sha256_file(path) != record.output.sha256:
+            yield f"{record.output.name} is not the bytes that the record names; {again}"
+            return
+        try:
+            found = read_back(path)
+        except StageError as error:
+            yield f"{error}; {again}"
+            return
     if len(found) != record.ok:
         yield f"{record.output.name} holds {len(found)} samples, the record says {record.ok}; {again}"
     if short := sorted(key for key, fields in found.items() if not fields >= set(record.fields)):
@@ -147,6 +152,18 @@ def _record_faults(folder: Folder, index: Index, shard: int, record: Record) -> 
         if keys != accounted:
             odd = sorted(keys ^ accounted)
             yield f"{len(odd)} images of the index are lost or unknown here, the first is {odd[0]}; {again}"
+
+
+@contextmanager
+def _fetched(store: Store, name: str) -> Iterator[Path]:
+    """A file as it lies in the store now: a copy that was kept from before would vouch for nothing."""
+    if store.on_disk:
+        yield store.local(name)
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / name
+        path.write_bytes(store.read(name))
+        yield path
 
 
 def rubbish(folder: Folder) -> Iterator[str]:

@@ -9,7 +9,7 @@ Where the paper is silent the chosen reading and its alternatives stand at the f
 import difflib
 from importlib.resources import files
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
@@ -69,7 +69,9 @@ class ReconstructSettings(Section):
     dtype: Dtype
     keep_source: bool  # the source file's bytes in the shard
     keep_reconstruction: bool  # reconstruction.png in the shard
-    sare_size: Literal["full"] | int  # the stored map: at the size of x̂, or the whole map resized to a square
+    sare_size: (
+        Literal["full"] | Annotated[int, Field(ge=1)]
+    )  # the stored map: at the size of x̂, or the whole map resized to a square
     lpips: Literal["alex", "vgg"] | None = None  # equation 7, per image, into the sample's JSON
     batch_size: int = Field(ge=1)
 
@@ -133,6 +135,11 @@ class TrainSettings(Section):
     workers: int = Field(ge=0)
     checkpoint_steps: int = Field(ge=1)
 
+    @field_validator("mixed_precision", mode="before")
+    @classmethod
+    def plain_no(cls, value: Any) -> Any:
+        return "no" if value is False else value  # YAML reads a bare `no` as false
+
 
 class EvaluateSettings(Section):
     """Paper 4.1: ACC at 0.5 and AUC. The dtype is explicit since it moves logits by rounding."""
@@ -147,7 +154,7 @@ class Settings(Section):
     """Everything that says what is computed. Where it is computed (work folder, device) is said on the command line."""
 
     note: str | None = None  # printed under every table: what a reader must know about these settings
-    seed: int = 0  # of the noise of each image, of initial weights and of the training order
+    seed: int = Field(0, ge=0)  # of the noise of each image, of initial weights and of the training order
     view: str = "raw"  # how a file is looked at, right after decoding: see sare_core.views
     train_subsets: tuple[str, ...] | None = None  # whose train and val splits are worked on; null: all
     caption: CaptionSettings
@@ -177,7 +184,10 @@ def load_settings(preset: str, overrides: list[str] | None = None) -> Settings:
     elif Path(preset).suffix in {".yaml", ".yml"}:
         if not Path(preset).is_file():
             raise ConfigError(f"{preset}: no such settings file. The presets are {', '.join(presets())}.")
-        text = Path(preset).read_text()
+        try:
+            text = Path(preset).read_text(encoding="utf-8")
+        except UnicodeDecodeError as error:
+            raise ConfigError(f"{preset}: not UTF-8 text ({error}).") from error
     else:
         raise ConfigError(
             f"no preset {preset!r}.{_nearest(preset, presets())} "

@@ -61,7 +61,10 @@ def _work_through(
         except ImageError as error:
             read.append((row, error))
     good = [item for _, item in read if not isinstance(item, ImageError)]
-    results = iter(work.process(good) if good else [])
+    made = work.process(good) if good else []
+    if len(made) != len(good):
+        raise RuntimeError(f"{len(good)} images went into the model, {len(made)} results came out")
+    results = iter(made)
     out: list[tuple[Row, Future[Any] | ImageError]] = []
     for row, item in read:
         result = item if isinstance(item, ImageError) else next(results)

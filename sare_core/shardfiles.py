@@ -63,9 +63,9 @@ def read_back(path: Path) -> dict[str, set[str]]:
     if path.suffix == ".parquet":
         try:
             table = pq.read_table(path)
-        except (pa.ArrowException, OSError) as error:
-            raise StageError(f"{path}: not readable as parquet ({error})") from error
-        keys = table.column("image_id").to_pylist()
+            keys = table.column("image_id").to_pylist()
+        except (pa.ArrowException, OSError, KeyError) as error:
+            raise StageError(f"{path}: not readable as a parquet of image_ids ({error})") from error
         if len(set(keys)) < len(keys):
             raise StageError(f"{path}: an image_id stands in it twice")
         return {key: set(table.column_names) for key in keys}
@@ -89,11 +89,8 @@ def tar_members(path: Path) -> Iterator[tuple[str, str, tarfile.TarInfo]]:
                 if not member.isreg() or "/" in member.name or not key or not dot:
                     raise StageError(f"{path}: member {member.name!r} is not a sample's field")
                 yield key, field, member
-            end = tar.offset
     except (tarfile.TarError, OSError, EOFError) as error:
         raise StageError(f"{path}: not readable as tar to its end ({error})") from error
-    if path.stat().st_size < end:
-        raise StageError(f"{path}: ends within its last member")
 
 
 class TarReader:

@@ -31,7 +31,7 @@ class Store:
     """A folder, by path or URL. Names are relative to it, with `/` between parts."""
 
     def __init__(self, url: str) -> None:
-        self.url = url.rstrip("/")
+        self.url = url if url.endswith("://") or url == "/" else url.rstrip("/")
         self._fs, self._root = fsspec.core.url_to_fs(self.url)
         self.on_disk = "file" in (self._fs.protocol if isinstance(self._fs.protocol, tuple) else (self._fs.protocol,))
 

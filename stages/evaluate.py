@@ -112,9 +112,9 @@ def write_tables(
     settings: Settings, index: Index, trained_on: Index, folder: Folder, shards: list[int], preset: str
 ) -> None:
     """Join all predictions, check them against the index, and write and print the tables."""
-    records = folder.records()
-    parts = [pl.read_parquet(folder.store.local(records[shard].output.name)) for shard in shards]  # type: ignore[union-attr]
-    predictions, rows = pl.concat(parts), index.frame()
+    outputs = [record.output for shard, record in folder.records().items() if shard in set(shards) and record.output]
+    predictions = pl.concat([pl.read_parquet(folder.store.local(output.name), glob=False) for output in outputs])
+    rows = index.frame()
     expected = rows.filter(pl.col("shard").is_in(shards))
     missing = expected.join(predictions, on=["image_id", "subset"], how="anti")
     if len(expected.join(predictions, on=["image_id", "subset"])) != len(predictions):

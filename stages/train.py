@@ -18,11 +18,13 @@ from sare_core.checkpoints import (
     save_checkpoint,
     unpack_optimizer,
 )
+from sare_core.claims import Claims
 from sare_core.config import Settings, load_settings
-from sare_core.errors import ConfigError, Stopped
+from sare_core.errors import ConfigError, StageError, Stopped
 from sare_core.manifest import Index, read_index
 from sare_core.progress import bar
 from sare_core.records import Folder
+from sare_core.runner import Rank
 from sare_core.signals import check_stop, stop_cleanly
 from sare_core.training import best_epoch, learning_rate, micro_batch, step_seed, validate
 from sare_core.weights import Weights, fetch, resolve
@@ -208,7 +210,13 @@ def train(
         return
     folder.describe(preset=preset, models={role: weights.model for role, weights in weights_of(settings).items()})
     project = folder.store.url if folder.store.on_disk else "runs"
-    train_detector(settings, train_part, val_part, folder, project)
+    claims = Claims(folder.store)
+    if Rank().first and not claims.take(0):
+        raise StageError(f"{folder.store.url}: another process trains this very detector; see sare status.")
+    try:
+        train_detector(settings, train_part, val_part, folder, project)
+    finally:
+        claims.free()
     best = read_checkpoint(folder.store, "best")
     if best is not None:
         chosen = best.history[-1]

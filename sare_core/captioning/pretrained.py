@@ -11,7 +11,9 @@ _CURE = "Fetch the whole model again, or name another folder in caption.model."
 
 
 def checked_folder(weights_dir: str | None, captioner: str, model_type: str) -> str:
-    """`weights_dir`, if it holds a whole model of `model_type` (as its config.json spells it) in safetensors.
+    """`weights_dir`, if it holds a whole model of `model_type` (as its config.json spells it).
+
+    Weights in safetensors, or pytorch_model.bin: the hub's blip-image-captioning-base has no other.
 
     Raises ConfigError: no folder given, a file is missing, config.json is not JSON or is of another type.
     """
@@ -22,7 +24,7 @@ def checked_folder(weights_dir: str | None, captioner: str, model_type: str) -> 
         ("config.json",),
         ("preprocessor_config.json", "processor_config.json"),
         ("tokenizer.json", "vocab.txt", "tokenizer.model"),
-        ("model.safetensors", "model.safetensors.index.json"),
+        ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin"),
     ):
         if not any((folder / name).is_file() for name in names):
             raise ConfigError(f"{folder}: holds no {' or '.join(names)}. {_CURE}")
@@ -40,8 +42,11 @@ def checked_folder(weights_dir: str | None, captioner: str, model_type: str) -> 
 def load_model(model_class: Any, folder: str, settings: CaptionSettings, device: str) -> Any:
     """A transformers model of `model_class` in evaluation mode, in the settings' dtype, on `device`.
 
+    A pytorch_model.bin is read as tensors only: one that holds code is refused, not run.
     Raises ConfigError: the weights are damaged, or lack some, which transformers would fill at random.
     """
+    import pickle
+
     import torch
     from safetensors import SafetensorError
 
@@ -49,11 +54,10 @@ def load_model(model_class: Any, folder: str, settings: CaptionSettings, device:
         model, loading = model_class.from_pretrained(
             folder,
             local_files_only=True,
-            use_safetensors=True,
             dtype=getattr(torch, settings.dtype),
             output_loading_info=True,
         )
-    except SafetensorError as error:
+    except (SafetensorError, pickle.UnpicklingError, OSError, RuntimeError) as error:
         raise ConfigError(f"{folder}: its weights cannot be read ({error}). {_CURE}") from error
     missing = sorted(loading["missing_keys"])
     if missing:

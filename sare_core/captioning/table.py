@@ -58,9 +58,9 @@ class Table:
 def _read(path: Path) -> pl.DataFrame:
     try:
         if path.suffix == ".parquet":
-            return pl.read_parquet(path)
+            return pl.read_parquet(path, glob=False)
         if path.suffix == ".csv":
-            return pl.read_csv(path, infer_schema=False, encoding="utf8-lossy")
+            return pl.read_csv(path, glob=False, infer_schema=False, encoding="utf8-lossy")
     except pl.exceptions.PolarsError as error:
         raise ConfigError(f"{path}: not readable as a table: {error}") from error
     raise ConfigError(f"{path}: caption.table is a .parquet or .csv file.")

@@ -55,11 +55,11 @@ def test_half_precision_works(blip_dir, pictures, settings):
     assert all(captioner.caption(pictures, [{}] * 8))
 
 
-def test_no_words_is_no_caption(blip_dir, pictures, settings):
+def test_no_words_is_the_empty_caption(blip_dir, pictures, settings):
     captioner = load_captioner(settings(captioner="blip"), str(blip_dir), "cpu")
     bias = captioner.model.text_decoder.cls.predictions.bias
     bias.data[captioner.model.config.text_config.sep_token_id] = 1e4
-    assert captioner.caption(pictures[:2], [{}] * 2) == [None, None]
+    assert captioner.caption(pictures[:2], [{}] * 2) == ["", ""]
 
 
 @pytest.mark.parametrize("gone", ["config.json", "model.safetensors", "tokenizer.json", "processor_config.json"])
@@ -69,6 +69,23 @@ def test_missing_file_is_named(blip_dir, tmp_path, settings, gone):
     with pytest.raises(ConfigError) as error:
         load_captioner(settings(captioner="blip"), str(folder), "cpu")
     assert gone in str(error.value) and str(folder) in str(error.value)
+
+
+def test_a_model_that_only_has_tensors_in_a_pickle_is_read_as_tensors(blip_dir, pictures, tmp_path, settings):
+    """As the hub's blip-image-captioning-base has it; a pickle that holds code is refused, and not run."""
+    folder = shutil.copytree(blip_dir, tmp_path / "blip")
+    torch.save(load_file(folder / "model.safetensors"), folder / "pytorch_model.bin")
+    (folder / "model.safetensors").unlink()
+    captioner = load_captioner(settings(captioner="blip"), str(folder), "cpu")
+    assert captioner.caption(pictures, [{}] * 8) == one_by_one(blip_dir, pictures, max_new_tokens=8)
+
+    class Code:
+        def __reduce__(self):
+            return (print, ("ran",))
+
+    torch.save({"weight": Code()}, folder / "pytorch_model.bin")
+    with pytest.raises(ConfigError, match="cannot be read"):
+        load_captioner(settings(captioner="blip"), str(folder), "cpu")
 
 
 def test_missing_weight_shard_is_named(blip_dir, tmp_path, settings):

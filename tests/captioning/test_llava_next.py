@@ -83,9 +83,7 @@ def one_by_one(folder, images):
             chat, add_generation_prompt=True, tokenize=True, return_dict=True, return_tensors="pt"
         )
         tokens = model.generate(**inputs, do_sample=False, max_new_tokens=8)[0]
-        answers.append(
-            processor.decode(tokens[inputs["input_ids"].shape[1] :], skip_special_tokens=True).strip() or None
-        )
+        answers.append(processor.decode(tokens[inputs["input_ids"].shape[1] :], skip_special_tokens=True).strip())
     return answers
 
 
@@ -93,7 +91,7 @@ def test_equals_transformers_one_by_one_for_mixed_aspect_ratios(llava_dir, pictu
     captioner = load_captioner(settings(captioner="llava-next", prompt=PROMPT), str(llava_dir), "cpu")
     expected = one_by_one(llava_dir, pictures)
     assert len(set(expected)) > 4  # the images do tell
-    assert None in expected  # and where the model ends at once, there is no caption
+    assert "" in expected  # and where the model ends at once, the caption is empty
     for size in (1, 3, 8):
         told = []
         for first in range(0, len(pictures), size):
