@@ -97,9 +97,9 @@ def test_only_the_shard_in_flight_is_done_again(begin: Callable[[str], Pipeline]
 def test_kills_at_random_moments(begin: Callable[[str], Pipeline], undisturbed: dict[str, bytes]) -> None:
     pipeline, rng, killed = begin("random"), random.Random(0), 0
     for stage in STAGES:
-        for _ in range(3):
+        for _ in range(4):
             process = start(pipeline, stage)
-            time.sleep(rng.uniform(0.05, 1.0))
+            time.sleep(rng.uniform(0.0, 0.4))
             process.kill()
             process.join()
             killed += process.exitcode == KILLED
