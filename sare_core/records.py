@@ -9,6 +9,7 @@ One folder a fingerprint, under `WORK/<dataset>/<stage>/<fp>/`:
 """
 
 import json
+from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Literal
@@ -132,12 +133,12 @@ class Folder:
                 f"{self.store.path(name)}: not a whole record; delete it and run the stage again."
             ) from error
 
-    def records(self) -> dict[int, Record]:
-        """All records, by shard; a shard whose record cannot be read is left out (its state says so)."""
+    def records(self, shards: Collection[int] | None = None) -> dict[int, Record]:
+        """The records of some shards, or all; one that cannot be read is left out (the shard's state says so)."""
         found = {}
         for name in self.store.names("records"):
             stem = name.removesuffix(".json")
-            if name.endswith(".json") and stem.isdigit():
+            if name.endswith(".json") and stem.isdigit() and (shards is None or int(stem) in shards):
                 try:
                     record = self.record(int(stem))
                 except ConfigError:
@@ -160,10 +161,10 @@ class Folder:
 
     def states(self, digests: dict[int, str]) -> dict[int, State]:
         """The state of each shard of `digests` (shard number to the digest of its index rows), claims left aside."""
-        records, names = self.records(), set(self.store.names())
+        records, names = self.records(digests.keys()), set(self.store.names())
         lying = set(self.store.names("records"))
         before = self.upstream.states(digests) if self.upstream else {}
-        sources = self.upstream.records() if self.upstream else {}
+        sources = self.upstream.records(digests.keys()) if self.upstream else {}
         states = {}
         for shard, digest in digests.items():
             record = records.get(shard)

@@ -69,7 +69,7 @@ def training_data(settings: Settings, index: Index, work: str) -> tuple[Any, Any
     for split, augment in (("train", settings.train.augment), ("val", None)):
         shards = chosen_shards(index, [split], settings.train_subsets, None)
         parts.append(Pairs(folder, index, shards, settings.detector, settings.view, augment, settings.seed))
-    if {row["label"] for row in parts[0].rows} != {0, 1}:
+    if set(parts[0].labels.tolist()) != {0, 1}:
         raise ConfigError(
             f"{dataset!r} has no training split with both real and fake images "
             f"(subsets: {', '.join(settings.train_subsets or ['all'])}). `sare index` prints what it has."
@@ -138,9 +138,8 @@ def train_detector(settings: Settings, train_part: Any, val_part: Any, folder: F
             facts: dict[str, Any] = {"step": step, "epoch": step // steps_per_epoch, "finished": step == steps}
             save_checkpoint(store, name, state | tensors, **facts, history=history, scaler=scaler, about=folder.made_by)
 
-    shard_of = [row["shard"] for row in train_part.rows]
     rank, world = accelerator.process_index, accelerator.num_processes
-    batches = MicroBatches(shard_of, plan, settings.seed, range(step, steps), micro, rank, world)
+    batches = MicroBatches(train_part.shards, plan, settings.seed, range(step, steps), micro, rank, world)
     # Not given to accelerator.prepare: the sampler has dealt the images out to the ranks already.
     loader = iter(
         DataLoader(train_part, batch_sampler=batches, num_workers=plan.workers, pin_memory=torch.cuda.is_available())

@@ -23,6 +23,7 @@ from sare_core.shardfiles import TarReader
 from sare_core.sources import read_source, view_image
 
 Pair = tuple[Image.Image, Image.Image]
+_NEEDED = ["image_id", "path", "sha256", "extension", "label", "shard"]
 
 
 class Ticket(NamedTuple):
@@ -35,7 +36,10 @@ class Ticket(NamedTuple):
 class Pairs(torch.utils.data.Dataset[tuple[torch.Tensor, torch.Tensor, float]]):
     """The labelled images of some shards of reconstructions, by position.
 
-    rows: of the index, in order of shard and image_id; images that failed on the way are not among them.
+    In order of shard and image_id; images that failed on the way are not among them. The rows are kept as an Arrow
+    table: as Python objects, hundreds of thousands of them would be copied into every worker, page by page.
+
+    labels, shards: (n,) of each image.
     inputs: SHA-256 of each shard's file, sorted.
     Raises StageError when a shard has not been reconstructed yet.
     """
@@ -61,14 +65,17 @@ class Pairs(torch.utils.data.Dataset[tuple[torch.Tensor, torch.Tensor, float]]):
         records = {shard: record for shard, record in folder.records().items() if shard in states}
         failed = {(shard, failure.image_id) for shard, record in records.items() for failure in record.failures}
         frame = index.frame().filter(pl.col("shard").is_in(shards), pl.col("label").is_not_null())
-        self.rows = [row for row in frame.to_dicts() if (row["shard"], row["image_id"]) not in failed]
+        lost = pl.DataFrame(sorted(failed), {"shard": pl.Int32, "image_id": pl.String}, orient="row")
+        frame = frame.select(_NEEDED).join(lost, on=["shard", "image_id"], how="anti", maintain_order="left")
+        self.labels, self.shards = frame["label"].to_numpy(), frame["shard"].to_numpy()
+        self._table = frame.to_arrow()
         self.inputs = sorted(record.output.sha256 for record in records.values() if record.output)
 
     def __len__(self) -> int:
-        return len(self.rows)
+        return len(self.labels)
 
     def __getitem__(self, ticket: Ticket) -> tuple[torch.Tensor, torch.Tensor, float]:
-        row = self.rows[ticket.position]
+        (row,) = self._table.slice(ticket.position, 1).to_pylist()
         rng = sample_generator(self.seed, ticket.epoch, row["image_id"]) if self.augment else None
         image, sare = prepare(*self.source.load(row), self.settings, self.augment, rng)
         return image, sare, float(row["label"])
@@ -103,7 +110,7 @@ def _reader(work: str, dataset: str, stage: str, fingerprint: str, shard: int) -
     return TarReader(folder.store.local(record.output.name))
 
 
-def epoch_order(shard_of: list[int], seed: int, epoch: int, mixed: int) -> np.ndarray:
+def epoch_order(shard_of: np.ndarray, seed: int, epoch: int, mixed: int) -> np.ndarray:
     """Positions 0..n-1 in the order of one epoch: shards shuffled, then `mixed` of them at a time shuffled together.
 
     shard_of: the shard of each position. Reading is nearly sequential and yet real and fake, and subsets, mix.
@@ -120,7 +127,7 @@ class MicroBatches(torch.utils.data.Sampler[list[Ticket]]):
     """This rank's micro-batches from a step on to the end: `batch_size` images a step over all ranks."""
 
     def __init__(
-        self, shard_of: list[int], settings: TrainSettings, seed: int, steps: range, micro: int, rank: int, world: int
+        self, shard_of: np.ndarray, settings: TrainSettings, seed: int, steps: range, micro: int, rank: int, world: int
     ) -> None:
         self.shard_of, self.seed, self.steps = shard_of, seed, steps
         self.batch_size, self.mixed = settings.batch_size, settings.shuffle_shards
