@@ -47,7 +47,7 @@ def resolve(model: str, revision: str | None = None) -> Weights:
 
 def fetch(weights: Weights) -> str:
     """The local folder with the weights themselves, downloaded at the resolved commit if need be."""
-    _hide_loading_bars()
+    hide_loading_bars()
     if not weights.on_hub:
         return weights.folder
     commit = weights.digest.removeprefix("commit:")
@@ -57,7 +57,7 @@ def fetch(weights: Weights) -> str:
     return str(snapshot)
 
 
-def _hide_loading_bars() -> None:
+def hide_loading_bars() -> None:
     """A bar for each model's tensors would run through the stage's own."""
     from transformers.utils import logging
 

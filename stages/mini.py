@@ -11,6 +11,7 @@ from typing import Annotated
 
 import typer
 
+from sare_core.weights import hide_loading_bars
 from stages.options import console, run_command
 
 
@@ -19,8 +20,12 @@ def mini(
     images: Annotated[Path, typer.Option(help="Folder for the images, in GenImage's layout.")] = Path("data/mini"),
 ) -> None:
     """Build the embedded models and images of the mini preset."""
+    from diffusers.utils import logging
+
     from sare_core.miniature import build_images, build_models
 
+    hide_loading_bars()
+    logging.disable_progress_bar()
     build_models(models)
     build_images(models, images)
     console.print(f"mini: {models} (random weights), {images} (photographs, and images drawn by those weights)")
