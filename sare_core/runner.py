@@ -4,6 +4,7 @@ A shard is the unit of work and of commit. Kill the process anywhere: at most th
 the same bytes. Shard k belongs to rank k mod W; ranks never talk to each other.
 """
 
+import errno
 import os
 import platform
 import time
@@ -18,7 +19,7 @@ from typing import Any, Protocol
 from rich.console import Console
 
 from sare_core.claims import Claims
-from sare_core.errors import ImageError, NotReached, StageError
+from sare_core.errors import ConfigError, ImageError, NotReached, StageError
 from sare_core.faults import point
 from sare_core.flow import Row, Work, samples
 from sare_core.manifest import Index
@@ -230,5 +231,9 @@ def _spool(folder: Folder, shard: int, suffix: str) -> Iterator[Path]:
     path = spool / f"{folder.dataset}-{folder.stage}-{folder.fingerprint}-{shard:05d}.{os.getpid()}{suffix}"
     try:
         yield path
+    except OSError as error:
+        if error.errno == errno.ENOSPC:
+            raise ConfigError(f"{spool}: no space left. Free some, or set SARE_SPOOL to another folder.") from error
+        raise
     finally:
         path.unlink(missing_ok=True)

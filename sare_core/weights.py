@@ -10,7 +10,18 @@ from sare_core.storage import sha256_file
 
 _SMALL = ["*.json", "*.txt", "*.model"]  # configurations and tokenizers
 # Copies of the same weights in other formats and precisions, and the safety checker, which is never loaded.
-_NEVER = ["*.fp16.*", "*.non_ema.*", "*.msgpack", "*.h5", "*.ckpt", "*.onnx*", "safety_checker/*", "flax_*", "*.gguf"]
+_NEVER = [
+    "*.fp16.*",
+    "*.non_ema.*",
+    "*.msgpack",
+    "*.h5",
+    "*.ckpt",
+    "*.onnx*",
+    "safety_checker/*",
+    "flax_*",
+    "*.gguf",
+    "*pruned*",
+]
 _HASHED = {".safetensors", ".json", ".txt", ".bin", ".model"}
 
 

@@ -66,10 +66,10 @@ def chosen_shards(index: Index, splits: list[str], subsets: tuple[str, ...] | No
     """
     known = index.shards["subset"].unique().to_list()
     trained = index.shards.filter(index.shards["split"] != "test")["subset"].unique().to_list()
-    if subsets is not None and trained and not set(subsets) & set(trained):
+    if odd := sorted(set(subsets or ()) - set(trained)) if trained else []:
         raise ConfigError(
-            f"train_subsets names {', '.join(subsets)}, but the training data of {index.about['dataset']!r} are of "
-            f"{', '.join(sorted(trained))}. Set train_subsets=null to take them all."
+            f"train_subsets names {', '.join(odd)}, but the training data of {index.about['dataset']!r} are of "
+            f"{', '.join(sorted(trained))}. Name some of these, or set train_subsets=null to take them all."
         )
     shards = []
     for split in splits:
@@ -80,9 +80,9 @@ def chosen_shards(index: Index, splits: list[str], subsets: tuple[str, ...] | No
     if wanted is None:
         return shards
     asked = _parse_shards(wanted)
-    if odd := [shard for shard in asked if shard not in set(shards)]:
+    if missing := [shard for shard in asked if shard not in set(shards)]:
         raise ConfigError(
-            f"--shard {wanted}: {index.about['dataset']!r} has no shard {odd[0]} for this stage; "
+            f"--shard {wanted}: {index.about['dataset']!r} has no shard {missing[0]} for this stage; "
             f"it has {_ranges(shards)} (subsets: {', '.join(sorted(known))})."
         )
     return asked

@@ -16,7 +16,6 @@ from typing import Annotated, Any, NamedTuple
 
 import numpy as np
 import typer
-from sare_core.views import viewed_size
 
 from sare_core.config import Settings, load_settings
 from sare_core.errors import ImageError, NotReached
@@ -27,6 +26,7 @@ from sare_core.report.plan import print_plan
 from sare_core.runner import run
 from sare_core.shardfiles import TarWriter, read_rows
 from sare_core.sources import read_source, view_image
+from sare_core.views import viewed_size
 from sare_core.weights import fetch, resolve
 from stages.caption import folder_of as captions_folder
 from stages.options import Dataset, Manifests, Preset, Set, Shard, Work, chosen_shards, console, finish, run_command
