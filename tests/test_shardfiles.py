@@ -190,7 +190,7 @@ def test_a_row_twice(tmp_path: Path) -> None:
 def test_a_cut_parquet(tmp_path: Path, part: float) -> None:
     path = parquet(tmp_path / "a.parquet")
     path.write_bytes(path.read_bytes()[: int(path.stat().st_size * part)])
-    with pytest.raises(StageError, match="not readable as parquet"):
+    with pytest.raises(StageError, match="not readable as a parquet"):
         read_back(path)
 
 

@@ -27,6 +27,7 @@ def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def sare(tmp_path: Path, mini_models: Path, tree: Path) -> Command:
     """`sare("caption", "--shard", "1")` with the mini preset on an index of the tree; `work=` names the work folder."""
     environment = {**os.environ, "SARE_MANIFESTS": str(tmp_path / "manifests"), "OMP_NUM_THREADS": "1"}
+    environment["SARE_SPOOL"] = str(tmp_path / "spool")  # of its own: tests that kill leave files in the shared one
     settings = [part for override in [*mini_overrides(mini_models), *SMALL] for part in ("--set", override)]
 
     def run(
