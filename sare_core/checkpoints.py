@@ -30,7 +30,7 @@ class Checkpoint(BaseModel):
     epoch: int
     finished: bool
     history: list[dict[str, float | None]]
-    scaler: dict[str, float] | None = None  # of mixed precision's loss
+    scaler: dict[str, int | float] | None = None  # of mixed precision's loss
     about: dict[str, Any]
 
 

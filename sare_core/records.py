@@ -73,6 +73,7 @@ class State:
 
     kind: Literal["done", "open", "running", "failed", "stale"]
     why: str = ""
+    waiting: bool = False  # the stage before has to be done first
 
     def __str__(self) -> str:
         return f"{self.kind} ({self.why})" if self.why else self.kind
@@ -173,9 +174,9 @@ class Folder:
             if record is None and f"{shard:05d}.json" in lying:
                 states[shard] = State("stale", "its record cannot be read")
             elif record is None:
-                states[shard] = State("open", waits)
+                states[shard] = State("open", waits, waiting=bool(waits))
             elif changed or waits:
-                states[shard] = State("stale", changed or waits)
+                states[shard] = State("stale", changed or waits, waiting=bool(waits))
             elif record.status == "failed":
                 states[shard] = State("failed", record.error or "")
             elif record.output is None or record.output.name not in names:

@@ -24,7 +24,7 @@ from sare_core.faults import point
 from sare_core.flow import Row, Work, samples
 from sare_core.manifest import Index
 from sare_core.progress import bar
-from sare_core.records import Failure, Folder, Output, Record, State
+from sare_core.records import Failure, Folder, Output, Record
 from sare_core.shardfiles import ShardWriter, read_back
 from sare_core.signals import check_stop, stop_cleanly
 from sare_core.storage import sha256_file, spool_folder
@@ -97,9 +97,9 @@ def run(stage: Stage, index: Index, shards: list[int], console: Console, threads
     rank, outcome, folder = Rank(), Outcome(), stage.folder
     mine = [shard for shard in shards if shard % rank.world == rank.number]
     states = folder.states({shard: index.digests[shard] for shard in mine})
-    todo = [shard for shard, state in states.items() if _can_start(state, folder)]
+    todo = [shard for shard, state in states.items() if state.kind != "done" and not state.waiting]
     outcome.before = [shard for shard, state in states.items() if state.kind == "done"]
-    outcome.waiting = {s: states[s].why for s in mine if s not in todo and s not in outcome.before}
+    outcome.waiting = {s: str(states[s]) for s in mine if s not in todo and s not in outcome.before}
     if not todo:
         return outcome
     claims, device = Claims(folder.store), ""
@@ -124,11 +124,6 @@ def run(stage: Stage, index: Index, shards: list[int], console: Console, threads
             finally:
                 claims.free()
     return outcome
-
-
-def _can_start(state: State, folder: Folder) -> bool:
-    waits = folder.upstream is not None and state.why == f"waits for {folder.upstream.stage}"
-    return state.kind != "done" and not waits
 
 
 def _just_done(folder: Folder, index: Index, shard: int) -> bool:

@@ -8,7 +8,7 @@ from pathlib import Path
 from sare_core.errors import ConfigError
 from sare_core.storage import sha256_file
 
-_SMALL = ["*.json", "*.txt", "*.model"]  # configurations and tokenizers
+_SMALL = ["*.json", "*.txt", "*.model", "*.jinja"]  # configurations and tokenizers
 # Copies of the same weights in other formats and precisions, and the safety checker, which is never loaded.
 _NEVER = [
     "*.fp16.*",
@@ -22,7 +22,7 @@ _NEVER = [
     "*.gguf",
     "*pruned*",
 ]
-_HASHED = {".safetensors", ".json", ".txt", ".bin", ".model"}
+_HASHED = {".safetensors", ".json", ".txt", ".bin", ".model", ".jinja"}
 
 
 @dataclass(frozen=True)

@@ -66,7 +66,7 @@ def chosen_shards(index: Index, splits: list[str], subsets: tuple[str, ...] | No
     """
     known = index.shards["subset"].unique().to_list()
     trained = index.shards.filter(index.shards["split"] != "test")["subset"].unique().to_list()
-    if odd := sorted(set(subsets or ()) - set(trained)) if trained else []:
+    if odd := sorted(set(subsets or ()) - set(trained)) if "test" not in splits and trained else []:
         raise ConfigError(
             f"train_subsets names {', '.join(odd)}, but the training data of {index.about['dataset']!r} are of "
             f"{', '.join(sorted(trained))}. Name some of these, or set train_subsets=null to take them all."

@@ -206,3 +206,14 @@ def test_a_kill_leaves_one_whole_checkpoint(store: Store, point: str, survivor: 
 def test_digests_do_not_depend_on_the_order_of_keys() -> None:
     assert digest_of({"b": [1, 2], "a": None}) == digest_of({"a": None, "b": [1, 2]})
     assert digest_of([1, 2]) == hashlib.sha256(b"[1, 2]").hexdigest() != digest_of([2, 1])
+
+
+def test_a_loss_scaler_comes_back_as_it_was(tmp_path):
+    """As whole numbers where it had them: torch refuses to grow a scale by an interval of 2000.0."""
+    scaler = torch.amp.GradScaler("cpu").state_dict()
+    store = Store(str(tmp_path))
+    facts = {"step": 1, "epoch": 0, "finished": False, "history": [], "about": {}}
+    save_checkpoint(store, "last", {"a": torch.zeros(1)}, scaler=scaler, **facts)
+    back = read_checkpoint(store, "last").scaler
+    assert back == scaler
+    assert {key: type(value) for key, value in back.items()} == {key: type(value) for key, value in scaler.items()}

@@ -110,8 +110,8 @@ class Reconstructor:
             ).prev_sample  # equation 3, as DDIM has it
 
         decoded = self.vae.decode(latents / self.vae.config.scaling_factor, return_dict=False)[0]
+        finite = torch.isfinite(decoded.float()).all(dim=(1, 2, 3)) & torch.isfinite(latents.float()).all(dim=(1, 2, 3))
         decoded = (decoded.float() / 2 + 0.5).clamp(0, 1)
-        finite = torch.isfinite(decoded).all(dim=(1, 2, 3)) & torch.isfinite(latents.float()).all(dim=(1, 2, 3))
         black = (decoded * 255).round().amax(dim=(1, 2, 3)) == 0
         return [
             _verdict(image, ok, dark) for image, ok, dark in zip(decoded, finite.tolist(), black.tolist(), strict=True)

@@ -316,6 +316,10 @@ def test_a_changed_image_makes_just_its_shard_stale(
     assert "rows of the index changed" in states[1].why
     new = sorted(set(after.digests) - set(index.digests))
     assert len(new) == 1
+    assert only(pipeline, "captions").states(after.digests)[1].waiting is False
+    outcome = pipeline.reconstructions([1])
+    assert outcome.done == [], "no map is made from captions that are to be made again"
+    assert 1 in outcome.waiting
     outcome = pipeline.captions()
     assert outcome.done == [1, *new]
 
@@ -389,7 +393,7 @@ def test_training_needs_what_the_stages_before_left(
     with pytest.raises(StageError, match=r"not reconstructed.*sare reconstruct"):
         train.training_data(pipeline.settings, index, pipeline.work)
     outcome = pipeline.reconstructions([0])
-    assert outcome.waiting == {0: "waits for captions"}
+    assert outcome.waiting == {0: "open (waits for captions)"}
 
 
 def test_tars_hold_no_times_and_no_owners(done: Pipeline) -> None:
