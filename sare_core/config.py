@@ -121,11 +121,11 @@ class AugmentSettings(Section):
 class TrainSettings(Section):
     """Paper 4.1. Weight decay and schedule are DRCT's, whose code the paper builds on."""
 
-    runtime: ClassVar[frozenset[str]] = frozenset({"micro_batch_size", "workers", "checkpoint_steps"})
+    runtime: ClassVar[frozenset[str]] = frozenset({"workers", "checkpoint_steps"})
 
     epochs: int = Field(ge=1)
     batch_size: int = Field(ge=1)  # images an optimizer step, over all processes
-    micro_batch_size: int = Field(ge=1)  # images a forward pass on one device; the rest is accumulated
+    micro_batch_size: int = Field(ge=1)  # images a forward pass on one device: BatchNorm sees so many at a time
     learning_rate: float = Field(gt=0)
     weight_decay: float = Field(ge=0)
     schedule: Literal["cosine-bounce", "cosine", "constant"]  # bounce: DRCT's per-epoch cosine with T_max 5

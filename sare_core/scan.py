@@ -8,6 +8,7 @@ import hashlib
 import io
 import multiprocessing
 import os
+import re
 import signal
 import threading
 from collections import deque
@@ -45,12 +46,16 @@ class Journal:
 
     def __init__(self, store: Store) -> None:
         self._store = store
-        self._next = 1 + max((int(name.removesuffix(".parquet")) for name in store.names()), default=-1)
+        self._next = 1 + max((int(name.removesuffix(".parquet")) for name in self._names()), default=-1)
+
+    def _names(self) -> list[str]:
+        """Whole files of the journal; a kill can leave a temporary beside them."""
+        return [name for name in self._store.names() if re.fullmatch(r"\d+\.parquet", name)]
 
     def read(self) -> pl.DataFrame:
         """All rows, as SCAN_SCHEMA. Raises ConfigError: a file of the journal is damaged."""
         frames = [SCAN_SCHEMA.to_frame()]
-        for name in self._store.names():
+        for name in self._names():
             try:
                 frames.append(pl.read_parquet(io.BytesIO(self._store.read(name))))
             except pl.exceptions.PolarsError as error:

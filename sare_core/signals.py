@@ -31,3 +31,8 @@ def check_stop() -> None:
     """Raises Stopped once a signal has arrived."""
     if _arrived:
         raise Stopped(_arrived[0])
+
+
+def leave_signals_to_the_parent(_: int) -> None:
+    """For a loader's workers: Ctrl-C reaches the whole process group, and the parent still needs them for its step."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)

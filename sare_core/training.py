@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader
 from sare_core.config import TrainSettings
 from sare_core.data.pairs import Pairs, Ticket
 from sare_core.errors import ConfigError
+from sare_core.signals import leave_signals_to_the_parent
 
 Entry = dict[str, float | None]  # accuracy, auc and loss of one epoch; None where undefined
 
@@ -50,7 +51,9 @@ def validate(accelerator: Accelerator, model: Any, part: Pairs, batch_size: int,
     model.eval()
     pairs: list[tuple[float, float]] = []
     with torch.no_grad():
-        for image, sare, label in DataLoader(part, batch_sampler=tickets, num_workers=workers):
+        for image, sare, label in DataLoader(
+            part, batch_sampler=tickets, num_workers=workers, worker_init_fn=leave_signals_to_the_parent
+        ):
             logits = accelerator.unwrap_model(model)(image.to(accelerator.device), sare.to(accelerator.device))
             pairs += zip(logits.float().tolist(), label.tolist(), strict=True)
     pairs = sorted(gather_object(pairs))

@@ -1,5 +1,6 @@
 """What all stages take on the command line, and how a run ends."""
 
+import re
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -91,10 +92,10 @@ def chosen_shards(index: Index, splits: list[str], subsets: tuple[str, ...] | No
 def _parse_shards(text: str) -> list[int]:
     shards: list[int] = []
     for part in text.split(","):
-        first, dash, last = part.strip().partition("-")
-        if not first.isdigit() or (dash and not last.isdigit()):
+        first, _, last = part.strip().partition("-")
+        if not re.fullmatch(r"[0-9]+(-[0-9]+)?", part.strip()) or int(last or first) < int(first):
             raise ConfigError(f"--shard {text}: write a number, a range like 0-9, or a list like 2,5,7.")
-        shards += range(int(first), int(last if dash else first) + 1)
+        shards += range(int(first), int(last or first) + 1)
     return sorted(set(shards))
 
 

@@ -203,11 +203,15 @@ def train(
     settings, index = load_settings(preset, set_), read_index(manifests, dataset)
     train_part, val_part = training_data(settings, index, work)
     folder = folder_of(settings, dataset, work, train_part.inputs + val_part.inputs)
-    last = read_checkpoint(folder.store, "last")
-    if last is not None and last.finished:
+    folder.describe(preset=preset, models={role: weights.model for role, weights in weights_of(settings).items()})
+    last, best = read_checkpoint(folder.store, "last"), read_checkpoint(folder.store, "best")
+    if last is not None and last.finished and best is not None and folder.store.exists(best.file):
         console.print(f"detectors: trained before. {folder.store.url}", soft_wrap=True)
         return
-    folder.describe(preset=preset, models={role: weights.model for role, weights in weights_of(settings).items()})
+    if last is not None and last.finished:
+        raise StageError(
+            f"{folder.store.url}: trained, but its best checkpoint is gone. Delete last.json there, then train again."
+        )
     project = folder.store.url if folder.store.on_disk else "runs"
     claims = Claims(folder.store)
     if Rank().first and not claims.take(0):
@@ -217,7 +221,7 @@ def train(
     finally:
         claims.free()
     best = read_checkpoint(folder.store, "best")
-    if best is not None:
+    if best is not None and Rank().first:
         chosen = best.history[-1]
         console.print(
             f"detectors: best epoch {chosen['epoch']}, {_describe(chosen)}. {folder.store.url}", soft_wrap=True

@@ -194,7 +194,7 @@ def test_what_is_not_part_of_the_meaning() -> None:
             "semantic_encoder",
             "semantic_encoder_revision",
         },
-        "train": {"micro_batch_size", "workers", "checkpoint_steps"},
+        "train": {"workers", "checkpoint_steps"},
         "evaluate": {"batch_size"},
     }
     for name, fields in left_out.items():
