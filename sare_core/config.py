@@ -23,7 +23,7 @@ Dtype = Literal["float32", "float16", "bfloat16"]
 class Section(BaseModel):
     """A group of settings. Unknown keys are refused; values are never changed after loading."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=(), allow_inf_nan=False)
     runtime: ClassVar[frozenset[str]] = frozenset()
     files: ClassVar[frozenset[str]] = frozenset()
 
@@ -61,7 +61,7 @@ class ReconstructSettings(Section):
     longer_side: int = Field(ge=8)  # 4.1: 512; the shorter side is floored to the model's multiple, as diffusers does
     upscale: bool  # 4.1 says "resized to 512 on the longer side": smaller images grow; false leaves them
     resample: Literal["lanczos", "bicubic", "bilinear"]  # silent: diffusers' own default, Lanczos
-    steps: int = Field(ge=1)  # T_max
+    steps: int = Field(ge=1, le=1000)  # T_max; Stable Diffusion was trained on 1000
     strength: float = Field(gt=0, le=1)  # T = floor(strength * T_max)
     guidance_scale: float = Field(ge=0)  # w of equation 2; 1 is the plain conditional model
     eta: float = Field(ge=0, le=1)  # 0: "DDIM sampling"; equation 3 as printed would add fresh noise
@@ -106,14 +106,14 @@ class AugmentSettings(Section):
     flip: float = Field(ge=0, le=1)
     rotate90: float = Field(ge=0, le=1)  # a random quarter turn; shared with the map, as the flip is
     noise: float = Field(ge=0, le=1)
-    noise_variance: tuple[float, float]  # of 8-bit levels
+    noise_variance: tuple[Annotated[float, Field(ge=0)], Annotated[float, Field(ge=0)]]  # of 8-bit levels
     blur: float = Field(ge=0, le=1)
     blur_kernel: tuple[int, int]  # odd sizes, inclusive
 
     @field_validator("blur_kernel")
     @classmethod
     def odd(cls, value: tuple[int, int]) -> tuple[int, int]:
-        if value[0] % 2 == 0 or value[1] % 2 == 0 or value[0] > value[1]:
+        if value[0] < 1 or value[0] % 2 == 0 or value[1] % 2 == 0 or value[0] > value[1]:
             raise ValueError("needs two odd sizes, the smaller first")
         return value
 

@@ -76,7 +76,10 @@ class CaptionStage:
         weights = weights_of(self.settings)
         model = fetch(weights["model"]) if "model" in weights else None
         self.captioner = load_captioner(self.settings.caption, model, device)
-        self.tokenizer = CLIPTokenizer.from_pretrained(weights["text_tokenizer"].folder)
+        folder = Path(weights["text_tokenizer"].folder)
+        if not any((folder / name).is_file() for name in ("tokenizer.json", "vocab.json")):
+            raise ConfigError(f"caption.text_tokenizer: {folder} holds no tokenizer.json and no vocab.json.")
+        self.tokenizer = CLIPTokenizer.from_pretrained(folder)
         made_with = weights.get("model") or weights.get("table")
         self.revision = made_with.revision if made_with else ""
 

@@ -393,3 +393,11 @@ def test_the_command(tmp_path: Path) -> None:
     assert result.exit_code == 0, result.output
     assert "35 of 35 files read" in result.output and "14 problems in all" in result.output
     assert read_index(str(tmp_path / "m"), "it").about["errors"] == 14
+
+
+def test_a_journal_file_cut_by_a_kill_is_passed_over(tmp_path: Path) -> None:
+    root, journal = labelled(tmp_path / "root"), tmp_path / "m" / "it" / "scan"
+    journal.mkdir(parents=True)
+    (journal / ".00000.parquet.host.7.tmp").write_bytes(b"PAR1 cut")
+    run(root, tmp_path / "m")
+    assert not list(journal.glob("*")) and not list(journal.glob(".*"))
