@@ -64,6 +64,12 @@ def training_data(settings: Settings, index: Index, work: str) -> tuple[Any, Any
     from sare_core.data.pairs import Pairs
 
     dataset = index.about["dataset"]
+    trained = set(index.select(["train", "val"])["subset"])
+    if odd := sorted(set(settings.train_subsets or ()) - trained) if trained else []:
+        raise ConfigError(
+            f"train_subsets names {', '.join(odd)}, but the training data of {dataset!r} are of "
+            f"{', '.join(sorted(trained))}. Name some of these, or set train_subsets=null to take them all."
+        )
     folder = reconstructions_folder(settings, dataset, work)
     parts = []
     for split, augment in (("train", settings.train.augment), ("val", None)):

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 
@@ -31,18 +32,16 @@ class Pipeline:
         return read_index(self.manifests, self.dataset).shards["shard"].to_list()
 
     def captions(self, shards: list[int] | None = None) -> Outcome:
-        index = read_index(self.manifests, self.dataset)
-        folder = caption.folder_of(self.settings, self.dataset, self.work)
-        folder.describe(preset="test", train_subsets=self.settings.train_subsets)
-        stage = caption.CaptionStage(self.settings, index, folder)
-        return run(stage, index, self.shards() if shards is None else shards, QUIET)
+        return self._precompute(caption.folder_of, caption.CaptionStage, shards)
 
     def reconstructions(self, shards: list[int] | None = None) -> Outcome:
+        return self._precompute(reconstruct.folder_of, reconstruct.ReconstructStage, shards)
+
+    def _precompute(self, folder_of: Any, stage: Any, shards: list[int] | None) -> Outcome:
         index = read_index(self.manifests, self.dataset)
-        folder = reconstruct.folder_of(self.settings, self.dataset, self.work)
+        folder = folder_of(self.settings, self.dataset, self.work)
         folder.describe(preset="test", train_subsets=self.settings.train_subsets)
-        stage = reconstruct.ReconstructStage(self.settings, index, folder)
-        return run(stage, index, self.shards() if shards is None else shards, QUIET)
+        return run(stage(self.settings, index, folder), index, self.shards() if shards is None else shards, QUIET)
 
     def detector(self) -> Folder:
         index = read_index(self.manifests, self.dataset)

@@ -17,7 +17,7 @@ from PIL import Image
 
 from sare_core.audit import breaches, folders, rubbish, summarize
 from sare_core.config import Settings
-from sare_core.errors import StageError
+from sare_core.errors import ConfigError, StageError
 from sare_core.images import decode, fit_size, resize
 from sare_core.manifest import read_index
 from sare_core.records import Folder
@@ -62,6 +62,13 @@ def done(tree: Path, tmp_path_factory: pytest.TempPathFactory, mini_models: Path
     assert pipeline.reconstructions(sorted(used)).complete
     assert pipeline.predictions(pipeline.detector()).complete
     return pipeline
+
+
+def copied(tree: Path, tmp_path: Path, mini_settings: Callable[..., Settings]) -> tuple[Pipeline, Path]:
+    """A pipeline with nothing done, and a copy of one subset that a test may change."""
+    root = tmp_path / "tree"
+    shutil.copytree(tree / "stable_diffusion_v_1_4", root / "stable_diffusion_v_1_4")
+    return Pipeline(mini_settings(*SMALL), str(tmp_path / "manifests"), str(tmp_path / "work")), root
 
 
 def only(pipeline: Pipeline, stage: str) -> Folder:
@@ -299,9 +306,7 @@ def test_gc_lists_only_what_no_record_names(done: Pipeline, tmp_path: Path) -> N
 def test_a_changed_image_makes_just_its_shard_stale(
     tree: Path, tmp_path: Path, mini_settings: Callable[..., Settings]
 ) -> None:
-    root = tmp_path / "tree"
-    shutil.copytree(tree / "stable_diffusion_v_1_4", root / "stable_diffusion_v_1_4")
-    pipeline = Pipeline(mini_settings(*SMALL), str(tmp_path / "manifests"), str(tmp_path / "work"))
+    pipeline, root = copied(tree, tmp_path, mini_settings)
     index = pipeline.index(root, shard_size=5)
     pipeline.captions()
     row = index.rows(1)[2]
@@ -327,9 +332,7 @@ def test_a_changed_image_makes_just_its_shard_stale(
 def test_a_file_that_changes_after_the_index_fails_by_name(
     tree: Path, tmp_path: Path, mini_settings: Callable[..., Settings]
 ) -> None:
-    root = tmp_path / "tree"
-    shutil.copytree(tree / "stable_diffusion_v_1_4", root / "stable_diffusion_v_1_4")
-    pipeline = Pipeline(mini_settings(*SMALL), str(tmp_path / "manifests"), str(tmp_path / "work"))
+    pipeline, root = copied(tree, tmp_path, mini_settings)
     index = pipeline.index(root)
     changed, gone = index.rows(0)[1], index.rows(0)[4]
     Image.new("RGB", (64, 64)).save(root / changed["path"])
@@ -348,9 +351,7 @@ def test_a_file_that_changes_after_the_index_fails_by_name(
 def test_a_shard_whose_images_nearly_all_fail_stops_the_run(
     tree: Path, tmp_path: Path, mini_settings: Callable[..., Settings]
 ) -> None:
-    root = tmp_path / "tree"
-    shutil.copytree(tree / "stable_diffusion_v_1_4", root / "stable_diffusion_v_1_4")
-    pipeline = Pipeline(mini_settings(*SMALL), str(tmp_path / "manifests"), str(tmp_path / "work"))
+    pipeline, root = copied(tree, tmp_path, mini_settings)
     index = pipeline.index(root)
     shutil.move(root, tmp_path / "moved")
     with pytest.raises(StageError, match=r"8 of 8 images failed.*gone.*same command again"):
@@ -390,6 +391,9 @@ def test_training_needs_what_the_stages_before_left(
 ) -> None:
     pipeline = Pipeline(mini_settings(*SMALL), str(tmp_path / "manifests"), str(tmp_path / "work"))
     index = pipeline.index(tree)
+    typo = mini_settings(*SMALL, "train_subsets=[sdv1.4, sdv14]")
+    with pytest.raises(ConfigError, match=r"names sdv14, but .* are of adm, sdv1\.4"):
+        train.training_data(typo, index, pipeline.work)
     with pytest.raises(StageError, match=r"not reconstructed.*sare reconstruct"):
         train.training_data(pipeline.settings, index, pipeline.work)
     outcome = pipeline.reconstructions([0])
