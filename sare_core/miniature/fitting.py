@@ -1,0 +1,127 @@
+"""One training loop for all that the miniature world trains: seeded, checkpointed, and resumed to the bit.
+
+What a step draws depends on (seed, step) alone, so a run that was killed and goes on ends with the weights of an
+undisturbed one (same machine, same number of threads).
+"""
+
+import json
+import math
+import os
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from sare_core.errors import SareError
+
+CHECKPOINT_SECONDS = 60.0
+
+
+@dataclass
+class Part:
+    """A network and how it is optimised.
+
+    ema: the decay of a moving average of the weights, which replaces them at the end; None keeps the last ones.
+    """
+
+    network: nn.Module
+    learning_rate: float
+    betas: tuple[float, float] = (0.9, 0.99)
+    weight_decay: float = 0.01
+    ema: float | None = None
+    optimizer: torch.optim.Optimizer = field(init=False)
+    average: dict[str, Tensor] = field(init=False)
+
+    def __post_init__(self) -> None:
+        trained = [p for p in self.network.parameters() if p.requires_grad]
+        self.optimizer = torch.optim.AdamW(
+            trained, self.learning_rate, betas=self.betas, weight_decay=self.weight_decay, fused=True
+        )
+        kept = self.network.state_dict() if self.ema is not None else {}
+        self.average = {name: value.detach().clone() for name, value in kept.items()}
+
+    def follow(self, step: int) -> None:
+        if self.ema is None:
+            return
+        decay = min(self.ema, (1 + step) / (10 + step))
+        for name, value in self.network.state_dict().items():
+            if value.dtype.is_floating_point:
+                self.average[name].lerp_(value, 1 - decay)
+            else:
+                self.average[name].copy_(value)
+
+    def state(self) -> dict[str, object]:
+        return {
+            "network": self.network.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "average": self.average,
+        }
+
+    def load(self, state: dict[str, dict[str, Tensor]]) -> None:
+        self.network.load_state_dict(state["network"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.average = state["average"]
+
+
+Losses = Callable[[int, np.random.Generator], Iterator[tuple[str, Tensor]]]
+
+
+def fit(folder: Path, parts: dict[str, Part], steps: int, losses: Losses, seed: int, warmup: int = 50) -> None:
+    """Train `parts` for `steps`, or go on from where `folder` stands; the networks are left in eval mode.
+
+    losses(step, rng): yields (part, loss) in turn; each loss is followed at once by a step of that part's optimizer. It
+    may draw from `rng` and from torch's global generator; both are seeded by (seed, step).
+    The learning rate rises linearly over `warmup` steps and falls as a cosine to 2 % at the end.
+    Raises SareError: a loss is not finite (the last checkpoint is kept).
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    checkpoint = folder / "training.pt"
+    start = 0
+    if checkpoint.is_file():
+        saved = torch.load(checkpoint, weights_only=True)
+        for name, part in parts.items():
+            part.load(saved["parts"][name])
+        start = saved["step"]
+    for part in parts.values():
+        part.network.train()
+    began, saved_at, seen = time.monotonic(), time.monotonic(), {}
+    for step in range(start, steps):
+        torch.manual_seed((seed << 24) + step)
+        rng = np.random.default_rng([seed, step])
+        progress = (step - warmup) / max(1, steps - warmup)
+        scale = (step + 1) / warmup if step < warmup else 0.02 + 0.49 * (1 + math.cos(math.pi * progress))
+        for name, loss in losses(step, rng):
+            if not torch.isfinite(loss):
+                raise SareError(f"{folder}: the loss of {name} is not finite at step {step}.")
+            part = parts[name]
+            for group in part.optimizer.param_groups:
+                group["lr"] = part.learning_rate * scale
+            part.optimizer.zero_grad()
+            loss.backward()  # type: ignore[no-untyped-call]
+            nn.utils.clip_grad_norm_(part.network.parameters(), 1.0)
+            part.optimizer.step()
+            part.follow(step)
+            seen[name] = 0.95 * seen.get(name, float(loss.detach())) + 0.05 * float(loss.detach())
+        last = step + 1 == steps
+        if last or time.monotonic() - saved_at > CHECKPOINT_SECONDS:
+            _save(checkpoint, {"step": step + 1, "parts": {name: part.state() for name, part in parts.items()}})
+            saved_at = time.monotonic()
+            line = {"step": step + 1, "of": steps, "seconds": round(saved_at - began)}
+            line |= {name: round(value, 4) for name, value in seen.items()}
+            print(f"{folder.name}: {json.dumps(line)}", flush=True)
+            with (folder / "curve.jsonl").open("a") as curve:
+                curve.write(json.dumps(line) + "\n")
+    for part in parts.values():
+        if part.ema is not None:
+            part.network.load_state_dict(part.average)
+        part.network.requires_grad_(False).eval()
+
+
+def _save(path: Path, state: dict[str, object]) -> None:
+    partial = path.with_suffix(".partial")
+    torch.save(state, partial)
+    os.replace(partial, path)

@@ -1,0 +1,40 @@
+"""The miniature's tokenizers: whole words for what captions say, letters or bytes for anything else."""
+
+from typing import Any
+
+from sare_core.miniature.scenes import CLASSES, GROUNDS, PLACES, SIZES, TONES
+
+WORDS = tuple(dict.fromkeys(("a", "photo", "of", "on", "background", *CLASSES, *SIZES, *TONES, *PLACES, *GROUNDS)))
+CONTEXT = 16  # tokens of a prompt, the ends included; the longest caption takes 13
+
+
+def clip_tokenizer() -> Any:
+    """A CLIPTokenizer whose merges spell out WORDS, so that each is one token."""
+    from tokenizers.pre_tokenizers import ByteLevel
+    from transformers import CLIPTokenizer
+
+    symbols = sorted(ByteLevel.alphabet())
+    tokens = [*symbols, *(f"{symbol}</w>" for symbol in symbols)]
+    merges: list[tuple[str, str]] = []
+    for word in WORDS:
+        *head, last = word
+        pieces, grown = [*head, f"{last}</w>"], ""
+        for piece in pieces:
+            if grown and (grown, piece) not in merges:
+                merges.append((grown, piece))
+                tokens.append(grown + piece)
+            grown += piece
+    tokens = list(dict.fromkeys([*tokens, "<|startoftext|>", "<|endoftext|>"]))
+    return CLIPTokenizer(
+        vocab={token: number for number, token in enumerate(tokens)}, merges=merges, model_max_length=CONTEXT
+    )
+
+
+def bert_tokenizer() -> Any:
+    """A BertTokenizer with WORDS, for the captioner; [DEC] begins a caption, as BLIP has it."""
+    from transformers import BertTokenizer
+
+    letters = list("abcdefghijklmnopqrstuvwxyz0123456789.,!?'-")
+    pieces = [letter for letter in letters if letter not in WORDS] + [f"##{letter}" for letter in letters]
+    tokens = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "[DEC]", *WORDS, *pieces]
+    return BertTokenizer(vocab={token: number for number, token in enumerate(tokens)}, bos_token="[DEC]")
