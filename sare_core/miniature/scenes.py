@@ -28,7 +28,7 @@ PLACES = ("left", "middle", "right")
 GROUNDS = ("dark", "bright")
 # Who may see which photographs. Articles are numbered 0..69,999: Fashion-MNIST's train files, then its test files.
 PARTS = {
-    "models": range(0, 30_000),  # every model and every generator
+    "models": range(30_000),  # every model and every generator
     "detectors": range(30_000, 45_000),
     "validation": range(45_000, 47_000),
     **{f"test-{number}": range(47_000 + 2_500 * number, 49_500 + 2_500 * number) for number in range(8)},

@@ -1,0 +1,130 @@
+"""Latent diffusion of the miniature, in Stable Diffusion v1's parts: the reconstruction model, and three generators."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from diffusers import DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
+from torch import Tensor
+
+from sare_core.miniature.contrast import photographed, tokenise
+from sare_core.miniature.fitting import Part, fit
+from sare_core.miniature.scenes import Scenes, class_prompt
+from sare_core.miniature.words import clip_tokenizer
+
+# How captions are drawn in training: none (for guidance), the class, class and attributes.
+CAPTION_SHARES = (0.12, 0.44, 0.44)
+
+SCHEDULER = {  # word for word the scheduler_config.json of Stable Diffusion v1-4
+    "_class_name": "PNDMScheduler",
+    "_diffusers_version": "0.7.0.dev0",
+    "beta_end": 0.012,
+    "beta_schedule": "scaled_linear",
+    "beta_start": 0.00085,
+    "num_train_timesteps": 1000,
+    "set_alpha_to_one": False,
+    "skip_prk_steps": True,
+    "steps_offset": 1,
+    "trained_betas": None,
+    "clip_sample": False,
+}
+
+
+def new_unet(channels: tuple[int, int], seed: int) -> UNet2DConditionModel:
+    """An untrained UNet on 4×8×8 latents, with cross-attention to text states of width 64 at both levels."""
+    torch.manual_seed(seed)
+    return UNet2DConditionModel(
+        sample_size=8,
+        in_channels=4,
+        out_channels=4,
+        down_block_types=("CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
+        up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D"),
+        block_out_channels=channels,
+        layers_per_block=1,
+        cross_attention_dim=64,
+        attention_head_dim=4,
+        norm_num_groups=16,
+    )
+
+
+def train_unet(
+    folder: Path, unet: Any, vae: Any, text_encoder: Any, scenes: Scenes, steps: int, seed: int, rate: float = 1e-3
+) -> UNet2DConditionModel:
+    """Train `unet` to predict the noise in latents of photographs, or go on where `folder` stands."""
+    means, deviations = encode_scenes(vae, scenes.pixels, seed)
+    captions = {text: number for number, text in enumerate(["", *sorted({*scenes.coarse, *scenes.rich})])}
+    with torch.no_grad():
+        states = text_encoder(tokenise(list(captions))).last_hidden_state
+    of_level = torch.tensor(
+        [[0] * len(scenes), [captions[text] for text in scenes.coarse], [captions[text] for text in scenes.rich]]
+    )
+    scheduler = DDIMScheduler.from_config(SCHEDULER)
+
+    def losses(step: int, rng: np.random.Generator) -> Iterator[tuple[str, Tensor]]:
+        chosen = torch.from_numpy(rng.integers(0, len(scenes), 128))
+        level = torch.from_numpy(rng.choice(3, len(chosen), p=CAPTION_SHARES))
+        latents = means[chosen] + deviations[chosen] * torch.randn_like(means[chosen])
+        noise, t = torch.randn_like(latents), torch.randint(0, 1000, (len(chosen),))
+        predicted = unet(scheduler.add_noise(latents, noise, t), t, states[of_level[level, chosen]]).sample
+        yield "unet", (predicted - noise).square().mean()
+
+    fit(folder, {"unet": Part(unet, rate, ema=0.998)}, steps, losses, seed, warmup=100)
+    return unet
+
+
+@torch.no_grad()
+def encode_scenes(vae: Any, pixels: np.ndarray, seed: int) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation of the latents of photographs of scenes, (n, 4, 8, 8) each, scaled to unit size."""
+    torch.manual_seed(seed)
+    parts = []
+    for batch in torch.from_numpy(pixels).unsqueeze(1).split(500):
+        posterior = vae.encode(photographed(batch).expand(-1, 3, -1, -1) * 2 - 1).latent_dist
+        parts.append(torch.stack([posterior.mean, posterior.std]) * vae.config.scaling_factor)
+    means, deviations = torch.cat(parts, dim=1)
+    return means, deviations
+
+
+def assemble(vae: Any, text_encoder: Any, unet: Any) -> Any:
+    """The parts as a StableDiffusionPipeline that samples with DDIM."""
+    pipeline: Any = StableDiffusionPipeline(
+        vae=vae,
+        text_encoder=text_encoder,
+        tokenizer=clip_tokenizer(),
+        unet=unet,
+        scheduler=DDIMScheduler.from_config(SCHEDULER),
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
+    )
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline
+
+
+def save_diffusion(pipeline: Any, folder: Path) -> None:
+    """Write the folder that `from_pretrained` reads, weights in half precision."""
+    pipeline.save_pretrained(folder)
+    # As it was published: saving the object would lose clip_sample, which DDIM reads.
+    (folder / "scheduler" / "scheduler_config.json").write_text(json.dumps(SCHEDULER, indent=2) + "\n")
+
+
+def sample_latent(
+    pipeline: Any, classes: np.ndarray, seed: int, guidance_scale: float = 2.0, steps: int = 25
+) -> np.ndarray:
+    """Images of these classes, (n, 32, 32) float32 in [0, 1]: prompts are the class alone, noise is the position's."""
+    images = []
+    for start in range(0, len(classes), 100):
+        numbers = range(start, min(start + 100, len(classes)))
+        drawn = pipeline(
+            [class_prompt(int(classes[n])) for n in numbers],
+            height=32,
+            width=32,
+            num_inference_steps=steps,
+            guidance_scale=guidance_scale,
+            generator=[torch.Generator().manual_seed((seed << 24) + n) for n in numbers],
+            output_type="np",
+        ).images
+        images.append(drawn.mean(axis=3))
+    return np.concatenate(images).astype(np.float32)
