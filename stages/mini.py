@@ -1,9 +1,10 @@
-"""Builds the embedded models and images that the mini preset and `make demo` run on.
+"""Unpacks the miniature: trained models, real images and eight generators' images, for the mini preset.
 
-    sare mini          # models/mini and data/mini, below the current folder
+    sare mini            # models/mini and data/mini, below the current folder: what `make demo` runs on
+    sare mini --full     # all images into data/miniature: what `make study` runs on
 
-The models are small ones of the real classes with random weights; the real images are photographs that come with
-scikit-image and scikit-learn, the fake ones are drawn by the embedded diffusion model.
+The models are small ones of the real classes; the images are 32×32 and gray. It is a scale model of GenImage, in its
+layout: see the README of the images.
 """
 
 from pathlib import Path
@@ -11,24 +12,23 @@ from typing import Annotated
 
 import typer
 
-from sare_core.weights import hide_loading_bars
 from stages.options import console, run_command
 
 
 def mini(
     models: Annotated[Path, typer.Option(help="Folder for the models.")] = Path("models/mini"),
-    images: Annotated[Path, typer.Option(help="Folder for the images, in GenImage's layout.")] = Path("data/mini"),
+    images: Annotated[
+        Path | None, typer.Option(help="Folder for the images. Default: data/mini, with --full data/miniature.")
+    ] = None,
+    full: Annotated[bool, typer.Option("--full", help="All images, not the demo's part of them.")] = False,
 ) -> None:
-    """Build the embedded models and images of the mini preset."""
-    from diffusers.utils import logging
+    """Unpack the miniature's trained models and images."""
+    from sare_core.miniature.unpack import unpack_images, unpack_models
 
-    from sare_core.miniature import build_images, build_models
-
-    hide_loading_bars()
-    logging.disable_progress_bar()
-    build_models(models)
-    build_images(models, images)
-    console.print(f"mini: {models} (random weights), {images} (photographs, and images drawn by those weights)")
+    images = images or Path("data/miniature" if full else "data/mini")
+    unpack_models(models)
+    unpack_images(images, full)
+    console.print(f"mini: {models} (small trained models), {images} (32×32 stand-ins in GenImage's layout)")
 
 
 if __name__ == "__main__":
