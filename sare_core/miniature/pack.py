@@ -5,7 +5,7 @@ import io
 import tarfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image
@@ -14,18 +14,13 @@ from sare_core.errors import SareError
 from sare_core.miniature.corpus import load_scenes
 from sare_core.miniature.scenes import PARTS, photograph
 
-TEST = 1_000  # of each class, real and fake, in every subset
-TRAIN = {"sdv1.4": 2_000}
-OTHER_TRAIN = 300  # for the transfer matrix alone
+if TYPE_CHECKING:
+    from sare_core.miniature.world import World
+
 LARGEST = {"models": 30e6, "images": 25e6}  # bytes
 
 
-def COUNTS(subset: str) -> tuple[int, int]:
-    """Images of each class that a subset has: to train, to test."""
-    return TRAIN.get(subset, OTHER_TRAIN), TEST
-
-
-def pack(world: Any, out: Path) -> None:
+def pack(world: "World", out: Path) -> None:
     """Write models/ and images.tar.xz. Raises SareError: two images have the same pixels, or a part is too large."""
     out.mkdir(parents=True, exist_ok=True)
     save_models(world, out / "models")
@@ -40,7 +35,7 @@ def pack(world: Any, out: Path) -> None:
             raise SareError(f"{out / name}: {size / 1e6:.1f} MB, more than {LARGEST[name] / 1e6:.0f} MB.")
 
 
-def save_models(world: Any, folder: Path) -> None:
+def save_models(world: "World", folder: Path) -> None:
     """captioner, captioner-rich, diffusion, image-encoder, semantic-encoder: weights in half precision."""
     from timm.models import save_for_hf
     from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
@@ -69,14 +64,14 @@ def save_models(world: Any, folder: Path) -> None:
     )
 
 
-def images(world: Any) -> Iterator[tuple[str, np.ndarray]]:
+def images(world: "World") -> Iterator[tuple[str, np.ndarray]]:
     """(path in GenImage's layout, (32, 32) uint8) of every image that ships."""
     from sare_core.miniature.world import SUBSETS
 
     real_train = load_scenes(world.work, world.articles, "detectors")
     used = 0
     for subset in SUBSETS:
-        train, test = COUNTS(subset.name)
+        train, test = world.counts(subset.name)
         real_test = load_scenes(world.work, world.articles, f"test-{subset.number}")
         fakes = world.samples(subset)
         for split, scenes, numbers in (

@@ -47,14 +47,24 @@ SUBSETS = (
 )
 
 
+# Images of each class, real and fake, that ship. Training is on sdv1.4; the others' serve the transfer matrix alone.
+TRAIN = {"sdv1.4": 2_000}
+OTHERS_TRAIN = 300
+TEST = 1_000
+
+
 class World:
-    """Recipes by name. `scale` shortens every training in proportion: 1 is what ships, little is a rehearsal."""
+    """Recipes by name. `scale` shortens all in proportion, trainings and images: 1 is what ships, 0.01 a rehearsal."""
 
     def __init__(self, work: str | Path, articles: str | Path, scale: float = 1.0) -> None:
         self.work, self.articles, self.scale = Path(work), articles, scale
 
     def steps(self, full: int) -> int:
         return max(2, round(full * self.scale))
+
+    def counts(self, subset: str) -> tuple[int, int]:
+        """Images of each class, real or fake, of a subset: to train, to test."""
+        return tuple(max(10, round(full * self.scale)) for full in (TRAIN.get(subset, OTHERS_TRAIN), TEST))
 
     @cached_property
     def scenes(self) -> Scenes:
@@ -141,13 +151,10 @@ class World:
         return own[name]() if name in own else self.other(name)
 
     def samples(self, subset: Subset) -> np.ndarray:
-        """All images of a generator, train before test, class n mod 10: uint8-free scenes (n, 32, 32) float32."""
-        from sare_core.miniature.pack import COUNTS
-
+        """All images of a generator, train before test, the n-th of class n mod 10: (n, 32, 32) float32 in [0, 1]."""
         kept = self.work / "samples" / f"{subset.name}.npz"
         if not kept.is_file():
-            train, test = COUNTS(subset.name)
-            classes = np.arange(train + test) % len(CLASSES)
+            classes = np.arange(sum(self.counts(subset.name))) % len(CLASSES)
             pixels = self.sampler(subset.name)(classes, subset.seed)
             kept.parent.mkdir(parents=True, exist_ok=True)
             np.savez(kept.with_suffix(".partial.npz"), pixels=pixels, classes=classes)

@@ -1,0 +1,88 @@
+"""A rehearsal of the recipes: two steps each on made-up articles, through to what would ship."""
+
+import tarfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from sare_core.config import Settings, load_settings
+from sare_core.errors import SareError
+from sare_core.miniature import world as world_module
+from sare_core.miniature.corpus import FIELDS
+from sare_core.miniature.pack import pack, write_archive
+from sare_core.miniature.scenes import PARTS, compose
+from sare_core.miniature.world import RECIPES, SUBSETS, World, build
+from tests.miniature.articles import made_up_articles
+
+
+@pytest.fixture(scope="module")
+def rehearsed(tmp_path_factory: pytest.TempPathFactory) -> World:
+    """A world of 80 scenes a part, in which the latent recipes have run."""
+    work = tmp_path_factory.mktemp("world")
+    articles, labels = made_up_articles(80)
+    for number, part in enumerate(PARTS):
+        scenes = compose(articles, labels, range(80), seed=number)
+        np.savez(work / f"scenes-{part}.npz", **{name: getattr(scenes, name) for name in FIELDS})
+    return World(work, "nowhere", scale=0.0001)
+
+
+def test_what_waits_for_what_can_be_run() -> None:
+    for name, needs in RECIPES.items():
+        assert set(needs) <= RECIPES.keys(), name
+    assert {subset.name for subset in SUBSETS} <= RECIPES.keys()
+    assert sorted(subset.number for subset in SUBSETS) == list(range(8))
+
+
+def test_all_that_ships(rehearsed: World, tmp_path: Path) -> None:
+    """What pack writes is what the stages read: each model loads in the class that its stage uses."""
+    from sare_core.captioning import load_captioner
+    from sare_core.detectors.encoders import load_image_encoder, load_semantic_encoder
+    from sare_core.diffusion.reconstructor import Reconstructor, generator_for
+
+    pack(rehearsed, tmp_path)
+    models = tmp_path / "models"
+    settings: Settings = load_settings("mini")
+    reconstructor = Reconstructor(settings.reconstruct, str(models / "diffusion"), "cpu")
+    (result,) = reconstructor.reconstruct(torch.rand(1, 3, 32, 32), ["a photo of a bag"], [generator_for(0, "a")])
+    assert tuple(result.decoded.shape) == (3, 32, 32)
+
+    clip = rehearsed.clip()
+    images = torch.randn(2, 3, 32, 32)
+    vision = load_image_encoder(str(models / "image-encoder"))
+    with torch.no_grad():
+        expected = clip.get_image_features(pixel_values=images).pooler_output
+        torch.testing.assert_close(vision(pixel_values=images).image_embeds, expected, atol=2e-2, rtol=2e-2)
+    encoder = load_semantic_encoder(str(models / "semantic-encoder"))
+    assert encoder.forward_features(images).shape[2:] == (4, 4)
+    for name in ("captioner", "captioner-rich"):
+        assert load_captioner(settings.caption, str(models / name), "cpu") is not None
+
+    with tarfile.open(tmp_path / "images.tar.xz") as archive:
+        names = archive.getnames()
+    assert len(names) == len(set(names)) == 8 * 2 * 20
+    assert all(name.endswith(".png") for name in names)
+
+
+def test_two_images_of_the_same_pixels_do_not_ship(tmp_path: Path) -> None:
+    pixels = np.zeros((32, 32), np.uint8)
+    with pytest.raises(SareError, match="b has the pixels of a"):
+        write_archive(iter([("a", pixels), ("b", pixels)]), tmp_path / "images.tar.xz")
+
+
+def test_samples_are_drawn_once(rehearsed: World) -> None:
+    subset = SUBSETS[0]
+    first = rehearsed.samples(subset)
+    assert first.shape == (20, 32, 32) and first.min() >= 0 and first.max() <= 1
+    assert rehearsed.samples(subset).tobytes() == first.tobytes()
+
+
+def test_a_recipe_that_fails_stops_the_build(
+    rehearsed: World, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(world_module, "RECIPES", {"clip": (), "unet": ("clip",)})
+    broken = World(tmp_path, "nowhere")
+    broken.scenes = rehearsed.scenes
+    with pytest.raises(SareError, match="clip failed"):
+        build(broken, jobs=2)
