@@ -62,7 +62,7 @@ class ReconstructSettings(Section):
     upscale: bool  # 4.1 says "resized to 512 on the longer side": smaller images grow; false leaves them
     resample: Literal["lanczos", "bicubic", "bilinear"]  # silent: diffusers' own default, Lanczos
     steps: int = Field(ge=1, le=1000)  # T_max; Stable Diffusion was trained on 1000
-    strength: float = Field(gt=0, le=1)  # T = floor(strength * T_max)
+    strength: float = Field(ge=0, le=1)  # T = floor(strength * T_max); 0: x̂ = D(E(x)), the autoencoder alone
     guidance_scale: float = Field(ge=0)  # w of equation 2; 1 is the plain conditional model
     eta: float = Field(ge=0, le=1)  # 0: "DDIM sampling"; equation 3 as printed would add fresh noise
     latents: Literal["sample", "mean"]  # z_0 of equation 1: the VAE's posterior sampled (diffusers), or its mean
