@@ -123,6 +123,7 @@ class TrainSettings(Section):
 
     runtime: ClassVar[frozenset[str]] = frozenset({"workers", "checkpoint_steps"})
 
+    seed: int = Field(0, ge=0)  # of initial weights, of the order of the images and of their augmentation
     epochs: int = Field(ge=1)
     batch_size: int = Field(ge=1)  # images an optimizer step, over all processes
     micro_batch_size: int = Field(ge=1)  # images a forward pass on one device: BatchNorm sees so many at a time
@@ -154,7 +155,7 @@ class Settings(Section):
     """Everything that says what is computed. Where it is computed (work folder, device) is said on the command line."""
 
     note: str | None = None  # printed under every table: what a reader must know about these settings
-    seed: int = Field(0, ge=0)  # of the noise of each image, of initial weights and of the training order
+    seed: int = Field(0, ge=0)  # of the noise of each image
     view: str = "raw"  # how a file is looked at, right after decoding: see sare_core.views
     train_subsets: tuple[str, ...] | None = None  # whose train and val splits are worked on; null: all
     caption: CaptionSettings
