@@ -62,7 +62,7 @@ class ReconstructSettings(Section):
     upscale: bool  # 4.1 says "resized to 512 on the longer side": smaller images grow; false leaves them
     resample: Literal["lanczos", "bicubic", "bilinear"]  # silent: diffusers' own default, Lanczos
     steps: int = Field(ge=1, le=1000)  # T_max; Stable Diffusion was trained on 1000
-    strength: float = Field(gt=0, le=1)  # T = floor(strength * T_max)
+    strength: float = Field(ge=0, le=1)  # T = floor(strength * T_max); 0: x̂ = D(E(x)), the autoencoder alone
     guidance_scale: float = Field(ge=0)  # w of equation 2; 1 is the plain conditional model
     eta: float = Field(ge=0, le=1)  # 0: "DDIM sampling"; equation 3 as printed would add fresh noise
     latents: Literal["sample", "mean"]  # z_0 of equation 1: the VAE's posterior sampled (diffusers), or its mean
@@ -123,6 +123,7 @@ class TrainSettings(Section):
 
     runtime: ClassVar[frozenset[str]] = frozenset({"workers", "checkpoint_steps"})
 
+    seed: int = Field(0, ge=0)  # of initial weights, of the order of the images and of their augmentation
     epochs: int = Field(ge=1)
     batch_size: int = Field(ge=1)  # images an optimizer step, over all processes
     micro_batch_size: int = Field(ge=1)  # images a forward pass on one device: BatchNorm sees so many at a time
@@ -154,7 +155,7 @@ class Settings(Section):
     """Everything that says what is computed. Where it is computed (work folder, device) is said on the command line."""
 
     note: str | None = None  # printed under every table: what a reader must know about these settings
-    seed: int = Field(0, ge=0)  # of the noise of each image, of initial weights and of the training order
+    seed: int = Field(0, ge=0)  # of the noise of each image
     view: str = "raw"  # how a file is looked at, right after decoding: see sare_core.views
     train_subsets: tuple[str, ...] | None = None  # whose train and val splits are worked on; null: all
     caption: CaptionSettings

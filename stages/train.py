@@ -4,8 +4,9 @@
     accelerate launch --num_processes 8 --multi_gpu -m stages.train --dataset genimage --preset paper
 
 Paper 3.3 and 4.1: binary cross-entropy on one logit, AdamW. The last checkpoint is where a killed run goes on, the best
-one is the epoch with the highest accuracy on the held-out 10 % of the training images. Steps are drawn from (seed,
-epoch), augmentations from (seed, epoch, image_id), so a run that goes on ends with the weights of an undisturbed one.
+one is the epoch with the highest accuracy on the held-out 10 % of the training images. Initial weights are drawn from
+train.seed, steps from it and the epoch, augmentations from both and image_id: a run that goes on ends with the weights
+of an undisturbed one.
 """
 
 from typing import Any
@@ -44,12 +45,11 @@ def weights_of(settings: Settings) -> dict[str, Weights]:
 
 
 def folder_of(settings: Settings, dataset: str, work: str, inputs: list[str]) -> Folder:
-    """The folder of a detector: settings, encoders, seed, and the bytes of the shards that it is trained on."""
+    """The folder of a detector: settings, encoders, and the bytes of the shards that it is trained on."""
     reconstructions = reconstructions_folder(settings, dataset, work)
     made_by = {
         "stage": NAME,
         "version": VERSION,
-        "seed": settings.seed,
         "settings": settings.train.meaning(),
         "detector": settings.detector.meaning(),
         "weights": {role: weights.digest for role, weights in weights_of(settings).items()},
@@ -74,7 +74,7 @@ def training_data(settings: Settings, index: Index, work: str) -> tuple[Any, Any
     parts = []
     for split, augment in (("train", settings.train.augment), ("val", None)):
         shards = chosen_shards(index, [split], settings.train_subsets, None)
-        parts.append(Pairs(folder, index, shards, settings.detector, settings.view, augment, settings.seed))
+        parts.append(Pairs(folder, index, shards, settings.detector, settings.view, augment, settings.train.seed))
     if set(parts[0].labels.tolist()) != {0, 1}:
         raise ConfigError(
             f"{dataset!r} has no training split with both real and fake images "
@@ -118,7 +118,7 @@ def train_detector(settings: Settings, train_part: Any, val_part: Any, folder: F
         )
     steps = plan.epochs * steps_per_epoch
 
-    set_seed(settings.seed)
+    set_seed(plan.seed)
     model: Any = build_detector(
         settings.detector, **{f"{role}_dir": fetch(w) for role, w in weights_of(settings).items()}
     )
@@ -145,7 +145,7 @@ def train_detector(settings: Settings, train_part: Any, val_part: Any, folder: F
             save_checkpoint(store, name, state | tensors, **facts, history=history, scaler=scaler, about=folder.made_by)
 
     rank, world = accelerator.process_index, accelerator.num_processes
-    batches = MicroBatches(train_part.shards, plan, settings.seed, range(step, steps), micro, rank, world)
+    batches = MicroBatches(train_part.shards, plan, plan.seed, range(step, steps), micro, rank, world)
     # Not given to accelerator.prepare: the sampler has dealt the images out to the ranks already.
     loader = iter(
         DataLoader(train_part, batch_sampler=batches, num_workers=plan.workers, pin_memory=torch.cuda.is_available())
@@ -160,7 +160,7 @@ def train_detector(settings: Settings, train_part: Any, val_part: Any, folder: F
             while step < steps:
                 check_stop()
                 # Fresh generators for each step, so that dropout, if any, does not depend on where a run was cut.
-                torch.manual_seed(step_seed(settings.seed, step, rank))
+                torch.manual_seed(step_seed(plan.seed, step, rank))
                 rate = learning_rate(plan, step, steps_per_epoch)
                 for group in optimizer.param_groups:
                     group["lr"] = rate

@@ -116,7 +116,7 @@ def test_the_last_override_wins() -> None:
         ("train.epochs=many", "setting train.epochs:"),
         ("train.epochs=0", "(given: 0)"),
         ("train.epochs=2.5", "(given: 2.5)"),
-        ("reconstruct.strength=0", "setting reconstruct.strength:"),
+        ("reconstruct.strength=-0.1", "setting reconstruct.strength:"),
         ("reconstruct.strength=1.01", "setting reconstruct.strength:"),
         ("reconstruct.eta=nought", "(given: 'nought')"),
         ("train.schedule=linear", "'cosine-bounce', 'cosine' or 'constant'"),

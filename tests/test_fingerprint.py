@@ -9,6 +9,7 @@ from sare_core.fingerprint import differences, fingerprint
 from sare_core.weights import resolve
 from stages.caption import folder_of as captions_folder
 from stages.reconstruct import folder_of as reconstructions_folder
+from stages.train import folder_of as detectors_folder
 
 
 def model_folder(path: Path, content: bytes) -> Path:
@@ -92,6 +93,16 @@ def test_what_changes_results_changes_fingerprints(
 ) -> None:
     before, after = fingerprints(settings(models)), fingerprints(settings(models, override))
     assert (before[0] != after[0], before[1] != after[1]) == (captions, reconstructions)
+
+
+def test_a_detector_counts_the_seed_of_training_and_the_noise_through_its_maps(models: Path) -> None:
+    def detector(*overrides: str) -> str:
+        encoders = (f"detector.image_encoder={models}/captioner", f"detector.semantic_encoder={models}/captioner")
+        changed = settings(models, *encoders, *overrides)
+        return detectors_folder(changed, "it", "work", ["shard"]).fingerprint
+
+    assert len({detector(), detector("train.seed=1"), detector("seed=1")}) == 3
+    assert fingerprints(settings(models, "train.seed=1")) == fingerprints(settings(models))
 
 
 def test_a_copy_of_the_models_elsewhere_is_the_same(models: Path, tmp_path: Path) -> None:

@@ -40,7 +40,7 @@ class Reconstruction:
 
 
 class Reconstructor:
-    """A Stable Diffusion model that noises an image half way and denoises it under its caption.
+    """A Stable Diffusion model that noises an image half way and denoises it under its caption; or only codes it.
 
     folder: in the layout that `StableDiffusionPipeline.from_pretrained` reads. No safety checker is ever loaded.
     Raises ConfigError when a part of the model is missing or cannot be read.
@@ -77,10 +77,23 @@ class Reconstructor:
         """x̂ for a batch of images of one size.
 
         images: (N, 3, H, W) in [-1, 1], H and W multiples of `self.multiple`. One caption and one generator an image.
-        An image whose result is not finite or all black comes back as an ImageError.
+        At strength 0 the captions play no part. An image whose result is not finite or all black comes back as an
+        ImageError.
         """
+        latents = self._encode(images.to(self.device, self.dtype), generators)  # z_0
+        if self.settings.strength > 0:
+            latents = self._renoise(latents, list(captions), generators)
+        decoded = self.vae.decode(latents / self.vae.config.scaling_factor, return_dict=False)[0]
+        finite = torch.isfinite(decoded.float()).all(dim=(1, 2, 3)) & torch.isfinite(latents.float()).all(dim=(1, 2, 3))
+        decoded = (decoded.float() / 2 + 0.5).clamp(0, 1)
+        black = (decoded * 255).round().amax(dim=(1, 2, 3)) == 0
+        return [
+            _verdict(image, ok, dark) for image, ok, dark in zip(decoded, finite.tolist(), black.tolist(), strict=True)
+        ]
+
+    def _renoise(self, latents: torch.Tensor, captions: list[str], generators: list[torch.Generator]) -> torch.Tensor:
+        """Equations 1 to 3: z_0 noised to z_T, and denoised under its caption."""
         settings, scheduler = self.settings, self.scheduler
-        captions = list(captions)
         scheduler.set_timesteps(settings.steps)
         count = min(int(settings.steps * settings.strength), settings.steps)  # T = floor(strength * T_max)
         if count == 0:
@@ -90,7 +103,6 @@ class Reconstructor:
         # Python numbers: a step indexed by a tensor on the device would wait for it.
         timesteps = scheduler.timesteps[len(scheduler.timesteps) - count :].tolist()
 
-        latents = self._encode(images.to(self.device, self.dtype), generators)  # z_0
         noise = randn_tensor(latents.shape, generator=generators, device=torch.device(self.device), dtype=self.dtype)
         latents = scheduler.add_noise(latents, noise, torch.tensor(timesteps[:1]))  # equation 1: z_T
 
@@ -108,14 +120,7 @@ class Reconstructor:
             latents = scheduler.step(
                 epsilon, t, latents, eta=settings.eta, generator=generators if settings.eta > 0 else None
             ).prev_sample  # equation 3, as DDIM has it
-
-        decoded = self.vae.decode(latents / self.vae.config.scaling_factor, return_dict=False)[0]
-        finite = torch.isfinite(decoded.float()).all(dim=(1, 2, 3)) & torch.isfinite(latents.float()).all(dim=(1, 2, 3))
-        decoded = (decoded.float() / 2 + 0.5).clamp(0, 1)
-        black = (decoded * 255).round().amax(dim=(1, 2, 3)) == 0
-        return [
-            _verdict(image, ok, dark) for image, ok, dark in zip(decoded, finite.tolist(), black.tolist(), strict=True)
-        ]
+        return latents
 
     def _encode(self, images: torch.Tensor, generators: list[torch.Generator]) -> torch.Tensor:
         posterior = self.vae.encode(images, return_dict=False)[0]

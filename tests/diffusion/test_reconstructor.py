@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from diffusers import DDIMScheduler, StableDiffusionImg2ImgPipeline
+from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionImg2ImgPipeline
 from PIL import Image
 
 from sare_core.config import Settings
@@ -224,6 +224,27 @@ def test_an_incomplete_model_names_the_part_and_the_cure(
     shutil.rmtree(folder / "unet")
     with pytest.raises(ConfigError, match=r"unet: not a readable UNet2DConditionModel.*reconstruct\.model"):
         Reconstructor(mini_settings().reconstruct, str(folder), "cpu")
+
+
+@pytest.mark.parametrize("latents", ["sample", "mean"])
+def test_strength_0_is_the_autoencoder_of_diffusers_alone(
+    latents: str, mini_settings: Callable[..., Settings], mini_models: Path
+) -> None:
+    settings = mini_settings("reconstruct.strength=0", f"reconstruct.latents={latents}").reconstruct
+    reconstructor = Reconstructor(settings, str(mini_models / "diffusion"), "cpu")
+    reconstructor.unet = reconstructor.text_encoder = None  # neither is called
+    images = torch.from_numpy(np.stack([np.asarray(image.resize((64, 64))) for image in pictures()[:2]]))
+    images = images.permute(0, 3, 1, 2).float() / 127.5 - 1
+    ids = ["image 0", "image 1"]
+    ours = reconstructor.reconstruct(images, ["a cat", ""], [generator_for(0, image_id) for image_id in ids])
+
+    vae = AutoencoderKL.from_pretrained(mini_models / "diffusion", subfolder="vae")
+    for image, image_id, result in zip(images, ids, ours, strict=True):
+        posterior = vae.encode(image[None]).latent_dist
+        z = posterior.mode() if latents == "mean" else posterior.sample(generator_for(0, image_id))
+        expected = vae.decode(z).sample[0].detach() / 2 + 0.5
+        assert isinstance(result, Reconstruction)
+        assert (result.decoded - expected.clamp(0, 1)).abs().max() <= 1e-4
 
 
 def test_too_little_strength_is_refused(mini_settings: Callable[..., Settings], mini_models: Path) -> None:
