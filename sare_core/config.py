@@ -72,7 +72,7 @@ class ReconstructSettings(Section):
     sare_size: (
         Literal["full"] | Annotated[int, Field(ge=1)]
     )  # the stored map: at the size of x̂, or the whole map resized to a square
-    lpips: Literal["alex", "vgg"] | None = None  # equation 7, per image, into the sample's JSON
+    lpips: Literal["alex", "vgg", "alex-random"] | None = None  # equation 7, per image, into the sample's JSON
     batch_size: int = Field(ge=1)
 
 
