@@ -1,4 +1,4 @@
-"""Shared by all tests: the embedded models and images, built once a session, and settings that point at them."""
+"""Shared by all tests: models with random weights, built once a session, and settings that point at them."""
 
 import os
 from collections.abc import Callable
@@ -12,17 +12,19 @@ import pytest
 
 from sare_core.config import Settings, load_settings
 
+STANDIN = str(Path(__file__).with_name("standins") / "standin.yaml")
+
 
 @pytest.fixture(scope="session")
-def mini_models(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The embedded models, as `sare mini` builds them."""
-    from sare_core.miniature import build_models
+def standin_models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Captioner, diffusion, image-encoder and semantic-encoder. Tests read them; one that changes a file copies it."""
+    from tests.standins import build_models
 
-    return build_models(tmp_path_factory.mktemp("embedded") / "models")
+    return build_models(tmp_path_factory.mktemp("standins"))
 
 
-def mini_overrides(models: Path) -> list[str]:
-    """`--set` arguments that point the mini preset at models in some folder."""
+def standin_overrides(models: Path) -> list[str]:
+    """`--set` arguments that point the stand-in settings at models in some folder."""
     return [
         f"caption.model={models}/captioner",
         f"caption.text_tokenizer={models}/diffusion/tokenizer",
@@ -33,10 +35,10 @@ def mini_overrides(models: Path) -> list[str]:
 
 
 @pytest.fixture
-def mini_settings(mini_models: Path) -> Callable[..., Settings]:
-    """`mini_settings("reconstruct.strength=0.7")`: the mini preset on the session's models, with changes."""
+def standin_settings(standin_models: Path) -> Callable[..., Settings]:
+    """`standin_settings("reconstruct.strength=0.7")`: standin.yaml on the session's models, with changes."""
 
     def settings(*overrides: str) -> Settings:
-        return load_settings("mini", [*mini_overrides(mini_models), *overrides])
+        return load_settings(STANDIN, [*standin_overrides(standin_models), *overrides])
 
     return settings

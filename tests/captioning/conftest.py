@@ -5,7 +5,6 @@ import pytest
 from PIL import Image
 
 from sare_core.config import CaptionSettings
-from sare_core.miniature import build_models
 
 
 @pytest.fixture
@@ -27,8 +26,8 @@ def settings():
 
 
 @pytest.fixture(scope="session")
-def blip_dir(tmp_path_factory) -> Path:
-    return build_models(tmp_path_factory.mktemp("models") / "mini") / "captioner"
+def blip_dir(standin_models) -> Path:
+    return standin_models / "captioner"
 
 
 @pytest.fixture(scope="session")

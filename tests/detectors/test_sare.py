@@ -15,6 +15,7 @@ from sare_core.detectors import build_detector, register
 from sare_core.detectors.encoders import load_image_encoder, load_semantic_encoder
 from sare_core.detectors.fusion import CrossAttentionFusion
 from sare_core.errors import ConfigError
+from tests.conftest import STANDIN
 
 BATCH, SIZE, CELLS, PATCHES = 3, 64, 4, 16
 
@@ -22,7 +23,7 @@ BATCH, SIZE, CELLS, PATCHES = 3, 64, 4, 16
 @pytest.fixture
 def build(image_encoder_dir, semantic_encoder_dir):
     def build(seed=0, **changes):
-        settings = load_settings("mini").detector.model_copy(update=changes)
+        settings = load_settings(STANDIN).detector.model_copy(update=changes)
         torch.manual_seed(seed)
         return build_detector(settings, image_encoder_dir, semantic_encoder_dir)
 

@@ -87,9 +87,12 @@ VARIANTS = {
 
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_equals_the_pipeline_of_diffusers(
-    variant: str, mini_settings: Callable[..., Settings], mini_models: Path
+    variant: str, standin_settings: Callable[..., Settings], standin_models: Path
 ) -> None:
-    settings, folder = mini_settings("reconstruct.longer_side=64", *VARIANTS[variant]), str(mini_models / "diffusion")
+    settings, folder = (
+        standin_settings("reconstruct.longer_side=64", *VARIANTS[variant]),
+        str(standin_models / "diffusion"),
+    )
     multiple = Reconstructor(settings.reconstruct, folder, "cpu").multiple
     images = prepared(settings, multiple)
     assert len({image.size for image in images}) >= 3
@@ -104,10 +107,10 @@ def test_equals_the_pipeline_of_diffusers(
 
 
 def test_the_latent_mean_leaves_the_posterior_unsampled(
-    mini_settings: Callable[..., Settings], mini_models: Path
+    standin_settings: Callable[..., Settings], standin_models: Path
 ) -> None:
-    settings, folder = mini_settings("reconstruct.steps=4"), str(mini_models / "diffusion")
-    mean = mini_settings("reconstruct.steps=4", "reconstruct.latents=mean")
+    settings, folder = standin_settings("reconstruct.steps=4"), str(standin_models / "diffusion")
+    mean = standin_settings("reconstruct.steps=4", "reconstruct.latents=mean")
     images = prepared(settings, 8)[:1]
     sampled, unsampled = (by_us(s, folder, images, ["a cat"], 1)[0].decoded for s in (settings, mean))
     assert not torch.equal(sampled, unsampled)
@@ -119,10 +122,10 @@ def test_the_latent_mean_leaves_the_posterior_unsampled(
 
 
 def test_the_unet_runs_25_times_and_each_text_is_encoded_once(
-    mini_settings: Callable[..., Settings], mini_models: Path
+    standin_settings: Callable[..., Settings], standin_models: Path
 ) -> None:
-    settings = mini_settings()
-    reconstructor = Reconstructor(settings.reconstruct, str(mini_models / "diffusion"), "cpu")
+    settings = standin_settings()
+    reconstructor = Reconstructor(settings.reconstruct, str(standin_models / "diffusion"), "cpu")
     calls: Counter[str] = Counter()
 
     def count(name: str) -> Callable[..., None]:
@@ -146,10 +149,10 @@ def test_the_unet_runs_25_times_and_each_text_is_encoded_once(
 
 
 def test_the_scheduler_is_that_of_stable_diffusion_v1(
-    mini_settings: Callable[..., Settings], mini_models: Path
+    standin_settings: Callable[..., Settings], standin_models: Path
 ) -> None:
     """The published config of CompVis/stable-diffusion-v1-4, and what follows from it for 50 steps at strength 0.5."""
-    scheduler = Reconstructor(mini_settings().reconstruct, str(mini_models / "diffusion"), "cpu").scheduler
+    scheduler = Reconstructor(standin_settings().reconstruct, str(standin_models / "diffusion"), "cpu").scheduler
     assert isinstance(scheduler, DDIMScheduler)
     published = {
         "num_train_timesteps": 1000,
@@ -170,7 +173,9 @@ def test_the_scheduler_is_that_of_stable_diffusion_v1(
     assert not torch.allclose(bare.alphas_cumprod, scheduler.alphas_cumprod), "a bare scheduler would be another one"
 
 
-def test_no_step_of_the_loop_waits_for_the_device(mini_settings: Callable[..., Settings], mini_models: Path) -> None:
+def test_no_step_of_the_loop_waits_for_the_device(
+    standin_settings: Callable[..., Settings], standin_models: Path
+) -> None:
     """Each number read back from a tensor is a wait on a GPU; they must not grow with the steps."""
     from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -182,8 +187,8 @@ def test_no_step_of_the_loop_waits_for_the_device(mini_settings: Callable[..., S
             return func(*args, **(kwargs or {}))
 
     def reads(steps: int) -> int:
-        settings = mini_settings(f"reconstruct.steps={steps}").reconstruct
-        reconstructor = Reconstructor(settings, str(mini_models / "diffusion"), "cpu")
+        settings = standin_settings(f"reconstruct.steps={steps}").reconstruct
+        reconstructor = Reconstructor(settings, str(standin_models / "diffusion"), "cpu")
         with Count() as counter:
             reconstructor.reconstruct(torch.zeros(1, 3, 32, 32), ["a cat"], [generator_for(0, "x")])
         return counter.reads
@@ -193,10 +198,10 @@ def test_no_step_of_the_loop_waits_for_the_device(mini_settings: Callable[..., S
 
 @pytest.mark.parametrize(("spoil", "reason"), [(float("nan"), "not finite"), (-1e9, "all black")])
 def test_spoilt_results_fail_that_image_only(
-    spoil: float, reason: str, mini_settings: Callable[..., Settings], mini_models: Path
+    spoil: float, reason: str, standin_settings: Callable[..., Settings], standin_models: Path
 ) -> None:
     reconstructor = Reconstructor(
-        mini_settings("reconstruct.steps=2").reconstruct, str(mini_models / "diffusion"), "cpu"
+        standin_settings("reconstruct.steps=2").reconstruct, str(standin_models / "diffusion"), "cpu"
     )
     decode = reconstructor.vae.decode
 
@@ -215,30 +220,30 @@ def test_spoilt_results_fail_that_image_only(
 
 
 def test_an_incomplete_model_names_the_part_and_the_cure(
-    mini_settings: Callable[..., Settings], mini_models: Path, tmp_path: Path
+    standin_settings: Callable[..., Settings], standin_models: Path, tmp_path: Path
 ) -> None:
     import shutil
 
     folder = tmp_path / "diffusion"
-    shutil.copytree(mini_models / "diffusion", folder)
+    shutil.copytree(standin_models / "diffusion", folder)
     shutil.rmtree(folder / "unet")
     with pytest.raises(ConfigError, match=r"unet: not a readable UNet2DConditionModel.*reconstruct\.model"):
-        Reconstructor(mini_settings().reconstruct, str(folder), "cpu")
+        Reconstructor(standin_settings().reconstruct, str(folder), "cpu")
 
 
 @pytest.mark.parametrize("latents", ["sample", "mean"])
 def test_strength_0_is_the_autoencoder_of_diffusers_alone(
-    latents: str, mini_settings: Callable[..., Settings], mini_models: Path
+    latents: str, standin_settings: Callable[..., Settings], standin_models: Path
 ) -> None:
-    settings = mini_settings("reconstruct.strength=0", f"reconstruct.latents={latents}").reconstruct
-    reconstructor = Reconstructor(settings, str(mini_models / "diffusion"), "cpu")
+    settings = standin_settings("reconstruct.strength=0", f"reconstruct.latents={latents}").reconstruct
+    reconstructor = Reconstructor(settings, str(standin_models / "diffusion"), "cpu")
     reconstructor.unet = reconstructor.text_encoder = None  # neither is called
     images = torch.from_numpy(np.stack([np.asarray(image.resize((64, 64))) for image in pictures()[:2]]))
     images = images.permute(0, 3, 1, 2).float() / 127.5 - 1
     ids = ["image 0", "image 1"]
     ours = reconstructor.reconstruct(images, ["a cat", ""], [generator_for(0, image_id) for image_id in ids])
 
-    vae = AutoencoderKL.from_pretrained(mini_models / "diffusion", subfolder="vae")
+    vae = AutoencoderKL.from_pretrained(standin_models / "diffusion", subfolder="vae")
     for image, image_id, result in zip(images, ids, ours, strict=True):
         posterior = vae.encode(image[None]).latent_dist
         z = posterior.mode() if latents == "mean" else posterior.sample(generator_for(0, image_id))
@@ -247,8 +252,8 @@ def test_strength_0_is_the_autoencoder_of_diffusers_alone(
         assert (result.decoded - expected.clamp(0, 1)).abs().max() <= 1e-4
 
 
-def test_too_little_strength_is_refused(mini_settings: Callable[..., Settings], mini_models: Path) -> None:
-    settings = mini_settings("reconstruct.steps=4", "reconstruct.strength=0.2").reconstruct
-    reconstructor = Reconstructor(settings, str(mini_models / "diffusion"), "cpu")
+def test_too_little_strength_is_refused(standin_settings: Callable[..., Settings], standin_models: Path) -> None:
+    settings = standin_settings("reconstruct.steps=4", "reconstruct.strength=0.2").reconstruct
+    reconstructor = Reconstructor(settings, str(standin_models / "diffusion"), "cpu")
     with pytest.raises(ConfigError, match="leaves no step"):
         reconstructor.reconstruct(torch.zeros(1, 3, 32, 32), ["a"], [generator_for(0, "x")])

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import mini_overrides
+from tests.conftest import STANDIN, standin_overrides
 from tests.pipeline import outputs
 from tests.trees import genimage_tree
 
@@ -24,11 +24,13 @@ def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def sare(tmp_path: Path, mini_models: Path, tree: Path) -> Command:
-    """`sare("caption", "--shard", "1")` with the mini preset on an index of the tree; `work=` names the work folder."""
+def sare(tmp_path: Path, standin_models: Path, tree: Path) -> Command:
+    """`sare("caption", "--shard", "1")` with the stand-ins on an index of the tree; `work=` names the work folder."""
     environment = {**os.environ, "SARE_MANIFESTS": str(tmp_path / "manifests"), "OMP_NUM_THREADS": "1"}
     environment["SARE_SPOOL"] = str(tmp_path / "spool")  # of its own: tests that kill leave files in the shared one
-    settings = [part for override in [*mini_overrides(mini_models), *SMALL] for part in ("--set", override)]
+    environment["COLUMNS"] = "1000"  # the path of a preset must not push figures out of a table
+    settings = ["--preset", STANDIN]
+    settings += [part for override in [*standin_overrides(standin_models), *SMALL] for part in ("--set", override)]
 
     def run(
         stage: str, *arguments: str, work: str = "work", launch: tuple[str, ...] = (sys.executable,), wait: bool = True
@@ -127,8 +129,8 @@ def test_status_and_gc_need_no_preset(sare: Command) -> None:
     assert "nothing has been computed yet" in sare("status").stdout
     assert sare("caption", "--shard", "0-1").returncode == 0
     status = sare("status").stdout
-    (line,) = [line for line in status.splitlines() if line.startswith("captions") and "mini" in line]
-    done, still_open = line.split()[3:5]
+    (line,) = [line for line in status.splitlines() if line.startswith("captions") and STANDIN in line]
+    done, still_open = line.partition(STANDIN)[2].split()[:2]
     assert done == "2"
     assert int(still_open) >= 3
     assert "0 files" in sare("gc").stdout

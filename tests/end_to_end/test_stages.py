@@ -47,13 +47,13 @@ def tree(tmp_path_factory: pytest.TempPathFactory, nasty: dict[str, str]) -> Pat
 
 
 @pytest.fixture(scope="module")
-def done(tree: Path, tmp_path_factory: pytest.TempPathFactory, mini_models: Path) -> Pipeline:
+def done(tree: Path, tmp_path_factory: pytest.TempPathFactory, standin_models: Path) -> Pipeline:
     """All stages over the tree, once for all tests of this file: none of them may change it."""
     from sare_core.config import load_settings
-    from tests.conftest import mini_overrides
+    from tests.conftest import STANDIN, standin_overrides
 
     work = tmp_path_factory.mktemp("work")
-    settings = load_settings("mini", [*mini_overrides(mini_models), *SMALL])
+    settings = load_settings(STANDIN, [*standin_overrides(standin_models), *SMALL])
     pipeline = Pipeline(settings, str(work / "manifests"), str(work / "work"))
     index = pipeline.index(tree)
     used = index.select(["test"])["shard"].to_list()
@@ -64,11 +64,11 @@ def done(tree: Path, tmp_path_factory: pytest.TempPathFactory, mini_models: Path
     return pipeline
 
 
-def copied(tree: Path, tmp_path: Path, mini_settings: Callable[..., Settings]) -> tuple[Pipeline, Path]:
+def copied(tree: Path, tmp_path: Path, standin_settings: Callable[..., Settings]) -> tuple[Pipeline, Path]:
     """A pipeline with nothing done, and a copy of one subset that a test may change."""
     root = tmp_path / "tree"
     shutil.copytree(tree / "stable_diffusion_v_1_4", root / "stable_diffusion_v_1_4")
-    return Pipeline(mini_settings(*SMALL), str(tmp_path / "manifests"), str(tmp_path / "work")), root
+    return Pipeline(standin_settings(*SMALL), str(tmp_path / "manifests"), str(tmp_path / "work")), root
 
 
 def only(pipeline: Pipeline, stage: str) -> Folder:
@@ -247,7 +247,7 @@ def test_tables_hold_the_subsets_the_paper_and_the_trivial_detector(
     best = evaluate.read_checkpoint(detector.store, "best")
     assert best is not None
     folder = evaluate.folder_of(done.settings, "tree", done.work, best)
-    evaluate.write_tables(done.settings, index, index, folder, index.select(["test"])["shard"].to_list(), "mini")
+    evaluate.write_tables(done.settings, index, index, folder, index.select(["test"])["shard"].to_list(), "standin")
     table = folder.store.read("tables.md").decode()
     assert "SARE (this run)" in table
     assert "trivial (format, size, bytes)" in table
@@ -304,9 +304,9 @@ def test_gc_lists_only_what_no_record_names(done: Pipeline, tmp_path: Path) -> N
 
 
 def test_a_changed_image_makes_just_its_shard_stale(
-    tree: Path, tmp_path: Path, mini_settings: Callable[..., Settings]
+    tree: Path, tmp_path: Path, standin_settings: Callable[..., Settings]
 ) -> None:
-    pipeline, root = copied(tree, tmp_path, mini_settings)
+    pipeline, root = copied(tree, tmp_path, standin_settings)
     index = pipeline.index(root, shard_size=5)
     pipeline.captions()
     row = index.rows(1)[2]
@@ -330,9 +330,9 @@ def test_a_changed_image_makes_just_its_shard_stale(
 
 
 def test_a_file_that_changes_after_the_index_fails_by_name(
-    tree: Path, tmp_path: Path, mini_settings: Callable[..., Settings]
+    tree: Path, tmp_path: Path, standin_settings: Callable[..., Settings]
 ) -> None:
-    pipeline, root = copied(tree, tmp_path, mini_settings)
+    pipeline, root = copied(tree, tmp_path, standin_settings)
     index = pipeline.index(root)
     changed, gone = index.rows(0)[1], index.rows(0)[4]
     Image.new("RGB", (64, 64)).save(root / changed["path"])
@@ -349,9 +349,9 @@ def test_a_file_that_changes_after_the_index_fails_by_name(
 
 
 def test_a_shard_whose_images_nearly_all_fail_stops_the_run(
-    tree: Path, tmp_path: Path, mini_settings: Callable[..., Settings]
+    tree: Path, tmp_path: Path, standin_settings: Callable[..., Settings]
 ) -> None:
-    pipeline, root = copied(tree, tmp_path, mini_settings)
+    pipeline, root = copied(tree, tmp_path, standin_settings)
     index = pipeline.index(root)
     shutil.move(root, tmp_path / "moved")
     with pytest.raises(StageError, match=r"8 of 8 images failed.*gone.*same command again"):
@@ -380,18 +380,18 @@ def test_unlabelled_images_get_scores_and_no_metrics(
     assert best is not None
     folder = evaluate.folder_of(mine.settings, "mine", mine.work, best)
     source = read_index(done.manifests, "tree")
-    evaluate.write_tables(mine.settings, index, source, folder, [0], "mini")
+    evaluate.write_tables(mine.settings, index, source, folder, [0], "standin")
     assert "No labels" in capsys.readouterr().out
     assert pl.read_parquet(folder.store.local(folder.records()[0].output.name))["score"].is_between(0, 1).all()
     shutil.rmtree(Path(mine.work) / "mine")
 
 
 def test_training_needs_what_the_stages_before_left(
-    tree: Path, tmp_path: Path, mini_settings: Callable[..., Settings]
+    tree: Path, tmp_path: Path, standin_settings: Callable[..., Settings]
 ) -> None:
-    pipeline = Pipeline(mini_settings(*SMALL), str(tmp_path / "manifests"), str(tmp_path / "work"))
+    pipeline = Pipeline(standin_settings(*SMALL), str(tmp_path / "manifests"), str(tmp_path / "work"))
     index = pipeline.index(tree)
-    typo = mini_settings(*SMALL, "train_subsets=[sdv1.4, sdv14]")
+    typo = standin_settings(*SMALL, "train_subsets=[sdv1.4, sdv14]")
     with pytest.raises(ConfigError, match=r"names sdv14, but .* are of adm, sdv1\.4"):
         train.training_data(typo, index, pipeline.work)
     with pytest.raises(StageError, match=r"not reconstructed.*sare reconstruct"):

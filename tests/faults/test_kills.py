@@ -40,11 +40,11 @@ def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def begin(tree: Path, tmp_path: Path, mini_settings: Callable[..., Settings]) -> Callable[[str], Pipeline]:
+def begin(tree: Path, tmp_path: Path, standin_settings: Callable[..., Settings]) -> Callable[[str], Pipeline]:
     """`begin("name")`: an indexed pipeline with a work folder of that name."""
 
     def make(name: str) -> Pipeline:
-        pipeline = Pipeline(mini_settings(*SMALL), str(tmp_path / "manifests"), str(tmp_path / name))
+        pipeline = Pipeline(standin_settings(*SMALL), str(tmp_path / "manifests"), str(tmp_path / name))
         pipeline.index(tree)
         return pipeline
 

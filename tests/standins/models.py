@@ -6,8 +6,6 @@ from typing import Any
 
 import torch
 
-from sare_core.miniature.once import VERSION, built_once
-
 CAPTION_WORDS = """
 a an the of in on at with and two three some small large red green blue white black brown yellow old young man woman
 child cat dog bird horse cow sheep fish tree flower grass leaf rock stone wall brick house street road bridge river sea
@@ -15,10 +13,6 @@ lake hill mountain sky cloud sun moon star rocket car bus train boat bicycle mot
 coin camera book clock window door garden field forest beach snow sitting standing lying flying running near under over
 beside close photo picture painting view
 """
-
-PARTS_README = (
-    "Miniature models with RANDOM weights: the real classes, small. They show the pipeline, not the science.\n"
-)
 
 SCHEDULER = {  # word for word the scheduler_config.json of Stable Diffusion v1-4
     "_class_name": "PNDMScheduler",
@@ -35,22 +29,17 @@ SCHEDULER = {  # word for word the scheduler_config.json of Stable Diffusion v1-
 }
 
 
-def build_models(folder: str | Path, seed: int = 0) -> Path:
+def build_models(folder: Path, seed: int = 0) -> Path:
     """Write captioner, diffusion, image-encoder and semantic-encoder into `folder`; returns it.
 
     A BLIP, a Stable Diffusion v1 folder, a CLIP vision model with projection (all as transformers and diffusers save
-    them) and a timm ResNet. About 5 MB of safetensors; the same seed gives the same bytes. Nothing is done where they
-    stand already. Raises ConfigError: `folder` holds something that this function has not written.
+    them) and a timm ResNet. About 5 MB of safetensors; the same seed gives the same bytes.
     """
-    with built_once(Path(folder), {"version": VERSION, "seed": seed}) as partial:
-        if partial:
-            for number, (name, write) in enumerate(MODELS.items()):
-                with torch.random.fork_rng(devices=[]):
-                    torch.manual_seed(1000 * seed + number)
-                    write(partial / name)
-            (partial / "README.txt").write_text(PARTS_README)
-            print(f"{folder}: miniature models built. Their weights are random.")
-    return Path(folder)
+    for number, (name, write) in enumerate(MODELS.items()):
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(1000 * seed + number)
+            write(folder / name)
+    return folder
 
 
 def _write_captioner(folder: Path) -> None:

@@ -11,19 +11,12 @@ from PIL import Image
 from safetensors.torch import load_file
 from transformers import BlipForConditionalGeneration, CLIPTokenizer, CLIPVisionModelWithProjection
 
-from sare_core.errors import ConfigError
-from sare_core.miniature import build_images, build_models
-from sare_core.miniature import models as models_module
+from tests.standins import build_images, build_models
 
 
 @pytest.fixture(scope="module")
-def models(tmp_path_factory):
-    return build_models(tmp_path_factory.mktemp("first") / "models")
-
-
-@pytest.fixture(scope="module")
-def images(models):
-    return build_images(models, models.parent / "images")
+def images(standin_models, tmp_path_factory):
+    return build_images(standin_models, tmp_path_factory.mktemp("images"))
 
 
 def digests(folder):
@@ -34,18 +27,18 @@ def digests(folder):
     }
 
 
-def test_same_seed_same_bytes_other_seed_other_weights(models, tmp_path):
+def test_same_seed_same_bytes_other_seed_other_weights(standin_models, tmp_path):
     torch.manual_seed(123)  # what the caller drew before must not matter
     again = digests(build_models(tmp_path / "again"))
-    assert again == digests(models)
+    assert again == digests(standin_models)
     other = digests(build_models(tmp_path / "other", seed=1))
     weights = [name for name in again if name.endswith(".safetensors")]
     assert len(weights) == 6
     assert all(again[name] != other[name] for name in weights)
 
 
-def test_images_have_the_same_bytes_again(models, images, tmp_path):
-    assert digests(build_images(models, tmp_path / "again")) == digests(images)
+def test_images_have_the_same_bytes_again(standin_models, images, tmp_path):
+    assert digests(build_images(standin_models, tmp_path / "again")) == digests(images)
 
 
 def test_the_callers_random_state_is_untouched(tmp_path):
@@ -56,43 +49,15 @@ def test_the_callers_random_state_is_untouched(tmp_path):
     assert torch.equal(torch.rand(3), expected)
 
 
-def test_small_and_safe(models):
-    assert sum(path.stat().st_size for path in models.rglob("*") if path.is_file()) < 8e6
-    assert not [path for path in models.rglob("*") if path.suffix in {".bin", ".pt", ".ckpt", ".pkl"}]
-    for path in models.rglob("*.safetensors"):
+def test_small_and_safe(standin_models):
+    assert sum(path.stat().st_size for path in standin_models.rglob("*") if path.is_file()) < 8e6
+    assert not [path for path in standin_models.rglob("*") if path.suffix in {".bin", ".pt", ".ckpt", ".pkl"}]
+    for path in standin_models.rglob("*.safetensors"):
         assert all(torch.isfinite(tensor.float()).all() for tensor in load_file(path).values())
 
 
-def test_built_once_and_never_over_something_else(models, tmp_path, capsys):
-    marker = (models / "miniature.json").stat().st_mtime_ns
-    build_models(models)
-    assert (models / "miniature.json").stat().st_mtime_ns == marker
-    assert capsys.readouterr().out == ""
-    mine = tmp_path / "mine"
-    mine.mkdir()
-    (mine / "thesis.txt").write_text("precious")
-    with pytest.raises(ConfigError, match="mine"):
-        build_models(mine)
-    assert (mine / "thesis.txt").read_text() == "precious"
-
-
-def test_an_interrupted_build_leaves_no_half_folder(tmp_path, monkeypatch):
-    def fail(folder):
-        raise OSError("disk full")
-
-    monkeypatch.setitem(models_module.MODELS, "semantic-encoder", fail)
-    with pytest.raises(OSError, match="disk full"):
-        build_models(tmp_path / "models")
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_what_it_prints_says_random(tmp_path, capsys):
-    build_models(tmp_path / "models")
-    assert "random" in capsys.readouterr().out
-
-
-def test_loads_as_a_stable_diffusion_folder_and_reconstructs_photographs(models, images):
-    pipeline = StableDiffusionImg2ImgPipeline.from_pretrained(models / "diffusion", safety_checker=None)
+def test_loads_as_a_stable_diffusion_folder_and_reconstructs_photographs(standin_models, images):
+    pipeline = StableDiffusionImg2ImgPipeline.from_pretrained(standin_models / "diffusion", safety_checker=None)
     pipeline.scheduler = DDIMScheduler.from_config(pipeline.scheduler.config)
     assert pipeline.scheduler.config.clip_sample is False
     assert pipeline.vae_scale_factor == 8
@@ -112,16 +77,16 @@ def test_loads_as_a_stable_diffusion_folder_and_reconstructs_photographs(models,
     assert np.abs(results[0] - results[half]).mean() > 0.5  # and so does the caption
 
 
-def test_scheduler_is_the_published_one(models):
-    config = json.loads((models / "diffusion" / "scheduler" / "scheduler_config.json").read_text())
+def test_scheduler_is_the_published_one(standin_models):
+    config = json.loads((standin_models / "diffusion" / "scheduler" / "scheduler_config.json").read_text())
     alphas = DDIMScheduler.from_config(config).alphas_cumprod
     expected = np.cumprod(1 - np.linspace(0.00085**0.5, 0.012**0.5, 1000) ** 2)
     np.testing.assert_allclose(alphas.numpy(), expected, rtol=1e-4)
     assert (config["_class_name"], config["steps_offset"], config["set_alpha_to_one"]) == ("PNDMScheduler", 1, False)
 
 
-def test_any_text_tokenises(models):
-    tokenizer = CLIPTokenizer.from_pretrained(models / "diffusion" / "tokenizer")
+def test_any_text_tokenises(standin_models):
+    tokenizer = CLIPTokenizer.from_pretrained(standin_models / "diffusion" / "tokenizer")
     text = "Größe, 東京 🐈 & a cat's paw №5"
     ids = tokenizer(text).input_ids
     assert tokenizer.model_max_length == 77
@@ -130,23 +95,25 @@ def test_any_text_tokenises(models):
     assert tokenizer.unk_token_id not in ids[1:-1]
 
 
-def test_encoders_load_and_tell_images_apart(models):
+def test_encoders_load_and_tell_images_apart(standin_models):
     torch.manual_seed(0)
     pixels = torch.randn(2, 3, 64, 64)
-    clip = CLIPVisionModelWithProjection.from_pretrained(models / "image-encoder").eval()
-    resnet = timm.create_model(f"local-dir:{models / 'semantic-encoder'}", pretrained=True, num_classes=0).eval()
+    clip = CLIPVisionModelWithProjection.from_pretrained(standin_models / "image-encoder").eval()
+    resnet = timm.create_model(
+        f"local-dir:{standin_models / 'semantic-encoder'}", pretrained=True, num_classes=0
+    ).eval()
     with torch.inference_mode():
         embeds, cells = clip(pixels).image_embeds, resnet.forward_features(pixels)
     assert embeds.shape == (2, 64) and cells.shape == (2, 256, 2, 2)
     for features in (embeds, cells):
         assert torch.isfinite(features).all()
         assert (features[0] - features[1]).abs().mean() > 1e-3
-    stored = load_file(models / "semantic-encoder" / "model.safetensors")
+    stored = load_file(standin_models / "semantic-encoder" / "model.safetensors")
     assert torch.equal(resnet.layer4[0].conv3.weight, stored["layer4.0.conv3.weight"])
 
 
-def test_captioner_loads_whole(models):
-    _, loading = BlipForConditionalGeneration.from_pretrained(models / "captioner", output_loading_info=True)
+def test_captioner_loads_whole(standin_models):
+    _, loading = BlipForConditionalGeneration.from_pretrained(standin_models / "captioner", output_loading_info=True)
     assert not loading["missing_keys"] and not loading["unexpected_keys"]
 
 
@@ -180,13 +147,3 @@ def test_images_are_what_their_names_say_and_all_different(images):
         assert len(pixels) == len(list(folder.iterdir()))
     drawn = [np.asarray(Image.open(path)).tobytes() for path in images.rglob("ai/*")]
     assert len(set(drawn)) == len(drawn) == 80
-
-
-def test_readme_says_what_the_images_are_not(images):
-    text = (images / "README.txt").read_text()
-    assert "NOT GenImage" in text and "RANDOM" in text
-
-
-def test_images_need_the_models(tmp_path):
-    with pytest.raises(ConfigError, match="no miniature models"):
-        build_images(tmp_path, tmp_path / "images")

@@ -1,8 +1,5 @@
-"""A small dataset in the layout of GenImage: photographs, and what the miniature diffusion model draws."""
+"""A small dataset in the layout of GenImage: photographs, and what the stand-in diffusion model draws."""
 
-import json
-from collections.abc import Iterator
-from contextlib import contextmanager
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -10,18 +7,6 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image
-
-from sare_core.errors import ConfigError
-from sare_core.miniature.once import MARKER, VERSION, built_once
-
-IMAGES_README = """\
-Stand-ins in the layout of GenImage. They are NOT GenImage.
-
-nature: photographs that scikit-image and scikit-learn ship in their packages, whole and in crops, as JPEG of quality
-96. The photographs behind train and those behind val are different ones. The classes in their names mean nothing.
-ai: drawn by the miniature diffusion model, whose weights are RANDOM: coloured noise. A detector that tells these from
-photographs shows that the pipeline works, and nothing about real generators.
-"""
 
 # Photographs inside the two packages; val comes from other photographs than train.
 PHOTOS = {
@@ -59,31 +44,22 @@ CLASSES = {  # ImageNet's index: its WNID and name
 DRAWN_SIZES = [(64, 64), (96, 64), (64, 96), (128, 96)]  # width, height
 
 
-def build_images(models_folder: str | Path, out_folder: str | Path, seed: int = 0) -> Path:
-    """Write a small dataset in GenImage's layout, fakes drawn by the miniature diffusion model; returns its folder.
+def build_images(models_folder: Path, out_folder: Path) -> Path:
+    """Write a small dataset in GenImage's layout, fakes drawn by the stand-in diffusion model; returns its folder.
 
     Two subsets: Stable Diffusion 1.4 (48 real and 48 fake to train, 16 and 16 to test) and 1.5 (16 and 16 to test).
-    Real: photographs, JPEG, 96 to 160 pixels on the longer side. Fake: PNG, 64 to 128 pixels. The same seed and models
-    give the same bytes; nothing is done where they stand already.
-    Raises ConfigError: no miniature models there, or `out_folder` holds something that this function has not written.
+    Real (nature): photographs that scikit-image and scikit-learn ship, whole and in crops, JPEG of quality 96, up to
+    160 pixels on the longer side; the classes in their names mean nothing. Fake (ai): coloured noise, PNG, 64 to 128
+    pixels on the longer side. The same models give the same bytes.
     """
-    if not (Path(models_folder) / MARKER).is_file():
-        raise ConfigError(f"{models_folder}: no miniature models here; build_models writes them.")
-    models = json.loads((Path(models_folder) / MARKER).read_text())
-    with built_once(Path(out_folder), {"version": VERSION, "seed": seed, "models": models}) as partial:
-        if partial:
-            pipeline = _drawing_pipeline(Path(models_folder) / "diffusion")
-            sdv4 = partial / "stable_diffusion_v_1_4" / "imagenet_ai_0419_sdv4"
-            sdv5 = partial / "stable_diffusion_v_1_5" / "imagenet_ai_0424_sdv5"
-            plan = [(sdv4, "train", "sdv4", 48, 7.5), (sdv4, "val", "sdv4", 16, 7.5), (sdv5, "val", "sdv5", 16, 3.0)]
-            for number, (subset, split, tag, count, guidance) in enumerate(plan):
-                start = 1000 * seed + 100 * number
-                _save_photographs(subset / split / "nature", split, count, np.random.default_rng(start))
-                with _one_thread():
-                    _save_drawn(subset / split / "ai", pipeline, tag, count, guidance, start)
-            (partial / "README.txt").write_text(IMAGES_README)
-            print(f"{out_folder}: stand-in images written; the fakes are drawn by random weights.")
-    return Path(out_folder)
+    pipeline = _drawing_pipeline(models_folder / "diffusion")
+    sdv4 = out_folder / "stable_diffusion_v_1_4" / "imagenet_ai_0419_sdv4"
+    sdv5 = out_folder / "stable_diffusion_v_1_5" / "imagenet_ai_0424_sdv5"
+    plan = [(sdv4, "train", "sdv4", 48, 7.5), (sdv4, "val", "sdv4", 16, 7.5), (sdv5, "val", "sdv5", 16, 3.0)]
+    for number, (subset, split, tag, count, guidance) in enumerate(plan):
+        _save_photographs(subset / split / "nature", split, count, np.random.default_rng(100 * number))
+        _save_drawn(subset / split / "ai", pipeline, tag, count, guidance, seed=100 * number)
+    return out_folder
 
 
 def _drawing_pipeline(folder: Path) -> Any:
@@ -93,17 +69,6 @@ def _drawing_pipeline(folder: Path) -> Any:
     pipeline.scheduler = DDIMScheduler.from_config(pipeline.scheduler.config)
     pipeline.set_progress_bar_config(disable=True)
     return pipeline
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """The number of cores must not show in the bytes, and models this small gain nothing from more."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
 
 
 def _save_drawn(folder: Path, pipeline: Any, tag: str, count: int, guidance: float, seed: int) -> None:

@@ -1,0 +1,43 @@
+"""A folder that is built once: whole or not at all, and never in the place of something else."""
+
+import pytest
+
+from sare_core.errors import ConfigError
+from sare_core.miniature.once import built_once
+
+
+def build(folder, content, recipe):
+    """True if there was anything to do."""
+    with built_once(folder, recipe) as partial:
+        if partial:
+            (partial / "weights").write_text(content)
+    return partial is not None
+
+
+def test_built_once_for_a_recipe_and_anew_for_another(tmp_path):
+    folder = tmp_path / "models"
+    assert build(folder, "first", {"version": 1})
+    assert not build(folder, "again", {"version": 1})
+    assert (folder / "weights").read_text() == "first"
+    assert build(folder, "second", {"version": 2})
+    assert (folder / "weights").read_text() == "second"
+    assert list(tmp_path.iterdir()) == [folder]
+
+
+def test_never_over_something_else(tmp_path):
+    (tmp_path / "thesis.txt").write_text("precious")
+    with pytest.raises(ConfigError, match="exists and was not written by"):
+        build(tmp_path, "weights", {"version": 1})
+    assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("thesis.txt", "precious")]
+
+
+@pytest.mark.parametrize("before", [False, True])
+def test_an_interrupted_build_leaves_no_half_folder(tmp_path, before):
+    folder = tmp_path / "models"
+    if before:
+        build(folder, "first", {"version": 1})
+    with pytest.raises(OSError, match="disk full"), built_once(folder, {"version": 2}) as partial:
+        (partial / "weights").write_text("half")
+        raise OSError("disk full")
+    assert list(tmp_path.rglob("weights")) == ([folder / "weights"] if before else [])
+    assert list(tmp_path.iterdir()) == ([folder] if before else [])
