@@ -83,25 +83,25 @@ class World:
     def captioner(self) -> Any:
         from sare_core.miniature.captioner import train_captioner
 
-        return train_captioner(self.work / "captioner", self.scenes.pixels, self.scenes.coarse, self.steps(800), seed=3)
+        return train_captioner(self.work / "captioner", self.scenes.pixels, self.scenes.coarse, self.steps(500), seed=3)
 
     def captioner_rich(self) -> Any:
         from sare_core.miniature.captioner import train_captioner
 
         return train_captioner(
-            self.work / "captioner_rich", self.scenes.pixels, self.scenes.rich, self.steps(1000), seed=4
+            self.work / "captioner_rich", self.scenes.pixels, self.scenes.rich, self.steps(800), seed=4
         )
 
     def semantic_encoder(self) -> Any:
         from sare_core.miniature.classifier import train_classifier
 
-        return train_classifier(self.work / "semantic_encoder", self.scenes, self.steps(700), seed=5)
+        return train_classifier(self.work / "semantic_encoder", self.scenes, self.steps(500), seed=5)
 
     def unet(self) -> Any:
         from sare_core.miniature.latent import new_unet, train_unet
 
         vae, text = self.autoencoder(), self.clip().text_model
-        return train_unet(self.work / "unet", new_unet((64, 96), 6), vae, text, self.scenes, self.steps(1600), seed=6)
+        return train_unet(self.work / "unet", new_unet((64, 96), 6), vae, text, self.scenes, self.steps(1400), seed=6)
 
     def sdv1_4(self) -> Callable[..., np.ndarray]:
         return self._latent(self.autoencoder(), self.clip().text_model, self.unet())
@@ -114,7 +114,7 @@ class World:
         unet = self.unet().requires_grad_(True)
         folder = self.work / "unet_further"
         return self._latent(
-            vae, text, train_unet(folder, unet, vae, text, self.scenes, self.steps(300), seed=7, rate=4e-4)
+            vae, text, train_unet(folder, unet, vae, text, self.scenes, self.steps(250), seed=7, rate=4e-4)
         )
 
     def wukong(self) -> Callable[..., np.ndarray]:
@@ -123,10 +123,10 @@ class World:
         from sare_core.miniature.latent import new_unet, train_unet
 
         text = self.clip().text_model
-        vae = train_autoencoder(self.work / "autoencoder_2", self.scenes.pixels, (16, 32, 48), self.steps(900), seed=8)
-        unet = new_unet((64, 80), 9)
+        vae = train_autoencoder(self.work / "autoencoder_2", self.scenes.pixels, (16, 32, 32), self.steps(600), seed=8)
+        unet = new_unet((64, 64), 9)
         return self._latent(
-            vae, text, train_unet(self.work / "unet_2", unet, vae, text, self.scenes, self.steps(900), seed=9)
+            vae, text, train_unet(self.work / "unet_2", unet, vae, text, self.scenes, self.steps(700), seed=9)
         )
 
     def _latent(self, vae: Any, text_encoder: Any, unet: Any) -> Callable[..., np.ndarray]:
