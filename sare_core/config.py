@@ -90,6 +90,7 @@ class DetectorSettings(Section):
     query: Literal["projected", "patches"]  # f_x: the projected embedding (one token), or the patch tokens
     semantic_encoder: str  # E_s: a timm ResNet, by hub id or folder
     semantic_encoder_revision: str | None = None
+    semantic_input: Literal["sare", "image", "zero"]  # what E_s is fed: the map; for controls the image, or a map of 0
     semantic_tokens: Literal["map", "pooled"]  # f_s: the last feature map's cells (49 at 224), or their mean
     embed_dim: int = Field(ge=1)  # DRCT's embedding: 1024
     heads: int = Field(ge=1)

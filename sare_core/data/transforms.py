@@ -36,12 +36,19 @@ def prepare(
 ) -> tuple[Tensor, Tensor]:
     """The detector's views of an RGB image and its RGB map: two float32 tensors (3, S, S), S = `input_size`.
 
+    By `semantic_input` the image itself, brought to the size of the map, or a map of zeros takes the place of the map;
+    from there on it is treated alike.
+
     With `augment` (training) flips, turns, noise, blur and the place of the crop are drawn from `rng`, nine numbers
     whatever comes of them (and a field of noise where that is added). Without it (evaluation) the crop is the centre.
     Raises ValueError: only one of `augment` and `rng` is given.
     """
     size = settings.input_size
     x, s = F.pil_to_tensor(image), F.pil_to_tensor(sare)
+    if settings.semantic_input == "image":
+        s = F.resize(x, list(s.shape[-2:]), antialias=True)
+    elif settings.semantic_input == "zero":
+        s = torch.zeros_like(s)
     if settings.image_view == "resize":
         x = F.resize(x, [size], antialias=True)  # the shorter side
     if settings.sare_view == "crop":

@@ -40,4 +40,5 @@ def build_detector(settings: DetectorSettings, image_encoder_dir: str, semantic_
     return detector
 
 
+register("image", "sare_core.detectors.image:ImageDetector")
 register("sare", "sare_core.detectors.sare:SareDetector")

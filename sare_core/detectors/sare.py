@@ -4,7 +4,7 @@ from torch import Tensor, nn
 
 from sare_core.config import DetectorSettings
 from sare_core.detectors.base import Detector
-from sare_core.detectors.encoders import load_image_encoder, load_semantic_encoder
+from sare_core.detectors.encoders import load_image_encoder, load_semantic_encoder, require_input_size
 from sare_core.detectors.fusion import CrossAttentionFusion
 from sare_core.errors import ConfigError
 
@@ -32,12 +32,8 @@ class SareDetector(Detector):
         self.semantic_tokens = settings.semantic_tokens
         self.image_encoder = load_image_encoder(image_encoder_dir)
         self.semantic_encoder = load_semantic_encoder(semantic_encoder_dir)
+        require_input_size(self.image_encoder, image_encoder_dir, settings.input_size)
         vision = self.image_encoder.config
-        if vision.image_size != settings.input_size:
-            raise ConfigError(
-                f"{image_encoder_dir} takes images of {vision.image_size} pixels: "
-                f"set detector.input_size={vision.image_size} (it is {settings.input_size})."
-            )
         if not settings.tune_image_encoder:
             self.freeze("image_encoder")
         elif settings.query == "patches":

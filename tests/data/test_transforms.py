@@ -52,6 +52,33 @@ def test_both_views_are_normalised_float32(normalization):
     np.testing.assert_allclose(s[:, 7, 9], (0.8 - mean) / std, rtol=1e-5)
 
 
+@pytest.mark.parametrize("sare_view", ["whole", "crop"])
+def test_the_image_in_place_of_the_map_is_treated_as_a_map_would_be(sare_view):
+    image = picture(60, 48)
+    control, plain = (settings(sare_view=sare_view, semantic_input=what) for what in ("image", "sare"))
+    for seed in range(8):
+        random = [(augment(flip=0.5, rotate90=0.5, noise=0.5, blur=0.5), sample_generator(seed, 0, "a")) for _ in "ab"]
+        ours = prepare(image, flat((60, 48)), control, *random[0])
+        theirs = prepare(image, image, plain, *random[1])
+        assert all(torch.equal(one, other) for one, other in zip(ours, theirs, strict=True))
+
+
+def test_the_image_in_place_of_a_larger_map_is_brought_to_its_size_first():
+    image = picture(30, 20)
+    enlarged = image.resize((60, 40), Image.Resampling.BILINEAR)
+    _, s = prepare(image, flat((60, 40)), settings(semantic_input="image", input_size=40))
+    _, expected = prepare(image, enlarged, settings(input_size=40))
+    assert (s - expected).abs().max() < 3 / 255 / min(IMAGENET_DEFAULT_STD)  # one level a resampling
+
+
+def test_a_zero_map_is_zero_whatever_the_map_is_and_leaves_the_image_alone():
+    random = [(augment(flip=0.5, rotate90=0.5, noise=1.0), sample_generator(0, 0, "a")) for _ in "ab"]
+    x, s = prepare(picture(60, 48), picture(60, 48), settings(semantic_input="zero"), *random[0])
+    expected, _ = prepare(picture(60, 48), picture(60, 48), settings(), *random[1])
+    assert torch.equal(x, expected)
+    assert not pixels(s).any()
+
+
 @pytest.mark.parametrize("rng", [None, 5])
 def test_a_small_image_is_padded_with_black_not_enlarged(rng):
     image = picture(128, 128)

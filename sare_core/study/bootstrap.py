@@ -1,0 +1,75 @@
+"""Paired bootstrap over images (and training seeds), on whole arrays at once.
+
+Images are drawn again within their subset and class. One draw serves every variant and seed, so that differences are
+paired. Row 0 of everything that is resampled is the sample itself: the estimate; the others are its replicates.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+RESAMPLES = 1000
+
+
+class Estimate(NamedTuple):
+    """A number and its 95 % percentile interval."""
+
+    value: float
+    low: float
+    high: float
+
+
+def draw_images(labels: np.ndarray, random: np.random.Generator, resamples: int = RESAMPLES) -> np.ndarray:
+    """How often each image is drawn, (1 + resamples, n) int32; as many real and as many fake as there are.
+
+    labels: (n,), 0 real, 1 fake, of one subset.
+    """
+    counts = np.ones((1 + resamples, len(labels)), dtype=np.int32)
+    for label in (0, 1):
+        members = np.flatnonzero(labels == label)
+        if len(members):
+            counts[1:, members] = random.multinomial(len(members), np.full(len(members), 1 / len(members)), resamples)
+    return counts
+
+
+def draw_seeds(seeds: int, random: np.random.Generator, resamples: int = RESAMPLES) -> np.ndarray:
+    """The weight of each training seed, (1 + resamples, seeds); rows sum to 1."""
+    drawn = random.multinomial(seeds, np.full(seeds, 1 / seeds), resamples)
+    return np.concatenate([np.full((1, seeds), 1.0), drawn]) / seeds
+
+
+def auc(scores: np.ndarray, labels: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    """AUC of each row of counts, (R,): the chance that a fake outscores a real, ties counted half.
+
+    scores, labels: (n,), of both classes; a fake should score higher. counts: (R, n) from `draw_images`.
+    """
+    real, fake = np.flatnonzero(labels == 0), np.flatnonzero(labels == 1)
+    real = real[np.argsort(scores[real], kind="stable")]
+    below = np.zeros((len(counts), len(real) + 1), dtype=np.int64)
+    np.cumsum(counts[:, real], axis=1, out=below[:, 1:])
+    left, right = (np.searchsorted(scores[real], scores[fake], side) for side in ("left", "right"))
+    drawn = counts[:, fake]
+    twice = np.einsum("rf,rf->r", below[:, left] + below[:, right], drawn)
+    return twice / (2 * below[:, -1] * drawn.sum(axis=1))
+
+
+def mean_gap(values: np.ndarray, labels: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    """Mean over real minus mean over fake of each row of counts, (R,). values, labels: (n,)."""
+    real, fake = labels == 0, labels == 1
+    return counts[:, real] @ values[real] / real.sum() - counts[:, fake] @ values[fake] / fake.sum()
+
+
+def estimate(replicates: np.ndarray) -> Estimate:
+    """(R,) with the sample's own value first, to that value and the interval of the others."""
+    low, high = np.percentile(replicates[1:], [2.5, 97.5])
+    return Estimate(float(replicates[0]), float(low), float(high))
+
+
+def add_means(by_subset: dict[str, np.ndarray], trained_on: Sequence[str] | None) -> dict[str, np.ndarray]:
+    """The subsets' replicates, and their plain means: of those that were not trained on ("unseen"), and of all."""
+    unseen = [name for name in by_subset if name not in (trained_on or by_subset)]
+    means = {"mean": np.mean(list(by_subset.values()), axis=0)}
+    if unseen:
+        means = {"mean of unseen": np.mean([by_subset[name] for name in unseen], axis=0), **means}
+    return by_subset | means

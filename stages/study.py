@@ -1,0 +1,287 @@
+"""What each part of the method adds, measured on a dataset that is indexed. Hours of work; run it again to go on.
+
+    sare study --dataset miniature --preset mini --jobs 2
+    sare study --dataset miniature --preset mini --only fairness        # minutes, needs no other stage
+    sare study --dataset miniature --preset mini --only sweep --level coarse=models/a --level rich=models/b
+
+Three parts. fairness: how far the files, pixel statistics and a plain image encoder get. sweep: strength, guidance and
+caption on the validation images. variants: the detector against its controls (sare_core/study/variants.py), ACC, AUC
+and Δ of equation 7 with paired bootstrap intervals. The stages do all the work, as commands with other settings; so
+`sare status` shows how far it is, and what is done is not done again. Tables: Markdown and CSV under --out.
+"""
+
+import shlex
+import sys
+from collections.abc import Iterable
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import polars as pl
+import typer
+
+from sare_core.checkpoints import Checkpoint, read_checkpoint
+from sare_core.config import Settings, load_settings
+from sare_core.errors import ConfigError
+from sare_core.fingerprint import fingerprint
+from sare_core.manifest import Index, read_index
+from sare_core.progress import bar
+from sare_core.records import Folder
+from sare_core.report.tables import TRIVIAL
+from sare_core.runner import Rank
+from sare_core.sources import read_source, view_image
+from sare_core.storage import Store
+from sare_core.study import tables
+from sare_core.study.captions import to_parquet, wrong_captions
+from sare_core.study.comparison import compare_detectors, compare_errors
+from sare_core.study.jobs import Job, run_jobs
+from sare_core.study.sweep import sweep_results
+from sare_core.study.variants import NO_CAPTION, RECONSTRUCTED, caption_levels, grid, variants
+from sare_core.trivial import trivial_predictions
+from sare_core.weights import fetch
+from stages import caption, evaluate, reconstruct
+from stages.options import Dataset, Manifests, Preset, Set, Work, chosen_shards, console, run_command
+from stages.train import detector_folder, weights_of
+
+
+class Part(StrEnum):
+    """What can be run alone."""
+
+    fairness = "fairness"
+    sweep = "sweep"
+    variants = "variants"
+
+
+@dataclass(frozen=True)
+class Study:
+    """One dataset under one preset; `settings` gives it with a variant's changes."""
+
+    dataset: str
+    preset: str
+    overrides: list[str]
+    work: str
+    manifests: str
+    jobs: int
+    out: Path
+
+    @property
+    def index(self) -> Index:
+        return read_index(self.manifests, self.dataset)
+
+    def settings(self, *changes: str) -> Settings:
+        return load_settings(self.preset, [*self.overrides, *changes])
+
+    def shards(self, *splits: str) -> list[int]:
+        return chosen_shards(self.index, list(splits), self.settings().train_subsets, None)
+
+    def job(self, stage: str, changes: Iterable[str], *more: str) -> Job:
+        """A stage's command with a variant's changes."""
+        where = ["--dataset", self.dataset, "--preset", self.preset, "--work", self.work, "--manifests", self.manifests]
+        sets = [part for change in [*self.overrides, *changes] for part in ("--set", change)]
+        name = " ".join([stage, *changes])
+        return Job(name, [sys.executable, "-m", f"stages.{stage}", *where, *sets, *more])
+
+    def head(self, part: Part, options: list[str], made_from: dict[str, str]) -> list[str]:
+        """The lines over each table: the command, and fingerprints of the settings and of what the numbers are from."""
+        options = [*(f"--set {shlex.quote(override)}" for override in self.overrides), f"--only {part}", *options]
+        return [
+            " ".join([f"sare study --dataset {self.dataset} --preset {self.preset}", *options]),
+            f"settings {fingerprint(self.settings().model_dump(mode='json'))}",
+            *(f"{what} {digest}" for what, digest in made_from.items()),
+        ]
+
+    def sample_notes(self, rows: pl.DataFrame, runs: int) -> list[str]:
+        """How many test images are compared, and how many are not since one of the runs lacks them."""
+        counts = rows.drop_nulls("label").group_by("image_id", "subset", "label").len()
+        whole = counts.filter(pl.col("len") == runs)
+        real, fake = (int((whole["label"] == label).sum()) for label in (0, 1))
+        shards = self.shards("test")
+        lost = len(self.index.frame().filter(pl.col("shard").is_in(shards), pl.col("label").is_not_null())) - len(whole)
+        notes = [f"{real:,} real and {fake:,} fake test images."]
+        if lost:
+            notes.append(
+                f"{lost:,} more are left out: a stage of one of the runs failed on them (sare status shows why)."
+            )
+        return notes
+
+
+def precompute(study: Study, stage: Any, all_changes: Iterable[list[str]], shards: list[int]) -> list[Folder]:
+    """Captions or reconstructions of some shards for each set of changes, each folder once; what is open, as jobs."""
+    name = stage.__name__.rpartition(".")[2]
+    digests, jobs, folders = study.index.digests, dict[str, Job](), list[Folder]()
+    for changes in all_changes:
+        folder = stage.folder_of(study.settings(*changes), study.dataset, study.work)
+        states = folder.states({shard: digests[shard] for shard in shards})
+        folders.append(folder)
+        if any(state.kind != "done" for state in states.values()):
+            jobs[folder.fingerprint] = study.job(name, changes, "--shard", ",".join(map(str, shards)))
+    run_jobs(list(jobs.values()), study.jobs, console)
+    return folders
+
+
+def train_and_predict(study: Study, runs: dict[tuple[str, int], list[str]]) -> pl.DataFrame:
+    """The test predictions of each variant and training seed, with the columns variant and seed."""
+    run_jobs([study.job("train", c) for c in runs.values() if trained(study, c) is None], study.jobs, console)
+    shards = study.shards("test")
+    digests = {shard: study.index.digests[shard] for shard in shards}
+
+    def folder_of(changes: list[str]) -> Folder:
+        best = trained(study, changes)
+        assert best is not None, "train ends with a finished checkpoint or an error"
+        return evaluate.folder_of(study.settings(*changes), study.dataset, study.work, best)
+
+    folders = {run: folder_of(changes) for run, changes in runs.items()}
+    todo = [run for run, folder in folders.items() if any(s.kind != "done" for s in folder.states(digests).values())]
+    run_jobs([study.job("evaluate", runs[run]) for run in todo], study.jobs, console)
+
+    from sare_core.study.measures import read_outputs
+
+    return pl.concat(
+        read_outputs(folder, shards).with_columns(variant=pl.lit(variant), seed=pl.lit(seed))
+        for (variant, seed), folder in folders.items()
+    )
+
+
+def trained(study: Study, changes: list[str]) -> Checkpoint | None:
+    """The best checkpoint of a detector whose training has come to its end."""
+    store = detector_folder(study.settings(*changes), study.index, study.work).store
+    best, last = read_checkpoint(store, "best"), read_checkpoint(store, "last")
+    return best if last is not None and last.finished and best is not None and store.exists(best.file) else None
+
+
+def write_wrong_captions(study: Study, captioned: Folder, shards: list[int]) -> str:
+    """The parquet for the variant `wrong`, below the work folder; its path."""
+    from sare_core.study.measures import read_outputs
+
+    said = read_outputs(captioned, shards).select("image_id", "caption")
+    about = study.index.frame().select("image_id", "label", "class").unique("image_id")
+    seed = study.settings().seed
+    store, name = Store(f"{study.work}/{study.dataset}/study"), f"wrong-captions-{captioned.fingerprint}-{seed}.parquet"
+    store.write(name, to_parquet(wrong_captions(said.join(about, on="image_id"), seed)))
+    return str(store.local(name))
+
+
+def study_variants(study: Study, seeds: int) -> None:
+    """detectors.{md,csv}: ACC and AUC of all variants. delta.{md,csv}: Δ, and the AUC of the mean error alone."""
+    from sare_core.study.measures import read_errors
+
+    settings, shards = study.settings(), study.shards("train", "val", "test")
+    captioned, _ = precompute(study, caption, [[], NO_CAPTION], shards)
+    changes = variants(write_wrong_captions(study, captioned, shards))
+    precompute(study, caption, [changes["wrong"]], shards)
+    folders = precompute(study, reconstruct, [changes[variant] for variant in RECONSTRUCTED], shards)
+    made_from = {f"reconstructions of {v}": f.fingerprint for v, f in zip(RECONSTRUCTED, folders, strict=True)}
+    head = study.head(Part.variants, [f"--seeds {seeds}"], made_from)
+
+    errors = pl.concat(
+        read_errors(folder, study.index, study.shards("test")).with_columns(variant=pl.lit(variant))
+        for variant, folder in zip(RECONSTRUCTED, folders, strict=True)
+    )
+    results = compare_errors(errors, settings.train_subsets, settings.seed)
+    shown = tables.error_tables(results, study.sample_notes(errors, len(RECONSTRUCTED)))
+    tables.write(study.out, "delta", head, shown, results, console)
+
+    runs = {(v, seed): [*changes[v], f"train.seed={seed}"] for v in changes for seed in range(seeds)}
+    predictions = train_and_predict(study, runs)
+    results = compare_detectors(predictions, settings.train_subsets, settings.seed)
+    shown = tables.detector_tables(results, seeds, study.sample_notes(predictions, len(runs)))
+    tables.write(study.out, "detectors", head, shown, results, console)
+
+
+def study_sweep(study: Study, classifier: str | None, named_levels: list[str]) -> None:
+    """sweep.{md,csv}: Δ, AUC and the share that keeps its class, on validation images only."""
+    from sare_core.study.measures import load_classifier, read_errors, read_kept
+
+    shards = study.shards("val")
+    if not shards:
+        raise ConfigError(f"{study.dataset!r} has no validation images; index it with --holdout above 0.")
+    levels = caption_levels(named_levels)
+    cells = grid(levels)
+    precompute(study, caption, [NO_CAPTION, *levels.values()], shards)
+    changes = [["reconstruct.strength=0", *NO_CAPTION], *(cell.settings for cell in cells)]
+    folders = precompute(study, reconstruct, changes, shards)
+
+    autoencoder, *errors = (read_errors(folder, study.index, shards) for folder in folders)
+    kept = []
+    if classifier is not None:
+        classify = load_classifier(classifier)
+        kept = [read_kept(folder, study.index, shards, classify) for folder in folders[1:]]
+    results = sweep_results(cells, errors, autoencoder, kept, study.settings().seed)
+    options = [f"--level {level}" for level in named_levels] + [f"--classifier {classifier}"] * bool(classifier)
+    head = study.head(Part.sweep, options, {"reconstructions of strength 0": folders[0].fingerprint})
+    tables.write(study.out, "sweep", head, tables.sweep_tables(results), results, console)
+
+
+def study_fairness(study: Study) -> None:
+    """fairness.{md,csv}: what gives fakes away without semantics. transfer.{md,csv}: from each generator to each."""
+    from sare_core.study import fairness
+
+    settings, index = study.settings(), study.index
+    frame, subsets, seed = index.frame(), settings.train_subsets, settings.seed
+
+    def load(row: dict[str, Any]) -> Any:
+        return view_image(read_source(index.about["root"], row), row, settings.view)
+
+    test = fairness.chosen_rows(frame, ["test"])
+    about = frame.filter(pl.col("split").is_in(["train", "val"]))
+    if subsets is not None:
+        about = about.filter(pl.col("subset").is_in(subsets))
+    trivial = trivial_predictions(about, frame.filter(pl.col("split") == "test"))
+    with bar(console, "pixel statistics", len(test)) as advance:
+        scores = {"pixel statistics": fairness.pixel_scores(test, load, seed, advance)}
+    notes = [f"Pixel statistics: logistic regression, {fairness.FOLDS}-fold within each subset's test split."]
+    if trivial.predictions is None:
+        notes.append(str(trivial.reason))
+    else:
+        scores = {TRIVIAL: trivial.predictions, **scores}
+        notes.append("Trivial: trained on the training subsets' files, as in `sare evaluate`.")
+    results = pl.concat(
+        fairness.area_by_subset(part, seed, trained_on=subsets).select(pl.lit(what).alias("what"), pl.all())
+        for what, part in scores.items()
+    )
+    notes.append(f"At most {fairness.PER_CELL:,} images of a subset, split and class are drawn.")
+    head = study.head(Part.fairness, [], {})
+    tables.write(study.out, "fairness", head, tables.fairness_tables(results, notes), results, console)
+
+    rows = fairness.chosen_rows(frame, ["train", "test"])
+    embed = fairness.embedder(settings.detector, fetch(weights_of(settings)["image_encoder"]), Rank().device())
+    with bar(console, "embeddings", len(rows)) as advance:
+        embeddings = fairness.embed_rows(rows, load, embed, advance)
+    results = fairness.transfer(rows, embeddings, seed)
+    notes = [f"Logistic regression on frozen embeddings of {settings.detector.image_encoder}.", notes[-1]]
+    tables.write(study.out, "transfer", head, tables.transfer_tables(results, notes), results, console)
+
+
+def study(
+    dataset: Dataset,
+    preset: Preset = "mini",
+    set_: Set = None,
+    work: Work = "work",
+    manifests: Manifests = "manifests",
+    jobs: Annotated[int, typer.Option(min=1, help="Stages that run at once, one thread each.")] = 1,
+    seeds: Annotated[int, typer.Option(min=1, help="Training seeds of each variant: train.seed from 0 on.")] = 5,
+    out: Annotated[Path, typer.Option(help="Folder for the tables.")] = Path("benchmarks/miniature"),
+    only: Annotated[list[Part] | None, typer.Option(help="Only these parts. Default: all.")] = None,
+    classifier: Annotated[
+        str | None, typer.Option(help="timm folder: the sweep counts the reconstructions that keep their class.")
+    ] = None,
+    level: Annotated[
+        list[str] | None, typer.Option(help="The sweep's captioners, name=folder. Default: the preset's own.")
+    ] = None,
+) -> None:
+    """Measure what each part of the method adds: fairness of the data, sweep of settings, variants with intervals."""
+    study = Study(dataset, preset, list(set_ or []), work, manifests, jobs, out)
+    for part in Part:
+        if part in (only or Part):
+            console.rule(part)
+            if part is Part.fairness:
+                study_fairness(study)
+            elif part is Part.sweep:
+                study_sweep(study, classifier, list(level or []))
+            else:
+                study_variants(study, seeds)
+
+
+if __name__ == "__main__":
+    run_command(study)
