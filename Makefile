@@ -1,23 +1,28 @@
-# A target is one line that you can copy. Variables: DATASET, PRESET, SHARD, GPUS, WORK, MANIFESTS, SET="key=value …".
+# A target is one line that you can copy. Variables: DATASET, PRESET, SHARD, GPUS, WORK, MANIFESTS, SET="key=value …",
+# JOBS (of study and mini-world) and ARTICLES (folder of Fashion-MNIST's .gz files).
 DATASET   ?= mini
 PRESET    ?= mini
 GPUS      ?= 1
 WORK      ?= work
 MANIFESTS ?= manifests
 PYTHON    ?= python3
+JOBS      ?= 2
+ARTICLES  ?= /usr/share/datasets/fashion-mnist
 
 BIN  := .venv/bin
 ARGS  = --dataset $(DATASET) --preset $(PRESET) --work $(WORK) --manifests $(MANIFESTS) $(foreach s,$(SET),--set $(s))
+MINI  = --dataset mini --preset mini --work $(WORK) --manifests $(MANIFESTS)
+UNCAPTIONED = --set caption.captioner=none --set caption.model=null
 WHICH = $(if $(SHARD),--shard $(SHARD))
 # One process on one device, or one a GPU by accelerate.
 RUN   = $(if $(filter 1,$(GPUS)),$(BIN)/python,$(BIN)/accelerate launch --multi_gpu --num_machines 1 \
         --num_processes $(GPUS) --mixed_precision no --dynamo_backend no)
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo captions reconstruct train evaluate status verify gc test lint
+.PHONY: help install demo study mini-world captions reconstruct train evaluate status verify gc test lint
 
 help: ## print the targets
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
 
 install: $(BIN)/.installed ## make .venv and install sare into it
 
@@ -26,14 +31,26 @@ $(BIN)/.installed: pyproject.toml
 	$(BIN)/pip install --quiet --editable '.[dev]'
 	touch $@
 
-demo: install ## run every stage on the embedded default and print the ACC/AUC table (a few minutes on two cores)
+demo: install ## index, caption, reconstruct, train, evaluate and report on the scale model (6 minutes on two cores)
 	$(BIN)/sare mini
-	$(BIN)/sare index --layout genimage --root data/mini --name mini --manifests $(MANIFESTS) --shard-size 32
-	$(BIN)/sare caption     --dataset mini --preset mini --work $(WORK) --manifests $(MANIFESTS)
-	$(BIN)/sare reconstruct --dataset mini --preset mini --work $(WORK) --manifests $(MANIFESTS)
-	$(BIN)/sare train       --dataset mini --preset mini --work $(WORK) --manifests $(MANIFESTS)
-	$(BIN)/sare evaluate    --dataset mini --preset mini --work $(WORK) --manifests $(MANIFESTS)
+	$(BIN)/sare index --layout genimage --root data/mini --name mini --manifests $(MANIFESTS) --shard-size 100
+	$(BIN)/sare caption     $(MINI)
+	$(BIN)/sare reconstruct $(MINI)
+	$(BIN)/sare caption     $(MINI) $(UNCAPTIONED)
+	$(BIN)/sare reconstruct $(MINI) $(UNCAPTIONED)
+	$(BIN)/sare train       $(MINI)
+	$(BIN)/sare evaluate    $(MINI)
 	$(BIN)/sare status --work $(WORK) --manifests $(MANIFESTS)
+	$(BIN)/sare report      $(MINI)
+
+study: install ## measure the method and its controls on the whole scale model, tables to benchmarks/ (hours; resumes)
+	$(BIN)/sare mini --full
+	$(BIN)/sare index --layout genimage --root data/miniature --name miniature --manifests $(MANIFESTS)
+	$(BIN)/sare study --dataset miniature --preset mini --work $(WORK) --manifests $(MANIFESTS) --jobs $(JOBS) \
+	    --classifier models/mini/semantic-encoder --level coarse=models/mini/captioner --level rich=models/mini/captioner-rich
+
+mini-world: install ## train the scale model's models and generators anew, from Fashion-MNIST (hours; resumes)
+	$(BIN)/python -m sare_core.miniature.world --articles $(ARTICLES) --work $(WORK)/mini-world --jobs $(JOBS)
 
 captions: install ## caption images: make captions DATASET=genimage PRESET=paper GPUS=8
 	$(RUN) -m stages.caption $(ARGS) $(WHICH)
