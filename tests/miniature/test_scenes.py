@@ -124,7 +124,7 @@ def test_articles_are_read_as_they_are_published(tmp_path: Path) -> None:
     assert (labels == np.concatenate([written["train"][1], written["t10k"][1]])).all()
 
     (tmp_path / "t10k-labels-idx1-ubyte.gz").write_bytes(gzip.compress(bytes(8 + 9_999)))
-    with pytest.raises(ConfigError, match="t10k-labels.*9999 values instead of 10000"):
+    with pytest.raises(ConfigError, match=r"t10k-labels.*9999 values instead of 10000"):
         read_articles(tmp_path)
-    with pytest.raises(ConfigError, match="not there.*dataset-fashion-mnist"):
+    with pytest.raises(ConfigError, match=r"not there.*dataset-fashion-mnist"):
         read_articles(tmp_path / "elsewhere")

@@ -78,9 +78,7 @@ def test_samples_are_drawn_once(rehearsed: World) -> None:
     assert rehearsed.samples(subset).tobytes() == first.tobytes()
 
 
-def test_a_recipe_that_fails_stops_the_build(
-    rehearsed: World, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_a_recipe_that_fails_stops_the_build(rehearsed: World, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(world_module, "RECIPES", {"clip": (), "unet": ("clip",)})
     broken = World(tmp_path, "nowhere")
     broken.scenes = rehearsed.scenes

@@ -1,0 +1,114 @@
+"""What ships: its size, its counts, and that no photograph is met twice."""
+
+import hashlib
+import json
+from collections import Counter
+from importlib.resources import files
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from sare_core.data.genimage import find
+from sare_core.errors import ConfigError
+from sare_core.miniature.pack import LARGEST
+from sare_core.miniature.scenes import CLASSES, PARTS
+from sare_core.miniature.unpack import unpack_images, unpack_models
+from sare_core.miniature.world import SUBSETS
+
+SHIPPED = Path(str(files("sare_core.miniature") / "shipped"))
+
+
+@pytest.fixture(scope="module")
+def everything(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return unpack_images(tmp_path_factory.mktemp("miniature") / "full", full=True)
+
+
+def test_it_is_as_small_as_promised() -> None:
+    assert (SHIPPED / "images.tar.xz").stat().st_size <= LARGEST["images"] == 25e6
+    assert sum(f.stat().st_size for f in (SHIPPED / "models").rglob("*") if f.is_file()) <= LARGEST["models"] == 30e6
+    assert not [file for file in SHIPPED.rglob("*") if file.suffix in {".bin", ".pt", ".pth", ".pkl"}]
+
+
+def test_counts_of_each_cell(everything: Path) -> None:
+    counts = Counter((found.subset, found.split, found.label) for found in find(str(everything), []))
+    for subset in SUBSETS:
+        for label in (0, 1):
+            assert counts[subset.name, "test", label] == 1_000
+            assert counts[subset.name, "train", label] == (2_000 if subset.name == "sdv1.4" else 300)
+    assert len(counts) == 8 * 4
+
+
+def test_classes_are_those_of_the_names(everything: Path) -> None:
+    classes = Counter((found.label, found.class_name) for found in find(str(everything), []))
+    assert {name for label, name in classes if label == 1} == {str(n) for n in range(len(CLASSES))}
+    assert {name for label, name in classes if label == 0} == {f"n{n:08}" for n in range(len(CLASSES))}
+
+
+def test_all_pixels_are_distinct_and_real_parts_disjoint(everything: Path) -> None:
+    seen: dict[bytes, Path] = {}
+    owners: dict[int, Path] = {}
+    for file in sorted(everything.rglob("*.png")):
+        with Image.open(file) as image:
+            assert image.mode == "L" and image.size == (32, 32) and not image.info, file
+            digest = hashlib.sha256(image.tobytes()).digest()
+        assert digest not in seen, f"{file} has the pixels of {seen.get(digest)}"
+        seen[digest] = file
+        if file.parent.name == "nature":
+            article = int(file.stem.partition("_")[2])
+            assert article not in owners
+            owners[article] = file
+            part = "detectors" if file.parts[-3] == "train" else None
+            inside = [name for name, numbers in PARTS.items() if article in numbers]
+            assert inside == [part] if part else inside[0].startswith("test-"), file
+    subsets_of = {tuple(file.parts[-5:-3]): set() for file in owners.values() if file.parts[-3] == "val"}
+    assert len(subsets_of) == 8
+
+
+def test_the_demo_is_a_part(tmp_path: Path, everything: Path) -> None:
+    demo = unpack_images(tmp_path / "mini")
+    counts = Counter((found.subset, found.split, found.label) for found in find(str(demo), []))
+    assert counts["sdv1.4", "train", 0] == counts["sdv1.4", "train", 1] == 300
+    assert all(counts[subset.name, "test", label] == 100 for subset in SUBSETS for label in (0, 1))
+    assert sum(counts.values()) == 2 * (300 + 8 * 100)
+    for file in list(demo.rglob("*.png"))[::97]:
+        assert file.read_bytes() == (everything / file.relative_to(demo)).read_bytes()
+
+
+def test_unpacking_twice_does_nothing_and_a_strange_folder_is_left_alone(tmp_path: Path) -> None:
+    models = unpack_models(tmp_path / "models")
+    before = {file: file.stat().st_mtime_ns for file in models.rglob("*")}
+    assert {path.name for path in models.iterdir() if path.is_dir()} == {
+        "captioner",
+        "captioner-rich",
+        "diffusion",
+        "image-encoder",
+        "semantic-encoder",
+    }
+    unpack_models(models)
+    assert before == {file: file.stat().st_mtime_ns for file in models.rglob("*")}
+    mine = tmp_path / "mine"
+    mine.mkdir()
+    (mine / "thesis.txt").write_text("three years")
+    with pytest.raises(ConfigError, match="was not written by"):
+        unpack_images(mine)
+    assert (mine / "thesis.txt").read_text() == "three years"
+
+
+def test_real_and_fake_have_one_codec_and_one_noise(everything: Path) -> None:
+    """The finest detail is the camera's: its spread over images is the same for real and generated ones."""
+
+    def noise_level(folder: Path) -> np.ndarray:
+        stack = np.stack([np.asarray(Image.open(file), float) for file in sorted(folder.glob("*.png"))[:300]])
+        rim = np.concatenate([np.diff(stack[:, 0], n=3, axis=1), np.diff(stack[:, -1], n=3, axis=1)], axis=1)
+        return np.median(np.abs(rim), axis=1)
+
+    for subset in SUBSETS:
+        real, fake = (noise_level(everything / subset.folder / "val" / kind) for kind in ("nature", "ai"))
+        assert abs(np.median(real) / np.median(fake) - 1) < 0.2, subset.name
+
+
+def test_the_models_marker_names_their_bytes(tmp_path: Path) -> None:
+    marker = json.loads((unpack_models(tmp_path / "models") / "miniature.json").read_text())
+    assert marker["version"] and len(marker["models"]) == 64
