@@ -63,7 +63,7 @@ def subset_metrics(predictions: pl.DataFrame) -> pl.DataFrame:
     Raises SareError naming the images whose logit or score is missing, NaN or infinite.
     """
     _require_finite(predictions)
-    groups = _pool_shared_reals(predictions)
+    groups = pool_shared_reals(predictions)
     rows = pl.DataFrame([_measure(name, groups[name]) for name in paper_order(groups)], schema=METRICS_SCHEMA)
     means = [_mean(MEAN, rows)]
     for paper in (GENIMAGE, FORENSYNTHS):
@@ -102,7 +102,7 @@ def _require_finite(predictions: pl.DataFrame) -> None:
         )
 
 
-def _pool_shared_reals(predictions: pl.DataFrame) -> dict[str, pl.DataFrame]:
+def pool_shared_reals(predictions: pl.DataFrame) -> dict[str, pl.DataFrame]:
     groups = {str(name): group for (name,), group in predictions.group_by("subset", maintain_order=True)}
     shared = groups.get(SHARED_REALS)
     if shared is None or shared["label"].n_unique() != 1 or shared["label"][0] != 0:

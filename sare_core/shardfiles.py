@@ -102,6 +102,10 @@ class TarReader:
         for key, field, member in tar_members(path):
             self._places.setdefault(key, {})[field] = (member.offset_data, member.size)
 
+    def __iter__(self) -> Iterator[str]:
+        """The keys of all samples, in the order in which they lie."""
+        return iter(self._places)
+
     def fields(self, key: str) -> set[str]:
         """The fields of a sample; empty when there is no such sample."""
         return set(self._places.get(key, {}))

@@ -2,7 +2,7 @@
 
 import typer
 
-from stages import caption, evaluate, index, inspect, mini, options, reconstruct, study, train
+from stages import caption, evaluate, index, inspect, mini, options, reconstruct, report, study, train
 
 app = typer.Typer(
     add_completion=False,
@@ -16,6 +16,7 @@ for command in (
     reconstruct.reconstruct,
     train.train,
     evaluate.evaluate,
+    report.report,
     study.study,
     inspect.status,
     inspect.verify,

@@ -10,7 +10,7 @@ comes the trivial detector, which sees only format, size, aspect and bytes.
 """
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 import polars as pl
 import pyarrow as pa
@@ -22,7 +22,7 @@ from sare_core.errors import ConfigError, SareError
 from sare_core.manifest import Index, read_index
 from sare_core.metrics import subset_metrics
 from sare_core.records import Folder
-from sare_core.report.tables import SARE, TRIVIAL, result_tables, to_csv, to_markdown, to_terminal
+from sare_core.report.tables import SARE, TRIVIAL, Runs, result_tables, to_csv, to_markdown, to_terminal
 from sare_core.runner import Rank, run
 from sare_core.shardfiles import ParquetWriter
 from sare_core.trivial import trivial_predictions, trivial_warnings
@@ -32,6 +32,9 @@ from stages.reconstruct import folder_of as reconstructions_folder
 from stages.train import detector_folder, weights_of
 
 NAME, VERSION = "predictions", 1  # raise the version when the same checkpoint comes to give other logits
+TrainedOn = Annotated[
+    str | None, typer.Option("--trained-on", help="Dataset whose detector is used. Default: this one.")
+]
 SCHEMA = pa.schema(
     [
         ("image_id", pa.string()),
@@ -108,10 +111,16 @@ class PredictStage:
         return about | {"logit": logit, "score": score}
 
 
-def write_tables(
-    settings: Settings, index: Index, trained_on: Index, folder: Folder, shards: list[int], preset: str
-) -> None:
-    """Join all predictions, check them against the index, and write and print the tables."""
+class Results(NamedTuple):
+    """What `evaluate` found: every prediction, the metrics of each detector, and the notes to stand under tables."""
+
+    predictions: pl.DataFrame
+    runs: Runs
+    notes: list[str]
+
+
+def read_results(settings: Settings, index: Index, trained_on: Index, folder: Folder, shards: list[int]) -> Results:
+    """Join all predictions, check them against the index, and measure them and the trivial detector."""
     outputs = [record.output for shard, record in folder.records().items() if shard in set(shards) and record.output]
     predictions = pl.concat([pl.read_parquet(folder.store.local(output.name), glob=False) for output in outputs])
     rows = index.frame()
@@ -141,15 +150,44 @@ def write_tables(
     elif trivial.reason:
         notes.append(trivial.reason)
     notes += [settings.note] if settings.note else []
-
     if predictions["label"].null_count() == len(predictions):
         notes.insert(0, "No labels: there is nothing to measure, the scores lie in the parquet files.")
-    tables = result_tables(f"{folder.dataset}, preset {preset}", runs, index.about["layout"], notes)
-    folder.store.write("metrics.csv", to_csv(runs).encode())
+    return Results(predictions, runs, notes)
+
+
+def write_tables(
+    settings: Settings, index: Index, trained_on: Index, folder: Folder, shards: list[int], preset: str
+) -> None:
+    """Write the tables beside the predictions, and print them."""
+    results = read_results(settings, index, trained_on, folder, shards)
+    title = f"{folder.dataset}, preset {preset}"
+    tables = result_tables(title, results.runs, index.about["layout"], results.notes)
+    folder.store.write("metrics.csv", to_csv(results.runs).encode())
     folder.store.write("tables.md", to_markdown(tables).encode())
     for table in tables:
         console.print(to_terminal(table, console.width))
     console.print(f"tables: {folder.store.path('tables.md')}, {folder.store.path('metrics.csv')}", soft_wrap=True)
+
+
+def trained_detector(settings: Settings, source: Index, work: str, preset: str) -> tuple[Folder, Checkpoint]:
+    """The detector's folder and its best checkpoint. Raises ConfigError unless it is trained to its end."""
+    detector = detector_folder(settings, source, work)
+    best, last = read_checkpoint(detector.store, "best"), read_checkpoint(detector.store, "last")
+    if best is None or last is None or not last.finished:
+        state = "is trained only in part" if last else "is not trained"
+        raise ConfigError(
+            f"{detector.store.url}: the detector {state}. Run: sare train --dataset {source.about['dataset']} "
+            f"--preset {preset} (with the same --set)."
+        )
+    return detector, best
+
+
+def tested_shards(settings: Settings, index: Index, wanted: str | None = None) -> list[int]:
+    """The shards of the test split, or those that are `wanted` of them. Raises ConfigError: there are none."""
+    shards = chosen_shards(index, ["test"], settings.train_subsets, wanted)
+    if not shards:
+        raise ConfigError(f"{index.about['dataset']!r} has no test split. `sare index` prints what it has.")
+    return shards
 
 
 def evaluate(
@@ -159,26 +197,14 @@ def evaluate(
     shard: Shard = None,
     work: Work = "work",
     manifests: Manifests = "manifests",
-    trained_on: Annotated[
-        str | None, typer.Option("--trained-on", help="Dataset whose detector is used. Default: this one.")
-    ] = None,
+    trained_on: TrainedOn = None,
 ) -> None:
     """Predict the test split and print ACC and AUC beside the paper's."""
     settings, index = load_settings(preset, set_), read_index(manifests, dataset)
     source = read_index(manifests, trained_on or dataset)
-    detector = detector_folder(settings, source, work)
-    best, last = read_checkpoint(detector.store, "best"), read_checkpoint(detector.store, "last")
-    if best is None or last is None or not last.finished:
-        state = "is trained only in part" if last else "is not trained"
-        raise ConfigError(
-            f"{detector.store.url}: the detector {state}. Run: sare train --dataset {trained_on or dataset} "
-            f"--preset {preset} (with the same --set)."
-        )
+    detector, best = trained_detector(settings, source, work, preset)
     folder = folder_of(settings, dataset, work, best)
-    shards = chosen_shards(index, ["test"], settings.train_subsets, None)
-    if not shards:
-        raise ConfigError(f"{dataset!r} has no test split. `sare index` prints what it has.")
-    wanted = chosen_shards(index, ["test"], settings.train_subsets, shard)
+    shards, wanted = tested_shards(settings, index), tested_shards(settings, index, shard)
     folder.describe(preset=preset, detector=detector.store.url, train_subsets=settings.train_subsets, splits=["test"])
     outcome = run(PredictStage(settings, index, folder, detector, best), index, wanted, console)
     states = folder.states({shard: index.digests[shard] for shard in shards})

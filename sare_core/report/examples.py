@@ -1,0 +1,103 @@
+"""Pictures for the report: image, caption, x̂ and SARE map of a few images, ready to stand in a page."""
+
+import base64
+import io
+import json
+from typing import Any, NamedTuple
+
+import polars as pl
+from PIL import Image
+
+from sare_core.config import Settings
+from sare_core.images import encode_png, resize
+from sare_core.manifest import Index
+from sare_core.metrics import paper_order
+from sare_core.records import Folder
+from sare_core.report.numbers import CLASSES
+from sare_core.shardfiles import TarReader
+from sare_core.sources import read_source, view_image
+
+SHOWN = 2  # of each subset and class
+LONGEST = 192  # pixels of a picture in the page; larger ones are reduced
+CRISP = 128  # pictures up to this size are enlarged pixel by pixel
+
+
+class Picture(NamedTuple):
+    """A PNG as data URI, with its size in pixels."""
+
+    uri: str
+    width: int
+    height: int
+
+    @property
+    def crisp(self) -> bool:
+        return max(self.width, self.height) <= CRISP
+
+
+class Example(NamedTuple):
+    """One image and what became of it. reconstruction is None where shards do not keep x̂; sare is the map times 2."""
+
+    image_id: str
+    caption: str
+    score: float
+    shift: float  # mean |x − x̂| in 8-bit levels
+    image: Picture
+    reconstruction: Picture | None
+    sare: Picture
+
+
+class Group(NamedTuple):
+    """The examples of one class of a subset."""
+
+    kind: str  # real, fake, or unlabelled
+    examples: list[Example]
+
+
+def pick(predictions: pl.DataFrame) -> pl.DataFrame:
+    """The first SHOWN of each subset and class by image_id: a digest of the pixels, so as good as drawn by lot."""
+    return predictions.sort("image_id").group_by("subset", "label", maintain_order=True).head(SHOWN)
+
+
+def examples(
+    folder: Folder, index: Index, predictions: pl.DataFrame, measures: pl.DataFrame, settings: Settings
+) -> dict[str, list[Group]]:
+    """The picked images by subset, in the paper's order, real ones first. Raises ImageError: a source is gone."""
+    rows = index.frame().filter(pl.col("split") == "test").drop("label")
+    chosen = pick(predictions).join(rows, on=["image_id", "subset"])
+    chosen = chosen.join(measures.select("image_id", "subset", "sare"), on=["image_id", "subset"])
+    records = folder.records(chosen["shard"].unique().to_list())
+    readers = {s: TarReader(folder.store.local(r.output.name)) for s, r in records.items() if r.output}
+    groups: dict[str, list[Group]] = {}
+    for subset in paper_order(set(chosen["subset"])):
+        for label, kind in (*CLASSES.items(), (None, "unlabelled")):
+            part = chosen.filter(pl.col("subset") == subset, pl.col("label").eq_missing(pl.lit(label)))
+            shown = [_example(readers[row["shard"]], row, index, settings) for row in part.sort("image_id").to_dicts()]
+            if shown:
+                groups.setdefault(subset, []).append(Group(kind, shown))
+    return groups
+
+
+def _example(reader: TarReader, row: dict[str, Any], index: Index, settings: Settings) -> Example:
+    key, fields = row["image_id"], reader.fields(row["image_id"])
+    about = json.loads(reader.read(key, "json"))
+    kept = row["extension"] in fields
+    source = reader.read(key, row["extension"]) if kept else read_source(index.about["root"], row)
+    image = resize(view_image(source, row, settings.view), tuple(about["size"]), settings.reconstruct.resample)
+    sare = Image.open(io.BytesIO(reader.read(key, "sare.png"))).convert("RGB")
+    found = "reconstruction.png" in fields
+    return Example(
+        image_id=key,
+        caption=about["caption"],
+        score=row["score"],
+        shift=row["sare"],
+        image=_picture(image),
+        reconstruction=_picture(Image.open(io.BytesIO(reader.read(key, "reconstruction.png")))) if found else None,
+        sare=_picture(sare.point(lambda level: min(2 * level, 255))),  # as the paper's Figure 3
+    )
+
+
+def _picture(image: Image.Image) -> Picture:
+    if max(image.size) > LONGEST:
+        image = image.copy()
+        image.thumbnail((LONGEST, LONGEST), Image.Resampling.BOX)
+    return Picture("data:image/png;base64," + base64.b64encode(encode_png(image)).decode(), *image.size)

@@ -1,0 +1,173 @@
+"""The report's figures, each a function of the frame that it draws."""
+
+from typing import Any
+
+import polars as pl
+
+from sare_core.report.drawing import FAKE, INK, PAPER, REAL, SOFT, Figure, drawn
+
+
+def _rows(axes: Any, subsets: list[str]) -> None:
+    """Subsets from top to bottom, named at the left."""
+    axes.set_yticks(range(len(subsets)), subsets)
+    axes.set_ylim(len(subsets) - 0.4, -0.6)
+    axes.spines["left"].set_visible(False)
+
+
+def means_figure(means: pl.DataFrame, unit: str) -> Figure:
+    """Figure 4a: mean shift of real and fake images, a panel with captions and one without."""
+    kinds, subsets = means["captions"].unique(maintain_order=True).to_list(), _subsets(means)
+
+    def draw(canvas: Any) -> None:
+        panels = canvas.subplots(1, len(kinds), sharex=True, sharey=True, squeeze=False)[0]
+        for axes, kind in zip(panels, kinds, strict=True):
+            axes.grid(axis="x")
+            for name, colour, marker, offset in (("real", REAL, "o", -0.12), ("fake", FAKE, "^", 0.12)):
+                part = means.filter(pl.col("captions") == kind, pl.col("class") == name)
+                at = [subsets.index(subset) + offset for subset in part["subset"]]
+                axes.hlines(at, part["low"], part["high"], color=colour, linewidth=1.6)
+                face = colour if name == "real" else PAPER
+                axes.plot(part["mean"], at, marker, color=colour, markerfacecolor=face, markersize=5, label=name)
+            _rows(axes, subsets)
+            axes.set_title(f"{kind} captions", loc="left")
+            axes.set_xlim(left=0)
+        canvas.supxlabel(unit, fontsize=9)
+        handles, labels = panels[0].get_legend_handles_labels()
+        canvas.legend(handles, labels, loc="outside upper right", ncols=2)
+
+    said = "; ".join(
+        f"{subset}: " + ", ".join(f"{row['class']} {row['mean']:.3g}" for row in part.iter_rows(named=True))
+        for (subset,), part in means.filter(pl.col("captions") == "with").group_by("subset", maintain_order=True)
+    )
+    return drawn("shift", f"Mean shift ({unit}) with captions. {said}.", means, 0.9 + 0.3 * len(subsets), draw)
+
+
+def gaps_figure(gaps: pl.DataFrame, unit: str) -> Figure:
+    """Figure 4b: Δ = real − fake per subset, with and without captions."""
+    subsets = _subsets(gaps)
+
+    def draw(canvas: Any) -> None:
+        axes = canvas.subplots()
+        axes.grid(axis="x")
+        axes.axvline(0, color=SOFT, linewidth=1)
+        for kind, marker, face, offset in (("with", "s", INK, -0.12), ("without", "D", PAPER, 0.12)):
+            part = gaps.filter(pl.col("captions") == kind)
+            if len(part):
+                at = [subsets.index(subset) + offset for subset in part["subset"]]
+                style = "-" if kind == "with" else (0, (2, 1.2))
+                axes.hlines(at, part["low"], part["high"], color=INK, linewidth=1.6, linestyle=style)
+                axes.plot(
+                    part["delta"], at, marker, color=INK, markerfacecolor=face, markersize=5, label=f"{kind} captions"
+                )
+        _rows(axes, subsets)
+        axes.set_xlabel(f"Δ = real − fake, {unit}")
+        canvas.legend(loc="outside upper right", ncols=2)
+
+    said = "; ".join(
+        f"{row['subset']} {row['delta']:+.3g}"
+        for row in gaps.filter(pl.col("captions") == "with").iter_rows(named=True)
+    )
+    return drawn("delta", f"Δ with captions, {unit}: {said}.", gaps, 0.9 + 0.3 * len(subsets), draw)
+
+
+def mirror_figure(name: str, bins: pl.DataFrame, label: str, what: str, threshold: float | None = None) -> Figure:
+    """Real above the line, fake below it, a row a subset; a tick at each class's median."""
+    subsets, tallest = _subsets(bins), bins["share"].max()
+
+    def draw(canvas: Any) -> None:
+        axes = canvas.subplots()
+        axes.grid(axis="x")
+        if threshold is not None:
+            axes.axvline(threshold, color=SOFT, linewidth=0.9, linestyle=(0, (4, 2)))
+        for (subset, kind), part in bins.group_by("subset", "class", maintain_order=True):
+            row, real = subsets.index(str(subset)), kind == "real"
+            colour, hatch, sign = (REAL, None, -1) if real else (FAKE, "//////", 1)
+            edges = [*part["low"], part["high"][-1]]
+            heights = row + sign * part["share"].to_numpy() / tallest * 0.46
+            face = colour if real else PAPER
+            axes.stairs(
+                heights, edges, baseline=row, fill=True, facecolor=face, edgecolor=colour, hatch=hatch, linewidth=0.8
+            )
+            median = part["median"][0]
+            axes.plot([median, median], [row, row + sign * 0.46], color=INK, linewidth=1.4)
+        for row in range(len(subsets)):
+            axes.axhline(row, color=SOFT, linewidth=0.6)
+        _rows(axes, subsets)
+        axes.set_xlim(bins["low"].min(), bins["high"].max())
+        axes.set_xlabel(label)
+        canvas.legend(handles=_keys(), loc="outside upper right", ncols=3, handlelength=1.4, columnspacing=1.2)
+
+    said = "; ".join(
+        f"{subset}: "
+        + ", ".join(f"{c} {m:.3g}" for c, m in part.select("class", "median").unique(maintain_order=True).rows())
+        for (subset,), part in bins.group_by("subset", maintain_order=True)
+    )
+    return drawn(name, f"Distributions of {what}. Medians: {said}.", bins, 0.9 + 0.5 * len(subsets), draw)
+
+
+def _keys() -> list[Any]:
+    from matplotlib.lines import Line2D
+    from matplotlib.patches import Patch
+
+    return [
+        Patch(facecolor=REAL, edgecolor=REAL, label="real, above"),
+        Patch(facecolor=PAPER, edgecolor=FAKE, hatch="//////", label="fake, below"),
+        Line2D([], [], color=INK, marker="|", linestyle="none", markersize=9, label="median"),
+    ]
+
+
+def training_figure(history: pl.DataFrame, chosen: int) -> Figure:
+    """Loss, and held-out accuracy and AUC, by epoch; the chosen epoch is marked."""
+    measures = [name for name in ("accuracy", "auc") if history[name].null_count() < len(history)]
+
+    def draw(canvas: Any) -> None:
+        panels = canvas.subplots(1 + bool(measures), 1, sharex=True, squeeze=False)[:, 0]
+        lines = [("train_loss", "last training step", "o", "-"), ("loss", "held out", "s", (0, (3, 1.5)))]
+        for name, label, marker, style in lines:
+            if history[name].null_count() < len(history):
+                _line(panels[0], history, name, label, marker, style)
+        panels[0].set_ylabel("loss")
+        panels[0].set_ylim(bottom=0)
+        for name, label, marker, style in (("accuracy", "ACC", "s", "-"), ("auc", "AUC", "^", (0, (3, 1.5)))):
+            if name in measures:
+                _line(panels[-1], history.with_columns(pl.col(name) * 100), name, label, marker, style)
+        if measures:
+            panels[-1].set_ylabel("held out, %")
+        for axes in panels:
+            axes.grid(axis="y")
+            axes.axvline(chosen, color=FAKE, linewidth=1, linestyle=(0, (1, 1)))
+            axes.legend(loc="best", fontsize=8)
+        panels[0].annotate(
+            f"chosen: {chosen}",
+            (chosen, 1),
+            (0, 3),
+            xycoords=("data", "axes fraction"),
+            textcoords="offset points",
+            ha="center",
+            fontsize=8,
+            annotation_clip=False,
+        )
+        panels[-1].set_xlabel("epoch")
+        panels[-1].xaxis.get_major_locator().set_params(integer=True)
+
+    last = history.row(-1, named=True)
+    epochs = f"{last['epoch']:.0f} epochs; epoch {chosen} was chosen"
+    alt = f"Training over {epochs}. Last training loss {last['train_loss']:.3f}."
+    return drawn("training", alt, history, 3.4 if measures else 2.2, draw)
+
+
+def _line(axes: Any, history: pl.DataFrame, name: str, label: str, marker: str, style: Any) -> None:
+    axes.plot(
+        history["epoch"],
+        history[name],
+        color=INK,
+        marker=marker,
+        markersize=4,
+        linestyle=style,
+        label=label,
+        markerfacecolor=INK if style == "-" else PAPER,
+    )
+
+
+def _subsets(frame: pl.DataFrame) -> list[str]:
+    return frame["subset"].unique(maintain_order=True).to_list()

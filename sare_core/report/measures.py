@@ -1,0 +1,99 @@
+"""What the report reads from reconstructions: the mean of each image's SARE map, and its LPIPS where it was measured.
+
+Maps are read from the tars by their offset. Decoding them takes long on large images, so the numbers are kept in one
+parquet; a tar's name holds the digest of its bytes, so what is kept for it stays true.
+"""
+
+import io
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import polars as pl
+from PIL import Image, ImageStat
+
+from sare_core.manifest import Index
+from sare_core.records import Folder
+from sare_core.shardfiles import TarReader
+from sare_core.storage import Store
+
+MEASURES = pl.Schema(
+    {
+        "file": pl.String,  # the tar that holds the map
+        "image_id": pl.String,
+        "subset": pl.String,
+        "label": pl.Int8,
+        "sare": pl.Float64,  # mean |x − x̂| over pixels and channels, in 8-bit levels
+        "lpips": pl.Float64,  # null where the reconstructions were made without
+    }
+)
+
+
+def measure_maps(
+    folder: Folder, shards: list[int], kept: pl.DataFrame, advance: Callable[[int], None] = lambda images: None
+) -> pl.DataFrame:
+    """MEASURES of every image in some done shards, sorted by subset and image_id. `kept`: what is known already."""
+    names = [record.output.name for shard, record in sorted(folder.records(shards).items()) if record.output]
+    known = kept.filter(pl.col("file").is_in(names))
+    parts = [known]
+    for name in sorted(set(names) - set(known["file"])):
+        parts.append(_measure_tar(folder.store.local(name)))
+        advance(len(parts[-1]))
+    return pl.concat(parts).sort("subset", "image_id", "label")
+
+
+def read_kept(store: Store, name: str) -> pl.DataFrame:
+    """Measures that an earlier report kept, or none."""
+    if not store.exists(name):
+        return pl.DataFrame(schema=MEASURES)
+    return pl.read_parquet(io.BytesIO(store.read(name)))
+
+
+def keep(store: Store, name: str, measures: pl.DataFrame) -> None:
+    out = io.BytesIO()
+    measures.write_parquet(out)
+    store.write(name, out.getvalue())
+
+
+def _measure_tar(path: Path) -> pl.DataFrame:
+    reader, rows = TarReader(path), []
+    for key in reader:
+        about = json.loads(reader.read(key, "json"))
+        sare = Image.open(io.BytesIO(reader.read(key, "sare.png"))).convert("RGB")
+        rows.append(
+            {
+                "file": path.name,
+                "image_id": key,
+                "subset": about["subset"],
+                "label": about["label"],
+                "sare": sum(ImageStat.Stat(sare).mean) / 3,
+                "lpips": about.get("lpips"),
+            }
+        )
+    return pl.DataFrame(rows, schema=MEASURES)
+
+
+def without_captions(folder: Folder, index: Index, shards: list[int]) -> tuple[Folder | None, str]:
+    """The folder of the same reconstructions made with empty captions; or None, and the reason in words."""
+    assert folder.upstream is not None
+    if folder.upstream.made_by["settings"]["captioner"] == "none":
+        return None, "This run itself reconstructs without captions, so there is nothing to compare it with."
+    wanted, reason = _without_text(folder), "No reconstructions without captions lie in this work folder."
+    for name in Store(folder.work).folders(f"{folder.dataset}/{folder.stage}"):
+        if not Store(folder.work).exists(f"{folder.dataset}/{folder.stage}/{name}/about.json"):
+            continue
+        other = Folder.open(folder.work, folder.dataset, folder.stage, name)
+        assert other.upstream is not None
+        if other.upstream.made_by["settings"]["captioner"] != "none" or _without_text(other) != wanted:
+            continue
+        states = other.states({shard: index.digests[shard] for shard in shards}).values()
+        if all(state.kind == "done" for state in states):
+            return other, ""
+        unfinished = sum(state.kind != "done" for state in states)
+        reason = f"Reconstructions without captions were begun, but {unfinished} of {len(shards)} shards are not done."
+    return None, reason
+
+
+def _without_text(folder: Folder) -> dict[str, object]:
+    """What made reconstructions, but for their captions; the view and the seed are among it."""
+    return {key: value for key, value in folder.made_by.items() if key != "captions"}

@@ -1,0 +1,117 @@
+"""The numbers behind the report's sentences and figures, as frames: the very ones that its CSV files hold."""
+
+from typing import NamedTuple
+
+import polars as pl
+
+from sare_core.metrics import paper_order, pool_shared_reals
+from sare_core.report.intervals import Interval, auc_draws, interval, mean_draws, resamples
+
+CLASSES = {0: "real", 1: "fake"}
+BINS = 25
+
+
+class Mean(NamedTuple):
+    """A mean over subsets, in [0, 1], with its interval over images."""
+
+    value: float
+    interval: Interval
+
+
+def mean_auc(predictions: pl.DataFrame, subsets: list[str]) -> Mean | None:
+    """The plain mean of AUC over those of `subsets` that have real and fake; None where none has."""
+    draws, values = [], []
+    for group in _by_subset(predictions, subsets).values():
+        if group["label"].n_unique() == 2:
+            from sklearn.metrics import roc_auc_score
+
+            labels, logits = group["label"].to_numpy(), group["logit"].to_numpy()
+            values.append(float(roc_auc_score(labels, logits)))
+            draws.append(auc_draws(logits, labels, resamples(group)))
+    return Mean(sum(values) / len(values), interval(sum(draws) / len(draws))) if values else None
+
+
+def mean_acc(predictions: pl.DataFrame, subsets: list[str], threshold: float) -> Mean | None:
+    """The plain mean of accuracy over `subsets`; None where no image is labelled."""
+    draws, values = [], []
+    for group in _by_subset(predictions, subsets).values():
+        right = ((group["score"] > threshold) == (group["label"] == 1)).cast(pl.Float64).to_numpy()
+        values.append(float(right.mean()))
+        draws.append(mean_draws(right, resamples(group)))
+    return Mean(sum(values) / len(values), interval(sum(draws) / len(draws))) if values else None
+
+
+class Shift(NamedTuple):
+    """Figure 4. means: captions, subset, class, n, mean, low, high. gaps: captions, subset, delta, low, high.
+
+    captions is "with" or "without"; in `gaps` also "gain", what the captions add to Δ, paired by image.
+    """
+
+    measure: str  # the column that was averaged: lpips or sare
+    means: pl.DataFrame
+    gaps: pl.DataFrame
+
+
+def semantic_shift(captioned: pl.DataFrame, plain: pl.DataFrame | None) -> Shift:
+    """Mean shift of real and of fake per subset, and Δ = real − fake (equation 7), with 95 % intervals.
+
+    captioned, plain: MEASURES with and without captions; images that only one of them holds are passed over.
+    """
+    measure = "lpips" if captioned["lpips"].null_count() == 0 and len(captioned) else "sare"
+    both = captioned.select("image_id", "subset", "label", pl.col(measure).alias("with"))
+    kinds = ["with"]
+    if plain is not None:
+        plain = plain.select("image_id", "subset", pl.col(measure).alias("without"))
+        both = both.join(plain, on=["image_id", "subset"], maintain_order="left").drop_nulls("without")
+        kinds.append("without")
+    means, gaps = [], []
+    for subset, group in _by_subset(both).items():
+        counts, draws = resamples(group), {}
+        for label, name in CLASSES.items():
+            mine = (group["label"] == label).to_numpy()
+            for kind in kinds if mine.any() else []:
+                values = group[kind].to_numpy()[mine]
+                draws[kind, label] = values.mean(), mean_draws(values, counts[:, mine])
+                value, drawn = draws[kind, label]
+                means.append((kind, subset, name, int(mine.sum()), value, *interval(drawn)))
+        if group["label"].n_unique() == 2:
+            delta = {kind: tuple(a - b for a, b in zip(draws[kind, 0], draws[kind, 1], strict=True)) for kind in kinds}
+            if plain is not None:
+                delta["gain"] = tuple(a - b for a, b in zip(delta["with"], delta["without"], strict=True))
+            gaps += [(kind, subset, value, *interval(drawn)) for kind, (value, drawn) in delta.items()]
+    numbers = {"low": pl.Float64, "high": pl.Float64}
+    head = {"captions": pl.String, "subset": pl.String}
+    return Shift(
+        measure,
+        pl.DataFrame(means, head | {"class": pl.String, "n": pl.Int64, "mean": pl.Float64} | numbers, orient="row"),
+        pl.DataFrame(gaps, head | {"delta": pl.Float64} | numbers, orient="row"),
+    )
+
+
+def histograms(images: pl.DataFrame, column: str, low: float, high: float) -> pl.DataFrame:
+    """How `column` is distributed: subset, class, low, high (of a bin), n, share (of the class), median (of it).
+
+    BINS bins of equal width in [low, high]; a value above `high` counts in the last bin.
+    """
+    import numpy as np
+
+    edges = np.linspace(low, high, BINS + 1)
+    rows = []
+    for subset, group in _by_subset(images).items():
+        for label, name in CLASSES.items():
+            values = group.filter(pl.col("label") == label)[column].to_numpy().astype(float)
+            if len(values):
+                counts, _ = np.histogram(values.clip(low, high), edges)
+                median = float(np.median(values))
+                bins = zip(edges[:-1].tolist(), edges[1:].tolist(), counts.tolist(), strict=True)
+                rows += [(subset, name, a, b, n, n / len(values), median) for a, b, n in bins]
+    floats = dict.fromkeys(("share", "median"), pl.Float64)
+    schema = {"subset": pl.String, "class": pl.String, "low": pl.Float64, "high": pl.Float64, "n": pl.Int64} | floats
+    return pl.DataFrame(rows, schema, orient="row")
+
+
+def _by_subset(images: pl.DataFrame, subsets: list[str] | None = None) -> dict[str, pl.DataFrame]:
+    """The labelled images of each subset in the paper's order, shared reals pooled, sorted so that draws repeat."""
+    labelled = images.drop_nulls("label").sort("subset", "label", "image_id")
+    groups = pool_shared_reals(labelled)
+    return {name: groups[name] for name in paper_order(groups) if subsets is None or name in subsets}

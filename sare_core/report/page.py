@@ -1,0 +1,55 @@
+"""The page: a template filled with what the other modules of this folder found, and nothing computed here.
+
+One HTML file that needs nothing else: pictures are data URIs, figures inline SVG, and its content security policy
+forbids any request. The same content gives the same bytes.
+"""
+
+from importlib.resources import files
+from typing import Any, NamedTuple
+
+from sare_core.report.drawing import Figure
+from sare_core.report.examples import Group
+from sare_core.report.provenance import StageRow
+from sare_core.report.tables import SARE, ResultTable
+from sare_core.report.verdict import Verdict
+
+
+class Page(NamedTuple):
+    """All that the page says. A figure that is left out has a sentence in `missing` that says why."""
+
+    dataset: str
+    preset: str
+    trained_on: str
+    images: int
+    note: str | None
+    verdict: Verdict
+    groups: dict[str, list[Group]]  # by subset
+    reduced: bool  # some pictures are smaller than what the stage saw
+    tables: list[ResultTable]
+    notes: list[str]
+    shift: list[Figure]
+    shift_measure: str
+    shift_sentences: list[str]
+    distributions: list[Figure]
+    training: Figure
+    training_sentence: str
+    missing: dict[str, str]  # section: sentence
+    settings: str  # YAML
+    stages: list[StageRow]
+    failures: list[tuple[str, str, int]]
+    libraries: dict[str, str]
+
+
+def render(page: Page) -> str:
+    import jinja2
+
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("sare_core.report", "."),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
+    )
+    content: dict[str, Any] = page._asdict()
+    style = (files("sare_core.report") / "page.css").read_text(encoding="utf-8")
+    return environment.get_template("page.html.jinja").render(content | {"style": style, "this_run": SARE})

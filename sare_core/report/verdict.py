@@ -1,0 +1,103 @@
+"""What the numbers say, in sentences that claim no more than they show."""
+
+from typing import NamedTuple
+
+import polars as pl
+
+from sare_core.metrics import THRESHOLD, is_mean
+from sare_core.report.numbers import Mean, Shift, mean_acc, mean_auc
+from sare_core.report.tables import SARE, TRIVIAL, Runs
+
+
+class Key(NamedTuple):
+    """One of the few numbers at the head of the page."""
+
+    name: str
+    value: str
+    interval: str
+
+
+class Verdict(NamedTuple):
+    keys: list[Key]
+    sentences: list[str]
+
+
+def verdict(predictions: pl.DataFrame, runs: Runs, trained: set[str]) -> Verdict:
+    """The mean over the subsets that training did not see, or over all where there are none else.
+
+    trained: subsets of this dataset that the detector was trained on.
+    """
+    rows = runs[SARE].filter(~is_mean(), pl.col("auc").is_not_null())
+    names = [name for name in rows["subset"] if name not in trained] or rows["subset"].to_list()
+    auc, acc = mean_auc(predictions, names), mean_acc(predictions, names, THRESHOLD)
+    if auc is None or acc is None:
+        return Verdict([], ["No subset has both real and fake images with labels, so nothing can be measured."])
+    unseen = not set(names) & trained
+    what = f"{_count(len(names), 'generator')} that {'was' if len(names) == 1 else 'were'} "
+    what += "not in the training data" if unseen else "also in the training data: none other is there to test on"
+    keys = [_key("AUC", auc), _key("ACC at 0.5", acc)]
+    sentences = [
+        f"Over {what}, the detector puts a generated image above a real one in {_percent(auc.value)} of pairs "
+        f"(mean AUC, 95 % interval {_span(auc)}; guessing gives 50 %), and calls {_percent(acc.value)} of images "
+        f"rightly at the fixed threshold of 0.5 (mean ACC, {_span(acc)}).",
+        _reading(auc),
+    ]
+    if len(names) > 1:
+        chosen = rows.filter(pl.col("subset").is_in(names)).sort("auc", "subset")
+        (low, first), (high, last) = (chosen.select("auc", "subset").row(place) for place in (0, -1))
+        sentences.append(f"AUC ranges from {_percent(low)} on {first} to {_percent(high)} on {last}.")
+    if TRIVIAL in runs:
+        trivial = runs[TRIVIAL].filter(~is_mean(), pl.col("subset").is_in(names))["auc"].drop_nulls()
+        if len(trivial):
+            mean = float(trivial.mean())  # type: ignore[arg-type]
+            keys.append(Key("AUC of the trivial detector", _percent(mean), "sees only format, size and bytes"))
+            sentences.append(
+                f"A detector that sees only a file's format, size and bytes has a mean AUC of {_percent(mean)}."
+            )
+    sentences.append(
+        "The intervals are over the choice of test images alone: another training run, other photographs or other "
+        "generators may move the numbers by more."
+    )
+    return Verdict(keys, sentences)
+
+
+def shift_sentences(shift: Shift) -> list[str]:
+    """On how many subsets Δ, and what captions add to it, is clear of zero."""
+    sentences = []
+    for kind, lead in (
+        ("with", "With captions, real images move more than fake ones"),
+        ("without", "Without captions, they do so"),
+        ("gain", "Captions widen the gap"),
+    ):
+        part = shift.gaps.filter(pl.col("captions") == kind)
+        if len(part):
+            above, below = (part["low"] > 0).sum(), (part["high"] < 0).sum()
+            sentences.append(
+                f"{lead} on {above} of {_count(len(part), 'subset')}, the other way round on {below}, "
+                f"and on {len(part) - above - below} the interval holds zero."
+            )
+    return sentences
+
+
+def _reading(auc: Mean) -> str:
+    if auc.interval.low > 0.5:
+        return "That is better than guessing."
+    if auc.interval.high < 0.5:
+        return "That is worse than guessing: it tends to rank them the wrong way round."
+    return "That cannot be told from guessing."
+
+
+def _key(name: str, mean: Mean) -> Key:
+    return Key(name, _percent(mean.value), f"95 % interval {_span(mean)}")
+
+
+def _span(mean: Mean) -> str:
+    return f"{100 * mean.interval.low:.1f} to {100 * mean.interval.high:.1f}"
+
+
+def _percent(value: float) -> str:
+    return f"{100 * value:.1f} %"
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" + ("" if number == 1 else "s")
