@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from sare_core.miniature.fitting import Part, fit
 from sare_core.miniature.scenes import NOISE
 
-KL_WEIGHT = 1e-5
+KL_WEIGHT = 1e-7  # on the sum over latents: ten times more and sampled latents lose the texture
 GRADIENT_WEIGHT = 1.0  # on differences of neighbours: L1 on pixels alone forgives a soft edge
 CRITIC_WEIGHT = 0.05
 CRITIC_FROM = 0.25  # of the run: the critic joins when shapes stand
@@ -64,7 +64,7 @@ def train_autoencoder(
 
     def losses(step: int, rng: np.random.Generator) -> Iterator[tuple[str, Tensor]]:
         real = data[rng.integers(0, len(data), 64)]
-        sigma = torch.rand(len(real), 1, 1, 1) * 2 * NOISE / 127.5
+        sigma = torch.rand(len(real), 1, 1, 1) * NOISE[1] / 127.5
         posterior = vae.encode((real + sigma * torch.randn_like(real)).expand(-1, 3, -1, -1)).latent_dist
         decoded = vae.decode(posterior.sample()).sample
         gray = decoded.mean(dim=1, keepdim=True)

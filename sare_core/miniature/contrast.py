@@ -29,7 +29,9 @@ def encoder_input(gray: Tensor) -> Tensor:
 
 def photographed(gray: Tensor) -> Tensor:
     """Scenes with the camera's noise, fresh at each call."""
-    return gray + NOISE / 255 * torch.randn_like(gray)
+    low, high = NOISE
+    sigma = low + (high - low) * torch.rand(len(gray), 1, 1, 1)
+    return gray + sigma / 255 * torch.randn_like(gray)
 
 
 def tokenise(captions: list[str]) -> Tensor:

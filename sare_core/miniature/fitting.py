@@ -6,7 +6,6 @@ undisturbed one (same machine, same number of threads).
 
 import json
 import math
-import os
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -124,4 +123,4 @@ def fit(folder: Path, parts: dict[str, Part], steps: int, losses: Losses, seed: 
 def _save(path: Path, state: dict[str, object]) -> None:
     partial = path.with_suffix(".partial")
     torch.save(state, partial)
-    os.replace(partial, path)
+    partial.replace(path)

@@ -28,13 +28,15 @@ PLACES = ("left", "middle", "right")
 GROUNDS = ("dark", "bright")
 # Who may see which photographs. Articles are numbered 0..69,999: Fashion-MNIST's train files, then its test files.
 PARTS = {
-    "models": range(0, 30_000),  # every model and every generator
+    "models": range(30_000),  # every model and every generator
     "detectors": range(30_000, 45_000),
     "validation": range(45_000, 47_000),
     **{f"test-{number}": range(47_000 + 2_500 * number, 49_500 + 2_500 * number) for number in range(8)},
 }
-OPTICS = 0.5  # blur of each scene, standard deviation in pixels
-NOISE = 5.0  # of the camera's sensor, standard deviation in 8-bit levels
+OPTICS = 0.7  # blur of each scene, standard deviation in pixels
+# Of the camera's sensor: standard deviation in 8-bit levels, drawn for each image, as the light of each place differs.
+# Were it one and the same, an autoencoder's small loss of detail would stand out from it in every single image.
+NOISE = (2.0, 8.0)
 
 
 def read_articles(folder: str | Path) -> tuple[np.ndarray, np.ndarray]:
@@ -152,8 +154,12 @@ def photograph(scenes: np.ndarray, keys: list[str]) -> np.ndarray:
 
     Noise drawn from each image's own key, then rounding and clipping. Real and fake take this one path.
     """
-    noise = np.stack([_rng_of(key).normal(size=(SIDE, SIDE)) for key in keys])
-    return np.clip(np.rint(np.asarray(scenes, np.float64) * 255.0 + NOISE * noise), 0, 255).astype(np.uint8)
+    noise = np.stack([_noise_of(_rng_of(key)) for key in keys])
+    return np.clip(np.rint(np.asarray(scenes, np.float64) * 255.0 + noise), 0, 255).astype(np.uint8)
+
+
+def _noise_of(rng: np.random.Generator) -> np.ndarray:
+    return rng.uniform(*NOISE) * rng.normal(size=(SIDE, SIDE))
 
 
 def _rng_of(key: str) -> np.random.Generator:
