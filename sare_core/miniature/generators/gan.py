@@ -1,0 +1,134 @@
+"""BigGAN's stand-in: a conditional GAN with class-conditional batch norm (Brock et al. 2019), a projection
+discriminator (Miyato & Koyama 2018) and an average of the generator's weights. Its loss is the one of R3GAN (Huang et
+al. 2024, arXiv:2501.05441): each generated image is set against a real one of its class, which keeps variety, and both
+sides' gradients are penalised, which keeps training stable without other tricks.
+
+The critic sees real and generated scenes with the camera's noise: what that noise hides it need not fight over.
+"""
+
+from collections.abc import Iterator
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from sare_core.miniature.fitting import Part, fit
+from sare_core.miniature.generators.drawing import draw, labels, photographed, scaled, unscaled
+from sare_core.miniature.scenes import CLASSES, Scenes
+
+LATENT = 64
+BATCH = 32
+PENALTY = 0.1  # of gradients
+PENALTY_EVERY = 4  # steps, and then as many times as strong (Karras et al. 2020)
+
+
+class ConditionalNorm(nn.Module):
+    """Batch norm whose scale and shift come from the condition (class and noise)."""
+
+    def __init__(self, channels: int, condition: int) -> None:
+        super().__init__()
+        self.norm = nn.BatchNorm2d(channels, affine=False)
+        self.affine = nn.Linear(condition, 2 * channels)
+
+    def forward(self, x: Tensor, condition: Tensor) -> Tensor:
+        scale, shift = self.affine(condition).view(len(x), -1, 1, 1).chunk(2, 1)
+        return self.norm(x) * (1 + scale) + shift
+
+
+class UpBlock(nn.Module):
+    """Residual block that doubles the side."""
+
+    def __init__(self, inside: int, outside: int, condition: int) -> None:
+        super().__init__()
+        self.norms = nn.ModuleList([ConditionalNorm(inside, condition), ConditionalNorm(outside, condition)])
+        self.first = nn.Conv2d(inside, outside, 3, padding=1)
+        self.second = nn.Conv2d(outside, outside, 3, padding=1)
+        self.skip = nn.Conv2d(inside, outside, 1)
+
+    def forward(self, x: Tensor, condition: Tensor) -> Tensor:
+        y = F.interpolate(F.relu(self.norms[0](x, condition)), scale_factor=2.0)
+        y = self.second(F.relu(self.norms[1](self.first(y), condition)))
+        return y + F.interpolate(self.skip(x), scale_factor=2.0)
+
+
+class Painter(nn.Module):
+    """Noise (n, LATENT) and classes (n,) to scaled images (n, 1, 32, 32)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        condition = 2 * LATENT
+        self.classes = nn.Embedding(len(CLASSES), LATENT)
+        self.start = nn.Linear(condition, 96 * 4 * 4)
+        self.blocks = nn.ModuleList([UpBlock(96, 80, condition), UpBlock(80, 48, condition)])
+        self.norm = ConditionalNorm(48, condition)
+        self.end = nn.Sequential(
+            nn.ReLU(), nn.Conv2d(48, 32, 3, padding=1), nn.PixelShuffle(2), nn.ReLU(), nn.Conv2d(8, 1, 3, padding=1)
+        )
+
+    def forward(self, noise: Tensor, classes: Tensor) -> Tensor:
+        condition = torch.cat([noise, self.classes(classes)], 1)
+        x = self.start(condition).view(-1, 96, 4, 4)
+        for block in self.blocks:
+            x = block(x, condition)
+        return 2 * torch.tanh(self.end(self.norm(x, condition)))
+
+
+class Critic(nn.Module):
+    """Scaled images (n, 1, 32, 32) and classes (n,) to one logit each, (n,)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.convs = nn.ModuleList(
+            conv
+            for inside, outside in pairwise((4, 48, 96, 128))
+            for conv in (nn.Conv2d(inside, outside, 3, padding=1), nn.Conv2d(outside, outside, 4, 2, 1))
+        )
+        self.hidden = nn.Linear(128 * 2 * 2, 128)
+        self.end = nn.Linear(128, 1)
+        self.classes = nn.Embedding(len(CLASSES), 128)
+
+    def forward(self, images: Tensor, classes: Tensor) -> Tensor:
+        x = F.pixel_unshuffle(images, 2)
+        for conv in self.convs:
+            x = F.leaky_relu(conv(x), 0.2)
+        x = F.leaky_relu(self.hidden(x.flatten(1)), 0.2)
+        return self.end(x).squeeze(1) + (x * self.classes(classes)).sum(1) / 128**0.5
+
+
+def train_gan(folder: Path, scenes: Scenes, steps: int, seed: int) -> Painter:
+    """Train on scenes, or go on where `folder` stands."""
+    torch.manual_seed(seed)
+    painter, critic = Painter(), Critic()
+    parts = {
+        "painter": Part(painter, 1e-3, betas=(0.0, 0.99), weight_decay=0.0, ema=0.998),
+        "critic": Part(critic, 1e-3, betas=(0.0, 0.99), weight_decay=0.0),
+    }
+    data = scaled(scenes)
+
+    def losses(step: int, rng: np.random.Generator) -> Iterator[tuple[str, Tensor]]:
+        chosen = rng.integers(0, len(data), BATCH)
+        classes = labels(scenes.classes[chosen])
+        real, fake = photographed(data[chosen]), photographed(painter(torch.randn(BATCH, LATENT), classes))
+        with torch.no_grad():
+            beside = critic(real, classes)
+        yield "painter", F.softplus(beside - critic(fake, classes)).mean()
+
+        penalised = step % PENALTY_EVERY == 0
+        both = torch.cat([real, fake.detach()]).requires_grad_(penalised)
+        logits = critic(both, classes.repeat(2))
+        loss = F.softplus(logits[BATCH:] - logits[:BATCH]).mean()
+        if penalised:
+            (slope,) = torch.autograd.grad(logits.sum(), both, create_graph=True)
+            loss = loss + PENALTY_EVERY * PENALTY * slope.square().sum((1, 2, 3)).mean()
+        yield "critic", loss
+
+    fit(folder, parts, steps, losses, seed)
+    return painter
+
+
+def sample_gan(painter: Painter, classes: np.ndarray, seed: int) -> np.ndarray:
+    """One scene of each class given: (n,) to (n, 32, 32) float32 in [0, 1]."""
+    return draw(lambda c, deviates: unscaled(painter(deviates, c)), classes, LATENT, seed)
