@@ -140,9 +140,7 @@ class World:
         from sare_core.miniature.generators import GENERATORS
 
         generator = GENERATORS[name]
-        model = generator.train(
-            self.work / "generators" / name, self.scenes, self.steps(generator.steps), seed=generator.seed
-        )
+        model = generator.train(self.work / "generators" / name, self.scenes, self.steps(generator.steps), seed=0)
         return lambda classes, seed: generator.sample(model, classes, seed)
 
     def sampler(self, name: str) -> Callable[..., np.ndarray]:

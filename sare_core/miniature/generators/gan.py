@@ -3,24 +3,30 @@ discriminator (Miyato & Koyama 2018) and an average of the generator's weights. 
 al. 2024, arXiv:2501.05441): each generated image is set against a real one of its class, which keeps variety, and both
 sides' gradients are penalised, which keeps training stable without other tricks.
 
-The critic sees real and generated scenes with the camera's noise: what that noise hides it need not fight over.
+It paints latents, which the decoder of an autoencoder of its own turns into pixels: in pixels a GAN of this size needs
+many hours of two cores.
 """
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from sare_core.miniature.autoencoder import train_autoencoder
 from sare_core.miniature.fitting import Part, fit
-from sare_core.miniature.generators.drawing import draw, labels, photographed, scaled, unscaled
+from sare_core.miniature.generators.drawing import draw, labels
+from sare_core.miniature.latent import encode_scenes
 from sare_core.miniature.scenes import CLASSES, Scenes
 
 LATENT = 64
-BATCH = 32
+BATCH = 64
+AUTOENCODER_SHARE = 0.15  # of the GAN's steps: its are dearer
 PENALTY = 0.1  # of gradients
 PENALTY_EVERY = 4  # steps, and then as many times as strong (Karras et al. 2020)
 
@@ -55,63 +61,72 @@ class UpBlock(nn.Module):
 
 
 class Painter(nn.Module):
-    """Noise (n, LATENT) and classes (n,) to scaled images (n, 1, 32, 32)."""
+    """Noise (n, LATENT) and classes (n,) to an autoencoder's latents (n, 4, 8, 8)."""
 
     def __init__(self) -> None:
         super().__init__()
         condition = 2 * LATENT
         self.classes = nn.Embedding(len(CLASSES), LATENT)
-        self.start = nn.Linear(condition, 96 * 4 * 4)
-        self.blocks = nn.ModuleList([UpBlock(96, 80, condition), UpBlock(80, 48, condition)])
-        self.norm = ConditionalNorm(48, condition)
-        self.end = nn.Sequential(
-            nn.ReLU(), nn.Conv2d(48, 32, 3, padding=1), nn.PixelShuffle(2), nn.ReLU(), nn.Conv2d(8, 1, 3, padding=1)
-        )
+        self.start = nn.Linear(condition, 128 * 4 * 4)
+        self.block = UpBlock(128, 96, condition)
+        self.norm = ConditionalNorm(96, condition)
+        self.end = nn.Sequential(nn.ReLU(), nn.Conv2d(96, 64, 3, padding=1), nn.ReLU(), nn.Conv2d(64, 4, 3, padding=1))
 
     def forward(self, noise: Tensor, classes: Tensor) -> Tensor:
         condition = torch.cat([noise, self.classes(classes)], 1)
-        x = self.start(condition).view(-1, 96, 4, 4)
-        for block in self.blocks:
-            x = block(x, condition)
-        return 2 * torch.tanh(self.end(self.norm(x, condition)))
+        x = self.block(self.start(condition).view(-1, 128, 4, 4), condition)
+        return self.end(self.norm(x, condition))
 
 
 class Critic(nn.Module):
-    """Scaled images (n, 1, 32, 32) and classes (n,) to one logit each, (n,)."""
+    """Latents (n, 4, 8, 8) and classes (n,) to one logit each, (n,)."""
 
     def __init__(self) -> None:
         super().__init__()
+        self.start = nn.Conv2d(4, 64, 3, padding=1)
         self.convs = nn.ModuleList(
             conv
-            for inside, outside in pairwise((4, 48, 96, 128))
+            for inside, outside in pairwise((64, 96, 128))
             for conv in (nn.Conv2d(inside, outside, 3, padding=1), nn.Conv2d(outside, outside, 4, 2, 1))
         )
         self.hidden = nn.Linear(128 * 2 * 2, 128)
         self.end = nn.Linear(128, 1)
         self.classes = nn.Embedding(len(CLASSES), 128)
 
-    def forward(self, images: Tensor, classes: Tensor) -> Tensor:
-        x = F.pixel_unshuffle(images, 2)
+    def forward(self, latents: Tensor, classes: Tensor) -> Tensor:
+        x = F.leaky_relu(self.start(latents), 0.2)
         for conv in self.convs:
             x = F.leaky_relu(conv(x), 0.2)
         x = F.leaky_relu(self.hidden(x.flatten(1)), 0.2)
         return self.end(x).squeeze(1) + (x * self.classes(classes)).sum(1) / 128**0.5
 
 
-def train_gan(folder: Path, scenes: Scenes, steps: int, seed: int) -> Painter:
-    """Train on scenes, or go on where `folder` stands."""
+@dataclass(frozen=True)
+class LatentGan:
+    """painter: paints latents. autoencoder: its decoder makes pixels of them."""
+
+    painter: Painter
+    autoencoder: Any
+
+
+def train_gan(folder: Path, scenes: Scenes, steps: int, seed: int) -> LatentGan:
+    """Train the autoencoder, then the GAN on its latents, or go on where `folder` stands."""
+    autoencoder = train_autoencoder(
+        folder / "autoencoder", scenes.pixels, (16, 32, 32), max(2, round(AUTOENCODER_SHARE * steps)), seed
+    )
     torch.manual_seed(seed)
     painter, critic = Painter(), Critic()
     parts = {
         "painter": Part(painter, 1e-3, betas=(0.0, 0.99), weight_decay=0.0, ema=0.998),
         "critic": Part(critic, 1e-3, betas=(0.0, 0.99), weight_decay=0.0),
     }
-    data = scaled(scenes)
+    means, deviations = encode_scenes(autoencoder, scenes.pixels, seed)
 
     def losses(step: int, rng: np.random.Generator) -> Iterator[tuple[str, Tensor]]:
-        chosen = rng.integers(0, len(data), BATCH)
+        chosen = rng.integers(0, len(means), BATCH)
         classes = labels(scenes.classes[chosen])
-        real, fake = photographed(data[chosen]), photographed(painter(torch.randn(BATCH, LATENT), classes))
+        real = means[chosen] + deviations[chosen] * torch.randn(BATCH, 4, 8, 8)
+        fake = painter(torch.randn(BATCH, LATENT), classes)
         with torch.no_grad():
             beside = critic(real, classes)
         yield "painter", F.softplus(beside - critic(fake, classes)).mean()
@@ -125,10 +140,15 @@ def train_gan(folder: Path, scenes: Scenes, steps: int, seed: int) -> Painter:
             loss = loss + PENALTY_EVERY * PENALTY * slope.square().sum((1, 2, 3)).mean()
         yield "critic", loss
 
-    fit(folder, parts, steps, losses, seed)
-    return painter
+    fit(folder / "gan", parts, steps, losses, seed)
+    return LatentGan(painter, autoencoder)
 
 
-def sample_gan(painter: Painter, classes: np.ndarray, seed: int) -> np.ndarray:
+def sample_gan(model: LatentGan, classes: np.ndarray, seed: int) -> np.ndarray:
     """One scene of each class given: (n,) to (n, 32, 32) float32 in [0, 1]."""
-    return draw(lambda c, deviates: unscaled(painter(deviates, c)), classes, LATENT, seed)
+
+    def sampler(classes: Tensor, deviates: Tensor) -> Tensor:
+        latents = model.painter(deviates, classes) / model.autoencoder.config.scaling_factor
+        return (model.autoencoder.decode(latents).sample.mean(1) / 2 + 0.5).clamp(0, 1)
+
+    return draw(sampler, classes, LATENT, seed)

@@ -123,7 +123,7 @@ class TokenModel:
 
 
 def train_tokens(folder: Path, scenes: Scenes, steps: int, seed: int) -> TokenModel:
-    """Train both networks on scenes, `steps` each, or go on where `folder` stands."""
+    """Train the tokenizer on scenes, then the writer in half as many steps; or go on where `folder` stands."""
     torch.manual_seed(seed)
     tokenizer, critic, writer = Tokenizer(), PatchCritic(), Writer()
     data = scaled(scenes)
@@ -154,7 +154,7 @@ def train_tokens(folder: Path, scenes: Scenes, steps: int, seed: int) -> TokenMo
         logits = writer(with_dropout(scenes.classes[chosen], rng), target[:, :-1])
         yield "writer", F.cross_entropy(logits.flatten(0, 1), target.flatten())
 
-    fit(folder / "writer", {"writer": Part(writer, 2e-3, ema=0.995)}, steps, writer_losses, seed + 1)
+    fit(folder / "writer", {"writer": Part(writer, 2e-3, ema=0.99)}, max(2, steps // 2), writer_losses, seed + 1)
     return TokenModel(tokenizer, writer)
 
 
