@@ -34,7 +34,7 @@ def pixel_statistics(image: Image.Image) -> np.ndarray:
     """What an image's pixels say without its content, (BINS * 2 + LEVELS + 8,) float64; of any size.
 
     Shares of exact 0 and 255 and the extremes, mean and standard deviation, the histogram of levels, that of the
-    gradient's size, and the log power over spatial frequency from 0 to 0.5 cycles a pixel; of the grey image.
+    gradient's size, and the log power over spatial frequency, up to that of a checkerboard; of the grey image.
     """
     grey = np.asarray(image.convert("L"), dtype=np.float64)
     levels = np.histogram(grey, bins=LEVELS, range=(0, 256))[0] / grey.size
@@ -50,7 +50,7 @@ def _spectrum(grey: np.ndarray) -> np.ndarray:
     """Log mean power in BINS rings of spatial frequency; a ring that a small image has no frequency in is 0."""
     power = np.abs(np.fft.fft2(grey - grey.mean())) ** 2 / grey.size
     frequency = np.hypot(np.fft.fftfreq(grey.shape[0])[:, None], np.fft.fftfreq(grey.shape[1])[None])
-    ring = np.minimum((frequency * 2 * BINS).astype(int), BINS - 1).ravel()
+    ring = np.minimum((frequency / 0.5**0.5 * BINS).astype(int), BINS - 1).ravel()  # cycles a pixel, up to the corner
     total, count = (np.bincount(ring, weights, BINS) for weights in (power.ravel(), None))
     return np.log1p(total / np.maximum(count, 1))
 

@@ -64,8 +64,8 @@ def sweep_tables(results: pl.DataFrame) -> list[ResultTable]:
     notes = [
         f"{results['n_real'][0]:,} real and {results['n_fake'][0]:,} fake validation images, none of the test split.",
         f"{INTERVALS} of images, within class, alike for all rows.",
-        "Δ of the mean |x − x̂| in 8-bit levels, real − fake; net: less the autoencoder's own error; the caption's share: "
-        "less Δ without caption at the same strength. AUC: of the mean |x − x̂| alone.",
+        "Δ of the mean |x − x̂| in 8-bit levels, real − fake. net: less the autoencoder's own error.",
+        "The caption's share: less Δ without caption at the same strength. AUC: of the mean |x − x̂| alone.",
         "kept: % of reconstructions that a classifier names as it names the image.",
     ]
     return [ResultTable("Strength, guidance and caption", columns, rows, notes)]

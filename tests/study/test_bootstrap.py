@@ -1,0 +1,68 @@
+import numpy as np
+import pytest
+from scipy.stats import bootstrap
+from sklearn.metrics import roc_auc_score
+
+from sare_core.study.bootstrap import add_means, auc, draw_images, draw_seeds, estimate, mean_gap
+
+
+def sample(n=300, levels=None, seed=0):
+    random = np.random.default_rng(seed)
+    labels = (random.random(n) < 0.4).astype(int)
+    scores = random.normal(size=n) + labels
+    return (scores if levels is None else np.round(scores * levels)), labels, random
+
+
+@pytest.mark.parametrize("levels", [None, 1, 3])
+def test_auc_of_every_draw_is_that_of_sklearn(levels):
+    scores, labels, random = sample(levels=levels)
+    counts = draw_images(labels, random, 20)
+    expected = [roc_auc_score(labels, scores, sample_weight=row) for row in counts]
+    np.testing.assert_allclose(auc(scores, labels, counts), expected, rtol=1e-12)
+
+
+def test_means_of_every_draw_are_those_of_the_drawn_images():
+    values, labels, random = sample()
+    counts = draw_images(labels, random, 20)
+    for row, gap in zip(counts, mean_gap(values, labels, counts), strict=True):
+        drawn, of = np.repeat(values, row), np.repeat(labels, row)
+        assert gap == pytest.approx(drawn[of == 0].mean() - drawn[of == 1].mean())
+
+
+def test_a_draw_keeps_the_numbers_of_real_and_fake_and_the_first_is_the_sample():
+    _, labels, random = sample()
+    counts = draw_images(labels, random, 50)
+    assert (counts[0] == 1).all()
+    for label in (0, 1):
+        assert (counts[:, labels == label].sum(axis=1) == (labels == label).sum()).all()
+    assert counts[1:].var() == pytest.approx(1, abs=0.05), "drawn with replacement: nearly Poisson of mean 1"
+
+
+def test_seeds_are_weighted_by_how_often_they_are_drawn():
+    weights = draw_seeds(5, np.random.default_rng(0), 4000)
+    np.testing.assert_allclose(weights.sum(axis=1), 1)
+    np.testing.assert_allclose(weights[0], 0.2)
+    assert weights[1:].std() == pytest.approx((0.2 * 0.8 / 5) ** 0.5, rel=0.05)
+
+
+def test_the_interval_is_that_of_scipy():
+    values, labels, random = sample()
+    found = estimate(mean_gap(values, labels, draw_images(labels, random, 4000)))
+    expected = bootstrap(
+        (values[labels == 0], values[labels == 1]),
+        lambda a, b, axis: a.mean(axis=axis) - b.mean(axis=axis),
+        method="percentile",
+        vectorized=True,
+        n_resamples=4000,
+        random_state=0,
+    ).confidence_interval
+    width = expected.high - expected.low
+    assert found.value == pytest.approx(values[labels == 0].mean() - values[labels == 1].mean())
+    assert found.low == pytest.approx(expected.low, abs=0.05 * width)
+    assert found.high == pytest.approx(expected.high, abs=0.05 * width)
+
+
+def test_means_are_over_the_subsets_that_were_not_trained_on_and_over_all():
+    by_subset = {name: np.array([value]) for name, value in {"a": 1.0, "b": 2.0, "c": 6.0}.items()}
+    assert add_means(by_subset, ("a",)) == by_subset | {"mean of unseen": 4.0, "mean": 3.0}
+    assert add_means(by_subset, None) == by_subset | {"mean": 3.0}
