@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -54,7 +55,7 @@ def train_unet(
     folder: Path, unet: Any, vae: Any, text_encoder: Any, scenes: Scenes, steps: int, seed: int, rate: float = 1e-3
 ) -> UNet2DConditionModel:
     """Train `unet` to predict the noise in latents of photographs, or go on where `folder` stands."""
-    means, deviations = encode_scenes(vae, scenes.pixels, seed)
+    encoded = cache(lambda: encode_scenes(vae, scenes.pixels, seed))  # minutes, which a finished training does not need
     captions = {text: number for number, text in enumerate(["", *sorted({*scenes.coarse, *scenes.rich})])}
     with torch.no_grad():
         states = text_encoder(tokenise(list(captions))).last_hidden_state
@@ -66,7 +67,8 @@ def train_unet(
     def losses(step: int, rng: np.random.Generator) -> Iterator[tuple[str, Tensor]]:
         chosen = torch.from_numpy(rng.integers(0, len(scenes), 128))
         level = torch.from_numpy(rng.choice(3, len(chosen), p=CAPTION_SHARES))
-        latents = means[chosen] + deviations[chosen] * torch.randn_like(means[chosen])
+        means, deviations = (part[chosen] for part in encoded())
+        latents = means + deviations * torch.randn_like(means)
         noise, t = torch.randn_like(latents), torch.randint(0, 1000, (len(chosen),))
         predicted = unet(scheduler.add_noise(latents, noise, t), t, states[of_level[level, chosen]]).sample
         yield "unet", (predicted - noise).square().mean()

@@ -9,6 +9,7 @@ many hours of two cores.
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -120,12 +121,13 @@ def train_gan(folder: Path, scenes: Scenes, steps: int, seed: int) -> LatentGan:
         "painter": Part(painter, 1e-3, betas=(0.0, 0.99), weight_decay=0.0, ema=0.998),
         "critic": Part(critic, 1e-3, betas=(0.0, 0.99), weight_decay=0.0),
     }
-    means, deviations = encode_scenes(autoencoder, scenes.pixels, seed)
+    encoded = cache(lambda: encode_scenes(autoencoder, scenes.pixels, seed))
 
     def losses(step: int, rng: np.random.Generator) -> Iterator[tuple[str, Tensor]]:
-        chosen = rng.integers(0, len(means), BATCH)
+        chosen = rng.integers(0, len(scenes), BATCH)
         classes = labels(scenes.classes[chosen])
-        real = means[chosen] + deviations[chosen] * torch.randn(BATCH, 4, 8, 8)
+        means, deviations = (part[chosen] for part in encoded())
+        real = means + deviations * torch.randn_like(means)
         fake = painter(torch.randn(BATCH, LATENT), classes)
         with torch.no_grad():
             beside = critic(real, classes)
