@@ -80,11 +80,12 @@ def train_unet(
 @torch.no_grad()
 def encode_scenes(vae: Any, pixels: np.ndarray, seed: int) -> tuple[Tensor, Tensor]:
     """Mean and standard deviation of the latents of photographs of scenes, (n, 4, 8, 8) each, scaled to unit size."""
-    torch.manual_seed(seed)
     parts = []
-    for batch in torch.from_numpy(pixels).unsqueeze(1).split(500):
-        posterior = vae.encode(photographed(batch).expand(-1, 3, -1, -1) * 2 - 1).latent_dist
-        parts.append(torch.stack([posterior.mean, posterior.std]) * vae.config.scaling_factor)
+    with torch.random.fork_rng(devices=[]):  # or the step that asks for them would go on with other numbers
+        torch.manual_seed(seed)
+        for batch in torch.from_numpy(pixels).unsqueeze(1).split(500):
+            posterior = vae.encode(photographed(batch).expand(-1, 3, -1, -1) * 2 - 1).latent_dist
+            parts.append(torch.stack([posterior.mean, posterior.std]) * vae.config.scaling_factor)
     means, deviations = torch.cat(parts, dim=1)
     return means, deviations
 
