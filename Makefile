@@ -1,10 +1,13 @@
-# A target is one line that you can copy. Variables: DATASET, PRESET, SHARD, GPUS, WORK, MANIFESTS, SET="key=value …".
+# A target is one line that you can copy. Variables: DATASET, PRESET, SHARD, GPUS, WORK, MANIFESTS, SET="key=value …";
+# of study also JOBS (stages at once) and STUDY="its other options".
 DATASET   ?= mini
 PRESET    ?= mini
 GPUS      ?= 1
 WORK      ?= work
 MANIFESTS ?= manifests
 PYTHON    ?= python3
+JOBS      ?= 1
+STUDY     ?=
 
 BIN  := .venv/bin
 ARGS  = --dataset $(DATASET) --preset $(PRESET) --work $(WORK) --manifests $(MANIFESTS) $(foreach s,$(SET),--set $(s))
@@ -14,7 +17,7 @@ RUN   = $(if $(filter 1,$(GPUS)),$(BIN)/python,$(BIN)/accelerate launch --multi_
         --num_processes $(GPUS) --mixed_precision no --dynamo_backend no)
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo captions reconstruct train evaluate status verify gc test lint
+.PHONY: help install demo captions reconstruct train evaluate study status verify gc test lint
 
 help: ## print the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -46,6 +49,9 @@ train: install ## train the detector
 
 evaluate: install ## predict the test split, print ACC and AUC
 	$(RUN) -m stages.evaluate $(ARGS) $(WHICH)
+
+study: install ## measure what each part adds, with intervals (hours, resumable): make study DATASET=mine JOBS=2
+	$(BIN)/sare study $(ARGS) --jobs $(JOBS) $(STUDY)
 
 status: install ## per stage: done, open, running, failed, stale (and why), images/s, ETA
 	$(BIN)/sare status --work $(WORK) --manifests $(MANIFESTS)
