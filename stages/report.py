@@ -160,7 +160,7 @@ def training_curve(detector: Folder, best: Checkpoint) -> tuple[Figure, str]:
         why = "as the last one: no images were held out to choose by"
     else:
         auc = "undefined" if chosen["auc"] is None else f"{100 * chosen['auc']:.1f} %"
-        why = f"for its accuracy on the held-out images of the training subsets, {100 * chosen['accuracy']:.1f} % (AUC {auc})"
+        why = f"for its accuracy on held-out training images, {100 * chosen['accuracy']:.1f} % (AUC {auc})"
     return training_figure(history, epoch), f"Epoch {epoch} of {len(history)} was chosen {why}."
 
 

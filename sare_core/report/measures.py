@@ -9,8 +9,9 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import polars as pl
-from PIL import Image, ImageStat
+from PIL import Image
 
 from sare_core.manifest import Index
 from sare_core.records import Folder
@@ -59,14 +60,14 @@ def _measure_tar(path: Path) -> pl.DataFrame:
     reader, rows = TarReader(path), []
     for key in reader:
         about = json.loads(reader.read(key, "json"))
-        sare = Image.open(io.BytesIO(reader.read(key, "sare.png"))).convert("RGB")
+        sare = np.asarray(Image.open(io.BytesIO(reader.read(key, "sare.png"))).convert("RGB"))
         rows.append(
             {
                 "file": path.name,
                 "image_id": key,
                 "subset": about["subset"],
                 "label": about["label"],
-                "sare": sum(ImageStat.Stat(sare).mean) / 3,
+                "sare": float(sare.mean()),
                 "lpips": about.get("lpips"),
             }
         )

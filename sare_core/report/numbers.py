@@ -1,11 +1,14 @@
 """The numbers behind the report's sentences and figures, as frames: the very ones that its CSV files hold."""
 
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import polars as pl
 
 from sare_core.metrics import paper_order, pool_shared_reals
 from sare_core.report.intervals import Interval, auc_draws, interval, mean_draws, resamples
+
+if TYPE_CHECKING:
+    import numpy as np
 
 CLASSES = {0: "real", 1: "fake"}
 BINS = 25
@@ -20,15 +23,15 @@ class Mean(NamedTuple):
 
 def mean_auc(predictions: pl.DataFrame, subsets: list[str]) -> Mean | None:
     """The plain mean of AUC over those of `subsets` that have real and fake; None where none has."""
+    from sklearn.metrics import roc_auc_score
+
     draws, values = [], []
     for group in _by_subset(predictions, subsets).values():
         if group["label"].n_unique() == 2:
-            from sklearn.metrics import roc_auc_score
-
             labels, logits = group["label"].to_numpy(), group["logit"].to_numpy()
             values.append(float(roc_auc_score(labels, logits)))
             draws.append(auc_draws(logits, labels, resamples(group)))
-    return Mean(sum(values) / len(values), interval(sum(draws) / len(draws))) if values else None
+    return _mean(values, draws)
 
 
 def mean_acc(predictions: pl.DataFrame, subsets: list[str], threshold: float) -> Mean | None:
@@ -38,7 +41,13 @@ def mean_acc(predictions: pl.DataFrame, subsets: list[str], threshold: float) ->
         right = ((group["score"] > threshold) == (group["label"] == 1)).cast(pl.Float64).to_numpy()
         values.append(float(right.mean()))
         draws.append(mean_draws(right, resamples(group)))
-    return Mean(sum(values) / len(values), interval(sum(draws) / len(draws))) if values else None
+    return _mean(values, draws)
+
+
+def _mean(values: list[float], draws: list["np.ndarray"]) -> Mean | None:
+    import numpy as np
+
+    return Mean(sum(values) / len(values), interval(np.stack(draws).mean(axis=0))) if values else None
 
 
 class Shift(NamedTuple):
@@ -79,12 +88,10 @@ def semantic_shift(captioned: pl.DataFrame, plain: pl.DataFrame | None) -> Shift
             if plain is not None:
                 delta["gain"] = tuple(a - b for a, b in zip(delta["with"], delta["without"], strict=True))
             gaps += [(kind, subset, value, *interval(drawn)) for kind, (value, drawn) in delta.items()]
-    numbers = {"low": pl.Float64, "high": pl.Float64}
-    head = {"captions": pl.String, "subset": pl.String}
     return Shift(
         measure,
-        pl.DataFrame(means, head | {"class": pl.String, "n": pl.Int64, "mean": pl.Float64} | numbers, orient="row"),
-        pl.DataFrame(gaps, head | {"delta": pl.Float64} | numbers, orient="row"),
+        pl.DataFrame(means, ["captions", "subset", "class", "n", "mean", "low", "high"], orient="row"),
+        pl.DataFrame(gaps, ["captions", "subset", "delta", "low", "high"], orient="row"),
     )
 
 
@@ -105,9 +112,7 @@ def histograms(images: pl.DataFrame, column: str, low: float, high: float) -> pl
                 median = float(np.median(values))
                 bins = zip(edges[:-1].tolist(), edges[1:].tolist(), counts.tolist(), strict=True)
                 rows += [(subset, name, a, b, n, n / len(values), median) for a, b, n in bins]
-    floats = dict.fromkeys(("share", "median"), pl.Float64)
-    schema = {"subset": pl.String, "class": pl.String, "low": pl.Float64, "high": pl.Float64, "n": pl.Int64} | floats
-    return pl.DataFrame(rows, schema, orient="row")
+    return pl.DataFrame(rows, ["subset", "class", "low", "high", "n", "share", "median"], orient="row")
 
 
 def _by_subset(images: pl.DataFrame, subsets: list[str] | None = None) -> dict[str, pl.DataFrame]:
