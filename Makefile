@@ -14,7 +14,7 @@ RUN   = $(if $(filter 1,$(GPUS)),$(BIN)/python,$(BIN)/accelerate launch --multi_
         --num_processes $(GPUS) --mixed_precision no --dynamo_backend no)
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo captions reconstruct train evaluate status verify gc test lint
+.PHONY: help install demo captions reconstruct train evaluate report status verify gc test lint
 
 help: ## print the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -34,6 +34,7 @@ demo: install ## run every stage on the embedded default and print the ACC/AUC t
 	$(BIN)/sare train       --dataset mini --preset mini --work $(WORK) --manifests $(MANIFESTS)
 	$(BIN)/sare evaluate    --dataset mini --preset mini --work $(WORK) --manifests $(MANIFESTS)
 	$(BIN)/sare status --work $(WORK) --manifests $(MANIFESTS)
+	$(BIN)/sare report      --dataset mini --preset mini --work $(WORK) --manifests $(MANIFESTS)
 
 captions: install ## caption images: make captions DATASET=genimage PRESET=paper GPUS=8
 	$(RUN) -m stages.caption $(ARGS) $(WHICH)
@@ -46,6 +47,9 @@ train: install ## train the detector
 
 evaluate: install ## predict the test split, print ACC and AUC
 	$(RUN) -m stages.evaluate $(ARGS) $(WHICH)
+
+report: install ## one page of pictures, tables and figures: WORK/<dataset>/report/<fp>/index.html
+	$(BIN)/python -m stages.report $(ARGS)
 
 status: install ## per stage: done, open, running, failed, stale (and why), images/s, ETA
 	$(BIN)/sare status --work $(WORK) --manifests $(MANIFESTS)

@@ -37,9 +37,9 @@ def means_figure(means: pl.DataFrame, unit: str) -> Figure:
 
     said = "; ".join(
         f"{subset}: " + ", ".join(f"{row['class']} {row['mean']:.3g}" for row in part.iter_rows(named=True))
-        for (subset,), part in means.filter(pl.col("captions") == "with").group_by("subset", maintain_order=True)
+        for (subset,), part in means.filter(pl.col("captions") == kinds[0]).group_by("subset", maintain_order=True)
     )
-    return drawn("shift", f"Mean shift ({unit}) with captions. {said}.", means, 0.9 + 0.3 * len(subsets), draw)
+    return drawn("shift", f"Mean shift ({unit}) {kinds[0]} captions. {said}.", means, 0.9 + 0.3 * len(subsets), draw)
 
 
 def gaps_figure(gaps: pl.DataFrame, unit: str) -> Figure:

@@ -61,31 +61,31 @@ class Shift(NamedTuple):
     gaps: pl.DataFrame
 
 
-def semantic_shift(captioned: pl.DataFrame, plain: pl.DataFrame | None) -> Shift:
+def semantic_shift(variants: dict[str, pl.DataFrame]) -> Shift:
     """Mean shift of real and of fake per subset, and Δ = real − fake (equation 7), with 95 % intervals.
 
-    captioned, plain: MEASURES with and without captions; images that only one of them holds are passed over.
+    variants: MEASURES of the same test images "with" captions, "without", or both; images that only one of two
+    variants holds are passed over.
     """
-    measure = "lpips" if captioned["lpips"].null_count() == 0 and len(captioned) else "sare"
-    both = captioned.select("image_id", "subset", "label", pl.col(measure).alias("with"))
-    kinds = ["with"]
-    if plain is not None:
-        plain = plain.select("image_id", "subset", pl.col(measure).alias("without"))
-        both = both.join(plain, on=["image_id", "subset"], maintain_order="left").drop_nulls("without")
-        kinds.append("without")
+    first, *others = variants
+    measure = "sare" if variants[first]["lpips"].null_count() else "lpips"
+    both = variants[first].select("image_id", "subset", "label", pl.col(measure).alias(first))
+    for kind in others:
+        other = variants[kind].select("image_id", "subset", pl.col(measure).alias(kind))
+        both = both.join(other, on=["image_id", "subset"], maintain_order="left")
     means, gaps = [], []
     for subset, group in _by_subset(both).items():
         counts, draws = resamples(group), {}
         for label, name in CLASSES.items():
             mine = (group["label"] == label).to_numpy()
-            for kind in kinds if mine.any() else []:
+            for kind in variants if mine.any() else []:
                 values = group[kind].to_numpy()[mine]
                 draws[kind, label] = values.mean(), mean_draws(values, counts[:, mine])
                 value, drawn = draws[kind, label]
                 means.append((kind, subset, name, int(mine.sum()), value, *interval(drawn)))
         if group["label"].n_unique() == 2:
-            delta = {kind: tuple(a - b for a, b in zip(draws[kind, 0], draws[kind, 1], strict=True)) for kind in kinds}
-            if plain is not None:
+            delta = {k: tuple(a - b for a, b in zip(draws[k, 0], draws[k, 1], strict=True)) for k in variants}
+            if others:
                 delta["gain"] = tuple(a - b for a, b in zip(delta["with"], delta["without"], strict=True))
             gaps += [(kind, subset, value, *interval(drawn)) for kind, (value, drawn) in delta.items()]
     return Shift(

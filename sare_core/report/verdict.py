@@ -7,6 +7,7 @@ import polars as pl
 from sare_core.metrics import THRESHOLD, is_mean
 from sare_core.report.numbers import Mean, Shift, mean_acc, mean_auc
 from sare_core.report.tables import SARE, TRIVIAL, Runs
+from sare_core.trivial import SUSPICIOUS
 
 
 class Key(NamedTuple):
@@ -55,7 +56,8 @@ def verdict(predictions: pl.DataFrame, runs: Runs, trained: set[str]) -> Verdict
         if len(trivial):
             mean = float(trivial.mean())  # type: ignore[arg-type]
             keys.append(Key("Mean AUC, trivial detector", _percent(mean), "format, size and bytes alone"))
-            sentences.append(f"What can be had from a file’s format, size and bytes alone is {_percent(mean)} AUC.")
+            text = f"From the format, size and bytes of the files alone, {_percent(mean)} AUC can be had"
+            sentences.append(f"{text}: these numbers are not about generation." if mean > SUSPICIOUS else f"{text}.")
     sentences.append(
         "The intervals are over the choice of test images: another training run, other photographs or other generators "
         "may move the numbers by more."
@@ -68,7 +70,7 @@ def shift_sentences(shift: Shift) -> list[str]:
     sentences = []
     for kind, lead in (
         ("with", "With captions, real images move more than fake ones"),
-        ("without", "Without captions, they do"),
+        ("without", "Without captions, real images move more"),
         ("gain", "Captions widen the gap"),
     ):
         part = shift.gaps.filter(pl.col("captions") == kind)

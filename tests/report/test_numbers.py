@@ -21,7 +21,7 @@ WITHOUT = [("a", "g", 0, 6.0), ("b", "g", 0, 6.0), ("c", "g", 1, 5.0), ("d", "g"
 
 
 def test_delta_is_real_less_fake_and_gain_what_captions_add() -> None:
-    shift = semantic_shift(measures(WITH), measures(WITHOUT))
+    shift = semantic_shift({"with": measures(WITH), "without": measures(WITHOUT)})
     assert shift.measure == "sare"
     means = {(k, c): m for k, c, m in shift.means.select("captions", "class", "mean").rows()}
     assert means == {("with", "real"): 12, ("without", "real"): 6, ("with", "fake"): 4, ("without", "fake"): 5}
@@ -32,7 +32,7 @@ def test_delta_is_real_less_fake_and_gain_what_captions_add() -> None:
 
 
 def test_only_images_of_both_variants_are_compared() -> None:
-    shift = semantic_shift(measures(WITH), measures(WITHOUT[1:]))
+    shift = semantic_shift({"with": measures(WITH), "without": measures(WITHOUT[1:])})
     assert shift.means.filter(captions="with").select("class", "n", "mean").rows() == [
         ("real", 1, 14.0),
         ("fake", 2, 4.0),
@@ -40,21 +40,21 @@ def test_only_images_of_both_variants_are_compared() -> None:
 
 
 def test_lpips_is_taken_where_it_was_measured() -> None:
-    shift = semantic_shift(measures(WITH, lpips=True), None)
+    shift = semantic_shift({"with": measures(WITH, lpips=True)})
     assert shift.measure == "lpips"
     assert shift.gaps.select("captions", "delta").rows() == [("with", pytest.approx(0.08))]
 
 
 def test_shared_reals_stand_against_each_generator() -> None:
     rows = [("a", "real", 0, 8.0), ("b", "one", 1, 3.0), ("c", "two", 1, 5.0)]
-    gaps = semantic_shift(measures(rows), None).gaps
+    gaps = semantic_shift({"with": measures(rows)}).gaps
     assert gaps.select("subset", "delta").rows() == [("one", 5.0), ("two", 3.0)]
 
 
 def test_sentences_count_what_is_clear_of_zero() -> None:
     rows = [(c, s, d, d - 0.5, d + 0.5) for c in ("with", "gain") for s, d in (("a", 1.0), ("b", 0.2), ("c", -1.0))]
     gaps = pl.DataFrame(rows, ["captions", "subset", "delta", "low", "high"], orient="row")
-    first, second = shift_sentences(semantic_shift(measures(WITH), None)._replace(gaps=gaps))
+    first, second = shift_sentences(semantic_shift({"with": measures(WITH)})._replace(gaps=gaps))
     assert first == (
         "With captions, real images move more than fake ones on 1 of 3 subsets, the other way round on 1; "
         "on 1 the interval holds zero."

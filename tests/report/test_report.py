@@ -197,7 +197,7 @@ def test_unfinished_uncaptioned_reconstructions_are_left_out(made: Made, tmp_pat
     shard = min(shard for shard, record in folder.records().items() if record.split == "test")
     folder.store.delete(f"records/{shard:05d}.json")
     here.again(out=str(here.folder))
-    assert "were begun, but 1 of 3 shards are not done" in (here.folder / "index.html").read_text()
+    assert "Without captions, 1 of 3 test shards are not reconstructed yet" in (here.folder / "index.html").read_text()
 
 
 @pytest.mark.parametrize(
