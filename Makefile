@@ -19,7 +19,7 @@ RUN   = $(if $(filter 1,$(GPUS)),$(BIN)/python,$(BIN)/accelerate launch --multi_
         --num_processes $(GPUS) --mixed_precision no --dynamo_backend no)
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo study mini-world captions reconstruct train evaluate status verify gc test lint
+.PHONY: help install demo study mini-world captions reconstruct train evaluate report status verify gc test lint
 
 help: ## print the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -63,6 +63,9 @@ train: install ## train the detector
 
 evaluate: install ## predict the test split, print ACC and AUC
 	$(RUN) -m stages.evaluate $(ARGS) $(WHICH)
+
+report: install ## one page of pictures, tables and figures: WORK/<dataset>/report/<fp>/index.html
+	$(BIN)/python -m stages.report $(ARGS)
 
 status: install ## per stage: done, open, running, failed, stale (and why), images/s, ETA
 	$(BIN)/sare status --work $(WORK) --manifests $(MANIFESTS)

@@ -15,12 +15,12 @@ INK, SOFT, RULE, PAPER = "#1b2127", "#59636e", "#d5dae0", "#fefefe"
 REAL, FAKE = "#0062a3", "#b34700"
 _VARIABLES = {INK: "ink", SOFT: "soft", RULE: "rule", PAPER: "paper", REAL: "real", FAKE: "fake"}
 WIDTH = 4.6  # inches; 331 points, about a phone's width
-_STYLE: dict[str, Any] = {
+_STYLE: Any = {
     "svg.fonttype": "none",
     "hatch.linewidth": 0.6,
     "font.family": "DejaVu Sans",
-    "font.size": 9,
-    "axes.titlesize": 9,
+    "font.size": 9.5,
+    "axes.titlesize": 9.5,
     "text.color": INK,
     "axes.labelcolor": INK,
     "axes.edgecolor": SOFT,
@@ -55,7 +55,7 @@ def drawn(name: str, alt: str, data: pl.DataFrame, height: float, draw: Callable
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure as Canvas
 
-    with mpl.rc_context({**_STYLE, "svg.hashsalt": name}):
+    with mpl.rc_context(_STYLE | {"svg.hashsalt": name}):
         canvas = Canvas(figsize=(WIDTH, height), layout="constrained")
         FigureCanvasAgg(canvas)
         draw(canvas)

@@ -100,4 +100,5 @@ def _picture(image: Image.Image) -> Picture:
     if max(image.size) > LONGEST:
         image = image.copy()
         image.thumbnail((LONGEST, LONGEST), Image.Resampling.BOX)
-    return Picture("data:image/png;base64," + base64.b64encode(encode_png(image)).decode(), *image.size)
+    uri = "data:image/png;base64," + base64.b64encode(encode_png(image)).decode()
+    return Picture(uri, *image.size)

@@ -31,15 +31,15 @@ def means_figure(means: pl.DataFrame, unit: str) -> Figure:
             _rows(axes, subsets)
             axes.set_title(f"{kind} captions", loc="left")
             axes.set_xlim(left=0)
-        canvas.supxlabel(unit, fontsize=9)
+        canvas.supxlabel(unit, fontsize="medium")
         handles, labels = panels[0].get_legend_handles_labels()
         canvas.legend(handles, labels, loc="outside upper right", ncols=2)
 
     said = "; ".join(
         f"{subset}: " + ", ".join(f"{row['class']} {row['mean']:.3g}" for row in part.iter_rows(named=True))
-        for (subset,), part in means.filter(pl.col("captions") == "with").group_by("subset", maintain_order=True)
+        for (subset,), part in means.filter(pl.col("captions") == kinds[0]).group_by("subset", maintain_order=True)
     )
-    return drawn("shift", f"Mean shift ({unit}) with captions. {said}.", means, 0.9 + 0.3 * len(subsets), draw)
+    return drawn("shift", f"Mean shift ({unit}) {kinds[0]} captions. {said}.", means, 0.9 + 0.3 * len(subsets), draw)
 
 
 def gaps_figure(gaps: pl.DataFrame, unit: str) -> Figure:
@@ -135,8 +135,8 @@ def training_figure(history: pl.DataFrame, chosen: int) -> Figure:
             panels[-1].set_ylabel("held out, %")
         for axes in panels:
             axes.grid(axis="y")
-            axes.axvline(chosen, color=FAKE, linewidth=1, linestyle=(0, (1, 1)))
-            axes.legend(loc="best", fontsize=8)
+            axes.axvline(chosen, color=SOFT, linewidth=1, linestyle=(0, (1, 1)))
+            axes.legend(loc="best", fontsize="small")
         panels[0].annotate(
             f"chosen: {chosen}",
             (chosen, 1),
@@ -144,7 +144,7 @@ def training_figure(history: pl.DataFrame, chosen: int) -> Figure:
             xycoords=("data", "axes fraction"),
             textcoords="offset points",
             ha="center",
-            fontsize=8,
+            fontsize="small",
             annotation_clip=False,
         )
         panels[-1].set_xlabel("epoch")

@@ -9,8 +9,9 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import polars as pl
-from PIL import Image, ImageStat
+from PIL import Image
 
 from sare_core.manifest import Index
 from sare_core.records import Folder
@@ -29,14 +30,12 @@ MEASURES = pl.Schema(
 )
 
 
-def measure_maps(
-    folder: Folder, shards: list[int], kept: pl.DataFrame, advance: Callable[[int], None] = lambda images: None
-) -> pl.DataFrame:
+def measure_maps(folder: Folder, shards: list[int], kept: pl.DataFrame, advance: Callable[[int], None]) -> pl.DataFrame:
     """MEASURES of every image in some done shards, sorted by subset and image_id. `kept`: what is known already."""
     names = [record.output.name for shard, record in sorted(folder.records(shards).items()) if record.output]
-    known = kept.filter(pl.col("file").is_in(names))
-    parts = [known]
-    for name in sorted(set(names) - set(known["file"])):
+    parts = [kept.filter(pl.col("file").is_in(names))]
+    advance(len(parts[0]))
+    for name in sorted(set(names) - set(parts[0]["file"])):
         parts.append(_measure_tar(folder.store.local(name)))
         advance(len(parts[-1]))
     return pl.concat(parts).sort("subset", "image_id", "label")
@@ -59,14 +58,14 @@ def _measure_tar(path: Path) -> pl.DataFrame:
     reader, rows = TarReader(path), []
     for key in reader:
         about = json.loads(reader.read(key, "json"))
-        sare = Image.open(io.BytesIO(reader.read(key, "sare.png"))).convert("RGB")
+        sare = np.asarray(Image.open(io.BytesIO(reader.read(key, "sare.png"))).convert("RGB"))
         rows.append(
             {
                 "file": path.name,
                 "image_id": key,
                 "subset": about["subset"],
                 "label": about["label"],
-                "sare": sum(ImageStat.Stat(sare).mean) / 3,
+                "sare": float(sare.mean()),
                 "lpips": about.get("lpips"),
             }
         )
@@ -77,8 +76,9 @@ def without_captions(folder: Folder, index: Index, shards: list[int]) -> tuple[F
     """The folder of the same reconstructions made with empty captions; or None, and the reason in words."""
     assert folder.upstream is not None
     if folder.upstream.made_by["settings"]["captioner"] == "none":
-        return None, "This run itself reconstructs without captions, so there is nothing to compare it with."
-    wanted, reason = _without_text(folder), "No reconstructions without captions lie in this work folder."
+        return None, "This run itself reconstructs without captions: there is nothing to compare it with."
+    cure = "To compare, run caption and reconstruct with --set caption.captioner=none --set caption.model=null."
+    wanted, reason = _without_text(folder), f"No reconstructions without captions lie in this work folder. {cure}"
     for name in Store(folder.work).folders(f"{folder.dataset}/{folder.stage}"):
         if not Store(folder.work).exists(f"{folder.dataset}/{folder.stage}/{name}/about.json"):
             continue
@@ -90,7 +90,7 @@ def without_captions(folder: Folder, index: Index, shards: list[int]) -> tuple[F
         if all(state.kind == "done" for state in states):
             return other, ""
         unfinished = sum(state.kind != "done" for state in states)
-        reason = f"Reconstructions without captions were begun, but {unfinished} of {len(shards)} shards are not done."
+        reason = f"Without captions, {unfinished} of {len(shards)} test shards are not reconstructed yet. {cure}"
     return None, reason
 
 

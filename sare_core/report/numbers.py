@@ -1,11 +1,14 @@
 """The numbers behind the report's sentences and figures, as frames: the very ones that its CSV files hold."""
 
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import polars as pl
 
 from sare_core.metrics import paper_order, pool_shared_reals
 from sare_core.report.intervals import Interval, auc_draws, interval, mean_draws, resamples
+
+if TYPE_CHECKING:
+    import numpy as np
 
 CLASSES = {0: "real", 1: "fake"}
 BINS = 25
@@ -20,15 +23,15 @@ class Mean(NamedTuple):
 
 def mean_auc(predictions: pl.DataFrame, subsets: list[str]) -> Mean | None:
     """The plain mean of AUC over those of `subsets` that have real and fake; None where none has."""
+    from sklearn.metrics import roc_auc_score
+
     draws, values = [], []
     for group in _by_subset(predictions, subsets).values():
         if group["label"].n_unique() == 2:
-            from sklearn.metrics import roc_auc_score
-
             labels, logits = group["label"].to_numpy(), group["logit"].to_numpy()
             values.append(float(roc_auc_score(labels, logits)))
             draws.append(auc_draws(logits, labels, resamples(group)))
-    return Mean(sum(values) / len(values), interval(sum(draws) / len(draws))) if values else None
+    return _mean(values, draws)
 
 
 def mean_acc(predictions: pl.DataFrame, subsets: list[str], threshold: float) -> Mean | None:
@@ -38,7 +41,13 @@ def mean_acc(predictions: pl.DataFrame, subsets: list[str], threshold: float) ->
         right = ((group["score"] > threshold) == (group["label"] == 1)).cast(pl.Float64).to_numpy()
         values.append(float(right.mean()))
         draws.append(mean_draws(right, resamples(group)))
-    return Mean(sum(values) / len(values), interval(sum(draws) / len(draws))) if values else None
+    return _mean(values, draws)
+
+
+def _mean(values: list[float], draws: list["np.ndarray"]) -> Mean | None:
+    import numpy as np
+
+    return Mean(sum(values) / len(values), interval(np.stack(draws).mean(axis=0))) if values else None
 
 
 class Shift(NamedTuple):
@@ -52,39 +61,37 @@ class Shift(NamedTuple):
     gaps: pl.DataFrame
 
 
-def semantic_shift(captioned: pl.DataFrame, plain: pl.DataFrame | None) -> Shift:
+def semantic_shift(variants: dict[str, pl.DataFrame]) -> Shift:
     """Mean shift of real and of fake per subset, and Δ = real − fake (equation 7), with 95 % intervals.
 
-    captioned, plain: MEASURES with and without captions; images that only one of them holds are passed over.
+    variants: MEASURES of the same test images "with" captions, "without", or both; images that only one of two
+    variants holds are passed over.
     """
-    measure = "lpips" if captioned["lpips"].null_count() == 0 and len(captioned) else "sare"
-    both = captioned.select("image_id", "subset", "label", pl.col(measure).alias("with"))
-    kinds = ["with"]
-    if plain is not None:
-        plain = plain.select("image_id", "subset", pl.col(measure).alias("without"))
-        both = both.join(plain, on=["image_id", "subset"], maintain_order="left").drop_nulls("without")
-        kinds.append("without")
+    first, *others = variants
+    measure = "sare" if variants[first]["lpips"].null_count() else "lpips"
+    both = variants[first].select("image_id", "subset", "label", pl.col(measure).alias(first))
+    for kind in others:
+        other = variants[kind].select("image_id", "subset", pl.col(measure).alias(kind))
+        both = both.join(other, on=["image_id", "subset"], maintain_order="left")
     means, gaps = [], []
     for subset, group in _by_subset(both).items():
         counts, draws = resamples(group), {}
         for label, name in CLASSES.items():
             mine = (group["label"] == label).to_numpy()
-            for kind in kinds if mine.any() else []:
+            for kind in variants if mine.any() else []:
                 values = group[kind].to_numpy()[mine]
                 draws[kind, label] = values.mean(), mean_draws(values, counts[:, mine])
                 value, drawn = draws[kind, label]
                 means.append((kind, subset, name, int(mine.sum()), value, *interval(drawn)))
         if group["label"].n_unique() == 2:
-            delta = {kind: tuple(a - b for a, b in zip(draws[kind, 0], draws[kind, 1], strict=True)) for kind in kinds}
-            if plain is not None:
+            delta = {k: tuple(a - b for a, b in zip(draws[k, 0], draws[k, 1], strict=True)) for k in variants}
+            if others:
                 delta["gain"] = tuple(a - b for a, b in zip(delta["with"], delta["without"], strict=True))
             gaps += [(kind, subset, value, *interval(drawn)) for kind, (value, drawn) in delta.items()]
-    numbers = {"low": pl.Float64, "high": pl.Float64}
-    head = {"captions": pl.String, "subset": pl.String}
     return Shift(
         measure,
-        pl.DataFrame(means, head | {"class": pl.String, "n": pl.Int64, "mean": pl.Float64} | numbers, orient="row"),
-        pl.DataFrame(gaps, head | {"delta": pl.Float64} | numbers, orient="row"),
+        pl.DataFrame(means, ["captions", "subset", "class", "n", "mean", "low", "high"], orient="row"),
+        pl.DataFrame(gaps, ["captions", "subset", "delta", "low", "high"], orient="row"),
     )
 
 
@@ -105,9 +112,7 @@ def histograms(images: pl.DataFrame, column: str, low: float, high: float) -> pl
                 median = float(np.median(values))
                 bins = zip(edges[:-1].tolist(), edges[1:].tolist(), counts.tolist(), strict=True)
                 rows += [(subset, name, a, b, n, n / len(values), median) for a, b, n in bins]
-    floats = dict.fromkeys(("share", "median"), pl.Float64)
-    schema = {"subset": pl.String, "class": pl.String, "low": pl.Float64, "high": pl.Float64, "n": pl.Int64} | floats
-    return pl.DataFrame(rows, schema, orient="row")
+    return pl.DataFrame(rows, ["subset", "class", "low", "high", "n", "share", "median"], orient="row")
 
 
 def _by_subset(images: pl.DataFrame, subsets: list[str] | None = None) -> dict[str, pl.DataFrame]:

@@ -7,15 +7,15 @@ forbids any request. The same content gives the same bytes.
 from importlib.resources import files
 from typing import Any, NamedTuple
 
-from sare_core.report.drawing import Figure
-from sare_core.report.examples import Group
+from sare_core.report.examples import LONGEST, Group
+from sare_core.report.parts import Part
 from sare_core.report.provenance import StageRow
 from sare_core.report.tables import SARE, ResultTable
 from sare_core.report.verdict import Verdict
 
 
 class Page(NamedTuple):
-    """All that the page says. A figure that is left out has a sentence in `missing` that says why."""
+    """All that the page says."""
 
     dataset: str
     preset: str
@@ -24,16 +24,11 @@ class Page(NamedTuple):
     note: str | None
     verdict: Verdict
     groups: dict[str, list[Group]]  # by subset
-    reduced: bool  # some pictures are smaller than what the stage saw
     tables: list[ResultTable]
     notes: list[str]
-    shift: list[Figure]
-    shift_measure: str
-    shift_sentences: list[str]
-    distributions: list[Figure]
-    training: Figure
-    training_sentence: str
-    missing: dict[str, str]  # section: sentence
+    shift: Part
+    distributions: Part
+    training: Part
     settings: str  # YAML
     stages: list[StageRow]
     failures: list[tuple[str, str, int]]
@@ -52,4 +47,6 @@ def render(page: Page) -> str:
     )
     content: dict[str, Any] = page._asdict()
     style = (files("sare_core.report") / "page.css").read_text(encoding="utf-8")
-    return environment.get_template("page.html.jinja").render(content | {"style": style, "this_run": SARE})
+    return environment.get_template("page.html.jinja").render(
+        content | {"style": style, "this_run": SARE, "longest": LONGEST}
+    )

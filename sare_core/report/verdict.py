@@ -7,6 +7,7 @@ import polars as pl
 from sare_core.metrics import THRESHOLD, is_mean
 from sare_core.report.numbers import Mean, Shift, mean_acc, mean_auc
 from sare_core.report.tables import SARE, TRIVIAL, Runs
+from sare_core.trivial import SUSPICIOUS
 
 
 class Key(NamedTuple):
@@ -19,6 +20,7 @@ class Key(NamedTuple):
 
 class Verdict(NamedTuple):
     keys: list[Key]
+    lead: str
     sentences: list[str]
 
 
@@ -31,34 +33,36 @@ def verdict(predictions: pl.DataFrame, runs: Runs, trained: set[str]) -> Verdict
     names = [name for name in rows["subset"] if name not in trained] or rows["subset"].to_list()
     auc, acc = mean_auc(predictions, names), mean_acc(predictions, names, THRESHOLD)
     if auc is None or acc is None:
-        return Verdict([], ["No subset has both real and fake images with labels, so nothing can be measured."])
+        return Verdict([], "No subset has both real and fake images with labels, so nothing can be measured.", [])
     unseen = not set(names) & trained
-    what = f"{_count(len(names), 'generator')} that {'was' if len(names) == 1 else 'were'} "
-    what += "not in the training data" if unseen else "also in the training data: none other is there to test on"
-    keys = [_key("AUC", auc), _key("ACC at 0.5", acc)]
-    sentences = [
-        f"Over {what}, the detector puts a generated image above a real one in {_percent(auc.value)} of pairs "
-        f"(mean AUC, 95 % interval {_span(auc)}; guessing gives 50 %), and calls {_percent(acc.value)} of images "
-        f"rightly at the fixed threshold of 0.5 (mean ACC, {_span(acc)}).",
-        _reading(auc),
-    ]
+    where = "unseen generators" if unseen else "training generators"
+    lead = f"On {_count(len(names), 'generator')} " + (
+        "of which the detector saw no image in training"
+        if unseen
+        else "that it was trained on, for lack of others to test on, the detector"
+    )
+    lead += (
+        f"{', it' if unseen else ''} puts a generated image above a real one in {_percent(auc.value)} of pairs, where "
+        f"guessing gives 50 %, and calls {_percent(acc.value)} of images rightly at the threshold of 0.5."
+    )
+    keys = [_key(f"Mean AUC, {where}", auc), _key(f"Mean ACC, {where}", acc)]
+    sentences = [_reading(auc)]
     if len(names) > 1:
         chosen = rows.filter(pl.col("subset").is_in(names)).sort("auc", "subset")
         (low, first), (high, last) = (chosen.select("auc", "subset").row(place) for place in (0, -1))
-        sentences.append(f"AUC ranges from {_percent(low)} on {first} to {_percent(high)} on {last}.")
+        sentences.append(f"The AUC is lowest on {first}, {_percent(low)}, and highest on {last}, {_percent(high)}.")
     if TRIVIAL in runs:
         trivial = runs[TRIVIAL].filter(~is_mean(), pl.col("subset").is_in(names))["auc"].drop_nulls()
         if len(trivial):
             mean = float(trivial.mean())  # type: ignore[arg-type]
-            keys.append(Key("AUC of the trivial detector", _percent(mean), "sees only format, size and bytes"))
-            sentences.append(
-                f"A detector that sees only a file's format, size and bytes has a mean AUC of {_percent(mean)}."
-            )
+            keys.append(Key("Mean AUC, trivial detector", _percent(mean), "format, size and bytes alone"))
+            text = f"From the format, size and bytes of the files alone, {_percent(mean)} AUC can be had"
+            sentences.append(f"{text}: these numbers are not about generation." if mean > SUSPICIOUS else f"{text}.")
     sentences.append(
-        "The intervals are over the choice of test images alone: another training run, other photographs or other "
-        "generators may move the numbers by more."
+        "The intervals are over the choice of test images: another training run, other photographs or other generators "
+        "may move the numbers by more."
     )
-    return Verdict(keys, sentences)
+    return Verdict(keys, lead, sentences)
 
 
 def shift_sentences(shift: Shift) -> list[str]:
@@ -66,16 +70,16 @@ def shift_sentences(shift: Shift) -> list[str]:
     sentences = []
     for kind, lead in (
         ("with", "With captions, real images move more than fake ones"),
-        ("without", "Without captions, they do so"),
+        ("without", "Without captions, real images move more"),
         ("gain", "Captions widen the gap"),
     ):
         part = shift.gaps.filter(pl.col("captions") == kind)
         if len(part):
-            above, below = (part["low"] > 0).sum(), (part["high"] < 0).sum()
-            sentences.append(
-                f"{lead} on {above} of {_count(len(part), 'subset')}, the other way round on {below}, "
-                f"and on {len(part) - above - below} the interval holds zero."
-            )
+            above, below = int((part["low"] > 0).sum()), int((part["high"] < 0).sum())
+            unclear = len(part) - above - below
+            text = f"{lead} on {above} of {_count(len(part), 'subset')}"
+            text += f", the other way round on {below}" if below else ""
+            sentences.append(text + (f"; on {unclear} the interval holds zero." if unclear else "."))
     return sentences
 
 

@@ -14,9 +14,10 @@ import torch
 from PIL import Image
 
 from sare_core.checkpoints import save_checkpoint
-from sare_core.config import Settings, load_settings
+from sare_core.config import load_settings
 from sare_core.manifest import Index
 from sare_core.metrics import GENIMAGE
+from sare_core.records import Folder
 from sare_core.runner import run
 from stages import caption, evaluate, reconstruct, train
 from tests.pipeline import QUIET, Pipeline
@@ -136,36 +137,40 @@ def precompute(pipeline: Pipeline, index: Index) -> None:
     ):
         folder = folder_of(pipeline.settings, pipeline.dataset, pipeline.work)
         folder.describe(preset="mini", train_subsets=pipeline.settings.train_subsets)
-        assert run(stage(pipeline.settings, index, folder), index, index.shards["shard"].to_list(), QUIET).complete  # type: ignore[abstract]
+        assert run(stage(pipeline.settings, index, folder), index, index.shards["shard"].to_list(), QUIET).complete
 
 
-def forge(
-    root: Path,
-    overrides: list[str],
-    subsets: Iterable[str] = GENIMAGE,
-    test: int = 6,
-    captions: tuple[bool, ...] = (True, False),
-) -> Pipeline:
-    """All stages up to the predictions below `root`; captions: which variants of the reconstructions to make."""
-    settings = load_settings("mini", overrides)
-    pipeline = Pipeline(settings, str(root / "manifests"), str(root / "work"))
-    index = pipeline.index(pictures(root / "pictures", subsets, test))
-    for captioned in captions:
-        used = settings if captioned else load_settings("mini", [*overrides, "caption.captioner=none"])
-        precompute(Pipeline(used, pipeline.manifests, pipeline.work), index)
-    detector = train.detector_folder(settings, index, pipeline.work)
+def train_detector(pipeline: Pipeline, index: Index) -> Folder:
+    """A detector of one number, with a history."""
+    detector = train.detector_folder(pipeline.settings, index, pipeline.work)
     detector.describe(preset="mini")
     for name, history in (("best", HISTORY[:2]), ("last", HISTORY)):
         facts = {"step": len(history), "epoch": len(history), "finished": name == "last", "about": detector.made_by}
         save_checkpoint(detector.store, name, {"model.x": torch.zeros(1)}, history=history, **facts)
+    return detector
+
+
+def predict(pipeline: Pipeline, index: Index, detector: Folder) -> Folder:
+    """Predictions of the test split."""
     best = evaluate.read_checkpoint(detector.store, "best")
     assert best is not None
-    folder = evaluate.folder_of(settings, pipeline.dataset, pipeline.work, best)
-    folder.describe(preset="mini", detector=detector.store.url, train_subsets=settings.train_subsets, splits=["test"])
-    stage = ForgedPredictions(settings, index, folder, detector, best)
-    assert run(stage, index, evaluate.tested_shards(settings, index), QUIET).complete
+    folder = evaluate.folder_of(pipeline.settings, pipeline.dataset, pipeline.work, best)
+    folder.describe(preset="mini", detector=detector.store.url, splits=["test"])
+    stage = ForgedPredictions(pipeline.settings, index, folder, detector, best)
+    assert run(stage, index, evaluate.tested_shards(pipeline.settings, index), QUIET).complete
+    return folder
+
+
+def forge(
+    root: Path, overrides: list[str], subsets: Iterable[str] = GENIMAGE, test: int = 6, without: bool = True
+) -> Pipeline:
+    """All stages up to the predictions below `root`; without: reconstruct without captions too."""
+    settings = load_settings("mini", overrides)
+    pipeline = Pipeline(settings, str(root / "manifests"), str(root / "work"))
+    index = pipeline.index(pictures(root / "pictures", subsets, test), shard_size=2 * test)
+    precompute(pipeline, index)
+    if without:
+        silent = load_settings("mini", [*overrides, "caption.captioner=none", "caption.model=null"])
+        precompute(Pipeline(silent, pipeline.manifests, pipeline.work), index)
+    predict(pipeline, index, train_detector(pipeline, index))
     return pipeline
-
-
-def without_captions(settings: Settings) -> Settings:
-    return settings.model_copy(update={"caption": settings.caption.model_copy(update={"captioner": "none"})})
