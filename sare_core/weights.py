@@ -50,7 +50,7 @@ def resolve(model: str, revision: str | None = None) -> Weights:
     if model.count("/") != 1 or folder.is_absolute() or model.startswith("."):
         raise ConfigError(
             f"{model}: no such model folder. Give a folder or a hub id (owner/name); "
-            "`sare mini` builds the embedded models under models/mini."
+            "`sare mini` unpacks the miniature models under models/mini."
         )
     snapshot = _snapshot(model, revision, _SMALL)
     return Weights(model, f"commit:{snapshot.name}", str(snapshot), on_hub=True)
