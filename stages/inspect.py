@@ -6,6 +6,7 @@ sare gc --delete
 """
 
 from datetime import timedelta
+from pathlib import Path
 from typing import Annotated
 
 import typer
