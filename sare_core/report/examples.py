@@ -90,13 +90,14 @@ def _example(reader: TarReader, row: dict[str, Any], index: Index, settings: Set
         caption=about["caption"],
         score=row["score"],
         shift=row["sare"],
-        image=_picture(image),
-        reconstruction=_picture(Image.open(io.BytesIO(reader.read(key, "reconstruction.png")))) if found else None,
-        sare=_picture(sare.point(lambda level: min(2 * level, 255))),  # as the paper's Figure 3
+        image=picture(image),
+        reconstruction=picture(Image.open(io.BytesIO(reader.read(key, "reconstruction.png")))) if found else None,
+        sare=picture(sare.point(lambda level: min(2 * level, 255))),  # as the paper's Figure 3
     )
 
 
-def _picture(image: Image.Image) -> Picture:
+def picture(image: Image.Image) -> Picture:
+    """For the page: an image that is larger than it takes is reduced by averaging, to LONGEST pixels."""
     if max(image.size) > LONGEST:
         image = image.copy()
         image.thumbnail((LONGEST, LONGEST), Image.Resampling.BOX)

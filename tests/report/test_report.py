@@ -1,5 +1,6 @@
 """The report of a forged run: its numbers against the files behind them, its page, and what it says is missing."""
 
+import base64
 import io
 import json
 import re
@@ -20,6 +21,7 @@ from sare_core.config import load_settings
 from sare_core.errors import SareError
 from sare_core.manifest import read_index
 from sare_core.records import Folder
+from sare_core.report.examples import picture
 from stages.report import report
 from tests.pipeline import Pipeline
 from tests.report.conftest import NOTE, SUBSETS, Made
@@ -156,13 +158,30 @@ def test_the_page_has_its_parts_in_order_and_needs_nothing_else(made: Made) -> N
         assert target.removeprefix("#") in ids or (made.folder / target).is_file()
 
 
+def decoded(uri: str) -> np.ndarray:
+    return np.asarray(Image.open(io.BytesIO(base64.b64decode(uri.partition("base64,")[2])))).astype(int)
+
+
 def test_examples_are_the_first_by_image_id_and_the_map_is_doubled(made: Made, predictions: pl.DataFrame) -> None:
-    page = (made.folder / "index.html").read_text()
-    shown = re.findall(r'alt="(real|fake) image ([0-9a-f]{20})"', page)
+    pictures = [attributes for tag, attributes in read((made.folder / "index.html").read_text()).tags if tag == "img"]
+    shown = []
+    for image, reconstruction, sare in zip(pictures[::3], pictures[1::3], pictures[2::3], strict=True):
+        kind, _, image_id = (image["alt"] or "").split()
+        shown.append((image_id, int(kind == "fake")))
+        x, moved, map_shown = (decoded(each["src"] or "") for each in (image, reconstruction, sare))
+        np.testing.assert_array_equal(map_shown, np.minimum(2 * np.abs(x - moved), 255))
+        assert all(each["class"] == "crisp" for each in (image, reconstruction, sare)), (
+            "32 pixels are enlarged as they are"
+        )
     first = predictions.sort("image_id").group_by("subset", "label").head(2)
-    assert sorted(shown) == sorted(
-        ("fake" if label else "real", image) for image, label in first.select("image_id", "label").rows()
-    )
+    assert sorted(shown) == sorted(first.select("image_id", "label").rows())
+
+
+def test_large_pictures_are_reduced() -> None:
+    small, large = (picture(Image.new("RGB", size, "red")) for size in ((32, 24), (512, 384)))
+    assert (small.width, small.height, small.crisp) == (32, 24, True)
+    assert (large.width, large.height, large.crisp) == (192, 144, False)
+    assert decoded(large.uri).shape == (144, 192, 3)
 
 
 def test_the_same_run_gives_the_same_bytes(made: Made, tmp_path: Path) -> None:
