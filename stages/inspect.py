@@ -33,7 +33,8 @@ def status(dataset: AnyDataset = None, work: Work = "work", manifests: Manifests
             table.add_column(column, justify="right")
         for summary in summaries:
             if summary.folder.dataset == name:
-                table.add_row(summary.folder.stage, summary.folder.fingerprint, Path(summary.preset).name, *_figures(summary))
+                preset = Path(summary.preset).name
+                table.add_row(summary.folder.stage, summary.folder.fingerprint, preset, *_figures(summary))
         console.print(table)
     newest: dict[tuple[str, str], Summary] = {}
     for summary in sorted(summaries, key=lambda s: s.folder.notes().get("described", "")):
