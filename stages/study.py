@@ -10,6 +10,7 @@ and Δ of equation 7 with paired bootstrap intervals. The stages do all the work
 `sare status` shows how far it is, and what is done is not done again. Tables: Markdown and CSV under --out.
 """
 
+import hashlib
 import shlex
 import sys
 from collections.abc import Iterable
@@ -64,10 +65,7 @@ class Study:
     manifests: str
     jobs: int
     out: Path
-
-    @property
-    def index(self) -> Index:
-        return read_index(self.manifests, self.dataset)
+    index: Index
 
     def settings(self, *changes: str) -> Settings:
         return load_settings(self.preset, [*self.overrides, *changes])
@@ -122,21 +120,22 @@ def precompute(study: Study, stage: Any, all_changes: Iterable[list[str]], shard
 
 def train_and_predict(study: Study, runs: dict[tuple[str, int], list[str]]) -> pl.DataFrame:
     """The test predictions of each variant and training seed, with the columns variant and seed."""
-    run_jobs([study.job("train", c) for c in runs.values() if trained(study, c) is None], study.jobs, console)
-    shards = study.shards("test")
-    digests = {shard: study.index.digests[shard] for shard in shards}
-
-    def folder_of(changes: list[str]) -> Folder:
-        best = trained(study, changes)
-        assert best is not None, "train ends with a finished checkpoint or an error"
-        return evaluate.folder_of(study.settings(*changes), study.dataset, study.work, best)
-
-    folders = {run: folder_of(changes) for run, changes in runs.items()}
-    todo = [run for run, folder in folders.items() if any(s.kind != "done" for s in folder.states(digests).values())]
-    run_jobs([study.job("evaluate", runs[run]) for run in todo], study.jobs, console)
-
     from sare_core.study.measures import read_outputs
 
+    best = {run: trained(study, changes) for run, changes in runs.items()}
+    untrained = [run for run, checkpoint in best.items() if checkpoint is None]
+    run_jobs([study.job("train", runs[run]) for run in untrained], study.jobs, console)
+    best |= {run: trained(study, runs[run]) for run in untrained}
+
+    shards = study.shards("test")
+    digests, folders, todo = {shard: study.index.digests[shard] for shard in shards}, {}, []
+    for run, changes in runs.items():
+        checkpoint = best[run]
+        assert checkpoint is not None, "train ends with a finished checkpoint or an error"
+        folders[run] = evaluate.folder_of(study.settings(*changes), study.dataset, study.work, checkpoint)
+        if any(state.kind != "done" for state in folders[run].states(digests).values()):
+            todo.append(study.job("evaluate", changes))
+    run_jobs(todo, study.jobs, console)
     return pl.concat(
         read_outputs(folder, shards).with_columns(variant=pl.lit(variant), seed=pl.lit(seed))
         for (variant, seed), folder in folders.items()
@@ -156,9 +155,10 @@ def write_wrong_captions(study: Study, captioned: Folder, shards: list[int]) -> 
 
     said = read_outputs(captioned, shards).select("image_id", "caption")
     about = study.index.frame().select("image_id", "label", "class").unique("image_id")
-    seed = study.settings().seed
-    store, name = Store(f"{study.work}/{study.dataset}/study"), f"wrong-captions-{captioned.fingerprint}-{seed}.parquet"
-    store.write(name, to_parquet(wrong_captions(said.join(about, on="image_id"), seed)))
+    data = to_parquet(wrong_captions(said.join(about, on="image_id"), study.settings().seed))
+    store = Store(f"{study.work}/{study.dataset}/study")
+    name = f"wrong-captions-{hashlib.sha256(data).hexdigest()[:12]}.parquet"
+    store.write(name, data)
     return str(store.local(name))
 
 
@@ -271,7 +271,7 @@ def study(
     ] = None,
 ) -> None:
     """Measure what each part of the method adds: fairness of the data, sweep of settings, variants with intervals."""
-    study = Study(dataset, preset, list(set_ or []), work, manifests, jobs, out)
+    study = Study(dataset, preset, list(set_ or []), work, manifests, jobs, out, read_index(manifests, dataset))
     for part in Part:
         if part in (only or Part):
             console.rule(part)
