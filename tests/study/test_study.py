@@ -17,7 +17,7 @@ from sare_core.study.jobs import Job
 from sare_core.study.measures import load_classifier, read_errors
 from stages import caption, evaluate, reconstruct, train
 from stages import study as study_stage
-from tests.conftest import mini_overrides
+from tests.conftest import standin_overrides
 from tests.pipeline import QUIET
 from tests.trees import genimage_tree
 
@@ -61,9 +61,9 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def overrides(data: Path, mini_models: Path) -> list[str]:
+def overrides(data: Path, standin_models: Path) -> list[str]:
     table = ["caption.captioner=table", "caption.model=null", f"caption.table={data}/captions.csv"]
-    return [*mini_overrides(mini_models), *SMALL, *table]
+    return [*standin_overrides(standin_models), *SMALL, *table]
 
 
 @pytest.fixture
