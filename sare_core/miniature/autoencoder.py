@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -36,15 +37,13 @@ class PatchCritic(nn.Module):
         return self.layers(images)
 
 
-def train_autoencoder(
-    folder: Path, pixels: np.ndarray, channels: tuple[int, int, int], steps: int, seed: int
-) -> AutoencoderKL:
+def train_autoencoder(folder: Path, pixels: np.ndarray, channels: tuple[int, int, int], steps: int, seed: int) -> Any:
     """Train on scenes ((n, 32, 32) in [0, 1]), or go on where `folder` stands.
 
     Input: the scene with up to the camera's noise; target: the scene. Its `scaling_factor` makes latents of unit size.
     """
     torch.manual_seed(seed)
-    vae = AutoencoderKL(
+    vae: Any = AutoencoderKL(
         in_channels=3,
         out_channels=3,
         down_block_types=("DownEncoderBlock2D",) * 3,

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -27,7 +28,7 @@ class Part:
     ema: the decay of a moving average of the weights, which replaces them at the end; None keeps the last ones.
     """
 
-    network: nn.Module
+    network: Any
     learning_rate: float
     betas: tuple[float, float] = (0.9, 0.99)
     weight_decay: float = 0.01
@@ -87,7 +88,8 @@ def fit(folder: Path, parts: dict[str, Part], steps: int, losses: Losses, seed: 
         start = saved["step"]
     for part in parts.values():
         part.network.train()
-    began, saved_at, seen = time.monotonic(), time.monotonic(), {}
+    began = saved_at = time.monotonic()
+    seen: dict[str, float] = {}
     for step in range(start, steps):
         torch.manual_seed((seed << 24) + step)
         rng = np.random.default_rng([seed, step])
@@ -100,7 +102,7 @@ def fit(folder: Path, parts: dict[str, Part], steps: int, losses: Losses, seed: 
             for group in part.optimizer.param_groups:
                 group["lr"] = part.learning_rate * scale
             part.optimizer.zero_grad()
-            loss.backward()  # type: ignore[no-untyped-call]
+            loss.backward()
             nn.utils.clip_grad_norm_(part.network.parameters(), 1.0)
             part.optimizer.step()
             part.follow(step)
@@ -109,7 +111,7 @@ def fit(folder: Path, parts: dict[str, Part], steps: int, losses: Losses, seed: 
         if last or time.monotonic() - saved_at > CHECKPOINT_SECONDS:
             _save(checkpoint, {"step": step + 1, "parts": {name: part.state() for name, part in parts.items()}})
             saved_at = time.monotonic()
-            line = {"step": step + 1, "of": steps, "seconds": round(saved_at - began)}
+            line: dict[str, float] = {"step": step + 1, "of": steps, "seconds": round(saved_at - began)}
             line |= {name: round(value, 4) for name, value in seen.items()}
             print(f"{folder.name}: {json.dumps(line)}", flush=True)
             with (folder / "curve.jsonl").open("a") as curve:

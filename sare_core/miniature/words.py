@@ -17,17 +17,16 @@ def clip_tokenizer() -> Any:
     tokens = [*symbols, *(f"{symbol}</w>" for symbol in symbols)]
     merges: list[tuple[str, str]] = []
     for word in WORDS:
-        *head, last = word
-        pieces, grown = [*head, f"{last}</w>"], ""
+        pieces, grown = [*word[:-1], f"{word[-1]}</w>"], ""
         for piece in pieces:
             if grown and (grown, piece) not in merges:
                 merges.append((grown, piece))
                 tokens.append(grown + piece)
             grown += piece
     tokens = list(dict.fromkeys([*tokens, "<|startoftext|>", "<|endoftext|>"]))
-    return CLIPTokenizer(
-        vocab={token: number for number, token in enumerate(tokens)}, merges=merges, model_max_length=CONTEXT
-    )
+    vocabulary = {token: number for number, token in enumerate(tokens)}
+    pairs: Any = merges  # transformers takes pairs, its annotation does not
+    return CLIPTokenizer(vocab=vocabulary, merges=pairs, model_max_length=CONTEXT)
 
 
 def bert_tokenizer() -> Any:

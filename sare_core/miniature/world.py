@@ -64,7 +64,8 @@ class World:
 
     def counts(self, subset: str) -> tuple[int, int]:
         """Images of each class, real or fake, of a subset: to train, to test."""
-        return tuple(max(10, round(full * self.scale)) for full in (TRAIN.get(subset, OTHERS_TRAIN), TEST))
+        train, test = (max(10, round(full * self.scale)) for full in (TRAIN.get(subset, OTHERS_TRAIN), TEST))
+        return train, test
 
     @cached_property
     def scenes(self) -> Scenes:
@@ -198,7 +199,7 @@ def build(world: World, jobs: int) -> None:
     Raises SareError: a recipe failed; the others that run are waited for, and a further call goes on from there.
     """
     world.scenes  # noqa: B018  composed once, before several processes want them
-    waiting, done, failed = dict(RECIPES), set[str](), []
+    waiting, done, failed = dict(RECIPES), set[str](), list[str]()
     running: dict[str, subprocess.Popen[bytes]] = {}
     began = {}
     while (waiting and not failed) or running:

@@ -5,10 +5,11 @@ from transformers import CLIPVisionModelWithProjection
 from sare_core.config import load_settings
 from sare_core.detectors import build_detector
 from sare_core.errors import ConfigError
+from tests.conftest import STANDIN
 
 
 def build(folder, **changes):
-    settings = load_settings("mini").detector.model_copy(update={"detector": "image", **changes})
+    settings = load_settings(STANDIN).detector.model_copy(update={"detector": "image", **changes})
     torch.manual_seed(0)
     return build_detector(settings, folder, "never read")
 

@@ -17,7 +17,7 @@ from sare_core.study.jobs import Job
 from sare_core.study.measures import load_classifier, read_errors
 from stages import caption, evaluate, reconstruct, train
 from stages import study as study_stage
-from tests.conftest import standin_overrides
+from tests.conftest import STANDIN, standin_overrides
 from tests.pipeline import QUIET
 from tests.trees import genimage_tree
 
@@ -113,7 +113,7 @@ def test_the_numbers_are_those_of_the_stages_own_files(data: Path, overrides: li
     index = study_stage.read_index(manifests, "tree")
     shards = index.select(["test"])["shard"].to_list()
     for variant, changes in {"sare": [], "zero": ["detector.semantic_input=zero"]}.items():
-        settings = load_settings("mini", [*overrides, *changes])
+        settings = load_settings(STANDIN, [*overrides, *changes])
         best = evaluate.read_checkpoint(train.detector_folder(settings, index, work).store, "best")
         assert best is not None
         folder = evaluate.folder_of(settings, "tree", work, best)
@@ -124,7 +124,7 @@ def test_the_numbers_are_those_of_the_stages_own_files(data: Path, overrides: li
         )
         assert found["value"].item() == pytest.approx(metrics.filter(pl.col("subset") == "adm")["auc"].item())
 
-    folder = reconstruct.folder_of(load_settings("mini", overrides), "tree", work)
+    folder = reconstruct.folder_of(load_settings(STANDIN, overrides), "tree", work)
     errors = read_errors(folder, index, shards).filter(pl.col("subset") == "adm")
     means = dict(errors.group_by("label").agg(pl.col("error").mean()).iter_rows())
     found = table(out, "delta").filter(

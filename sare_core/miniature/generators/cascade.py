@@ -3,10 +3,10 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
-from diffusers import UNet2DModel
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -24,8 +24,8 @@ LOW_NOISE = 0.1  # on what the up-sampler is given, so that it forgives the base
 class Cascade:
     """base: draws 16×16 images, as 8×8 positions of 2×2 pixels. fine: draws 32×32 ones, given those."""
 
-    base: UNet2DModel
-    fine: UNet2DModel
+    base: Any
+    fine: Any
 
 
 def train_cascade(folder: Path, scenes: Scenes, steps: int, seed: int) -> Cascade:
@@ -70,5 +70,5 @@ def sample_cascade(cascade: Cascade, classes: np.ndarray, seed: int) -> np.ndarr
     return draw(sampler, classes, 2 * 16 * 16 + 32 * 32, seed)
 
 
-def _fine(unet: UNet2DModel, noised: Tensor, given: Tensor, times: Tensor, classes: Tensor) -> Tensor:
+def _fine(unet: Any, noised: Tensor, given: Tensor, times: Tensor, classes: Tensor) -> Tensor:
     return unet(torch.cat([noised, given], 1), 1000 * times, classes).sample

@@ -6,6 +6,7 @@ At time t in [0, 1] an image is cos(πt/2) x + sin(πt/2) ε; networks predict v
 import math
 from collections.abc import Callable
 from itertools import pairwise
+from typing import Any
 
 import torch
 from diffusers import UNet2DModel
@@ -15,9 +16,7 @@ from torch.nn import functional as F
 from sare_core.miniature.generators.drawing import NO_CLASS
 
 
-def class_unet(
-    size: int, channels: tuple[int, ...], in_channels: int, out_channels: int, attention: bool
-) -> UNet2DModel:
+def class_unet(size: int, channels: tuple[int, ...], in_channels: int, out_channels: int, attention: bool) -> Any:
     """A U-Net for images of size×size, told time and class; attention, if any, in its lowest block."""
     plain = len(channels) - 1
     return UNet2DModel(
