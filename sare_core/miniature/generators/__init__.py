@@ -43,10 +43,10 @@ def _generator(name: str, subset: str, kind: str, steps: int) -> Generator:
 GENERATORS = {
     generator.subset: generator
     for generator in (
-        _generator("gan", "biggan", "conditional GAN of latents (Brock et al. 2019, arXiv:1809.11096)", 4000),
+        _generator("gan", "biggan", "conditional GAN of latents (Brock et al. 2019, arXiv:1809.11096)", 5000),
         _generator("tokens", "vqdm", "transformer over discrete tokens (Esser et al. 2021, arXiv:2012.09841)", 1200),
-        _generator("pixel_diffusion", "adm", "diffusion of pixels (Dhariwal & Nichol 2021, arXiv:2105.05233)", 900),
-        _generator("flow", "midjourney", "rectified flow by a transformer (Liu et al. 2023, arXiv:2209.03003)", 700),
-        _generator("cascade", "glide", "diffusion at 16×16, up-sampled (Nichol et al. 2022, arXiv:2112.10741)", 400),
+        _generator("pixel_diffusion", "adm", "diffusion of pixels (Dhariwal & Nichol 2021, arXiv:2105.05233)", 2600),
+        _generator("flow", "midjourney", "rectified flow by a transformer (Liu et al. 2023, arXiv:2209.03003)", 1200),
+        _generator("cascade", "glide", "diffusion at 16×16, up-sampled (Nichol et al. 2022, arXiv:2112.10741)", 1300),
     )
 }

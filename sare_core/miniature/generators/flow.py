@@ -51,7 +51,7 @@ class Transformer(nn.Module):
     def __init__(self, width: int = 128, layers: int = 4, heads: int = 4) -> None:
         super().__init__()
         self.inward = nn.Linear(PATCH * PATCH, width)
-        self.positions = nn.Parameter(0.02 * torch.randn((32 // PATCH) ** 2, width))
+        self.positions = nn.Parameter(_places(width))
         self.times = nn.Sequential(nn.Linear(64, width), nn.SiLU(), nn.Linear(width, width))
         self.classes = nn.Embedding(NO_CLASS + 1, width)
         self.blocks = nn.ModuleList(Block(width, heads) for _ in range(layers))
@@ -103,6 +103,14 @@ def sample_flow(transformer: Transformer, classes: np.ndarray, seed: int) -> np.
 
 def _norm(x: Tensor) -> Tensor:
     return F.layer_norm(x, x.shape[-1:])
+
+
+def _places(width: int) -> Tensor:
+    """(patches, width) sines and cosines of row and column: neighbours are alike from the first step on."""
+    side = torch.arange(32 // PATCH)
+    angles = torch.stack(torch.meshgrid(side, side, indexing="ij"), -1).view(-1, 2, 1) / 3.0 ** torch.arange(4)
+    waves = torch.cat([angles.sin(), angles.cos()], -1).flatten(1)
+    return waves.repeat(1, width // waves.shape[1])
 
 
 def _waves(times: Tensor) -> Tensor:

@@ -27,8 +27,8 @@ from sare_core.miniature.scenes import CLASSES, Scenes
 
 LATENT = 64
 BATCH = 64
-AUTOENCODER_SHARE = 0.15  # of the GAN's steps: its are dearer
-PENALTY = 0.1  # of gradients
+AUTOENCODER_SHARE = 0.12  # of the GAN's steps: its are dearer
+PENALTY = 1.0  # of gradients
 PENALTY_EVERY = 4  # steps, and then as many times as strong (Karras et al. 2020)
 
 
@@ -118,8 +118,8 @@ def train_gan(folder: Path, scenes: Scenes, steps: int, seed: int) -> LatentGan:
     torch.manual_seed(seed)
     painter, critic = Painter(), Critic()
     parts = {
-        "painter": Part(painter, 1e-3, betas=(0.0, 0.99), weight_decay=0.0, ema=0.998),
-        "critic": Part(critic, 1e-3, betas=(0.0, 0.99), weight_decay=0.0),
+        "painter": Part(painter, 5e-4, betas=(0.0, 0.99), weight_decay=0.0, ema=0.998),
+        "critic": Part(critic, 5e-4, betas=(0.0, 0.99), weight_decay=0.0),
     }
     encoded = cache(lambda: encode_scenes(autoencoder, scenes.pixels, seed))
 

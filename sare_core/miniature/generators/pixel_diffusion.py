@@ -24,15 +24,15 @@ SAMPLING_STEPS = 40
 def train_pixel_diffusion(folder: Path, scenes: Scenes, steps: int, seed: int) -> Any:
     """Train on scenes, or go on where `folder` stands."""
     torch.manual_seed(seed)
-    unet = class_unet(16, (32, 64), 4, 4, attention=True)
+    unet = class_unet(16, (32, 64, 128), 4, 4, attention=True)
     data = F.pixel_unshuffle(scaled(scenes), 2)
 
     def losses(step: int, rng: np.random.Generator) -> Iterator[tuple[str, Tensor]]:
-        chosen = rng.integers(0, len(data), 64)
+        chosen = rng.integers(0, len(data), 32)
         classes = with_dropout(scenes.classes[chosen], rng)
         yield "unet", denoising_loss(lambda x, t: unet(x, 1000 * t, classes).sample, data[chosen])
 
-    fit(folder, {"unet": Part(unet, 2e-3, ema=0.995)}, steps, losses, seed)
+    fit(folder, {"unet": Part(unet, 1.5e-3, ema=0.997)}, steps, losses, seed)
     return unet
 
 
