@@ -77,7 +77,7 @@ def jobs(monkeypatch: pytest.MonkeyPatch) -> Iterator[Jobs]:
 
 def run(data: Path, overrides: list[str], part: str, **options: object) -> Path:
     work, manifests, out = (str(data / name) for name in ("work", "manifests", "out"))
-    options = {"set_": overrides, "work": work, "manifests": manifests, "out": Path(out), **options}
+    options = {"preset": STANDIN, "set_": overrides, "work": work, "manifests": manifests, "out": Path(out), **options}
     study_stage.study("tree", only=[study_stage.Part(part)], **{"jobs": 1, "seeds": 1, **options})
     return Path(out)
 
@@ -98,7 +98,7 @@ def test_variants_differ_in_one_thing_and_a_rerun_does_nothing(data: Path, overr
     assert {path: path.read_bytes() for path in out.iterdir()} == texts, "the bootstrap is seeded"
 
     markdown = (out / "detectors.md").read_text()
-    assert "sare study --dataset tree --preset mini --set" in markdown
+    assert f"sare study --dataset tree --preset {STANDIN} --set" in markdown
     assert "24 real and 24 fake test images" in markdown
     detectors = table(out, "detectors")
     assert detectors.filter(pl.col("what") == "sare")["subset"].unique().sort().to_list() == [
