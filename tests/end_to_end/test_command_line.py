@@ -129,8 +129,8 @@ def test_status_and_gc_need_no_preset(sare: Command) -> None:
     assert "nothing has been computed yet" in sare("status").stdout
     assert sare("caption", "--shard", "0-1").returncode == 0
     status = sare("status").stdout
-    (line,) = [line for line in status.splitlines() if line.startswith("captions") and STANDIN in line]
-    done, still_open = line.partition(STANDIN)[2].split()[:2]
+    (line,) = [line for line in status.splitlines() if line.startswith("captions") and "standin.yaml" in line]
+    done, still_open = line.partition("standin.yaml")[2].split()[:2]
     assert done == "2"
     assert int(still_open) >= 3
     assert "0 files" in sare("gc").stdout
