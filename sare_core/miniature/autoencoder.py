@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sare_core.miniature.fitting import Part, fit
-from sare_core.miniature.scenes import NOISE
+from sare_core.miniature.scenes import TRAINING_NOISE
 
 KL_WEIGHT = 1e-7  # on the sum over latents: ten times more and sampled latents lose the texture
 GRADIENT_WEIGHT = 1.0  # on differences of neighbours: L1 on pixels alone forgives a soft edge
@@ -63,7 +63,7 @@ def train_autoencoder(folder: Path, pixels: np.ndarray, channels: tuple[int, int
 
     def losses(step: int, rng: np.random.Generator) -> Iterator[tuple[str, Tensor]]:
         real = data[rng.integers(0, len(data), 64)]
-        sigma = torch.rand(len(real), 1, 1, 1) * NOISE[1] / 127.5
+        sigma = torch.rand(len(real), 1, 1, 1) * TRAINING_NOISE[1] / 127.5
         posterior = vae.encode((real + sigma * torch.randn_like(real)).expand(-1, 3, -1, -1)).latent_dist
         decoded = vae.decode(posterior.sample()).sample
         gray = decoded.mean(dim=1, keepdim=True)

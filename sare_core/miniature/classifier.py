@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from sare_core.miniature.contrast import encoder_input, photographed
+from sare_core.miniature.contrast import encoder_input, through_camera
 from sare_core.miniature.fitting import Part, fit
 from sare_core.miniature.scenes import CLASSES, Scenes
 
@@ -30,7 +30,7 @@ def train_classifier(folder: Path, scenes: Scenes, steps: int, seed: int) -> Any
 
     def losses(step: int, rng: np.random.Generator) -> Iterator[tuple[str, Tensor]]:
         chosen = torch.from_numpy(rng.integers(0, len(images), 128))
-        batch = photographed(images[chosen])
+        batch = through_camera(images[chosen])
         mirrored = torch.from_numpy(rng.random(len(batch)) < 0.5).view(-1, 1, 1, 1)
         batch = torch.where(mirrored, batch.flip(3), batch)
         yield "classifier", cross_entropy(model(encoder_input(batch)), classes[chosen])

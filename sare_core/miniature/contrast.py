@@ -11,10 +11,11 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from torchvision.transforms.v2.functional import gaussian_blur
 from transformers import CLIPConfig, CLIPModel
 
 from sare_core.miniature.fitting import Part, fit
-from sare_core.miniature.scenes import NOISE, Scenes
+from sare_core.miniature.scenes import LENS, NOISE, TRAINING_NOISE, Scenes
 from sare_core.miniature.words import CONTEXT, clip_tokenizer
 
 # What the encoders are fed: gray levels in [0, 1], normalised by ImageNet's constants, as the detectors do.
@@ -29,9 +30,16 @@ def encoder_input(gray: Tensor) -> Tensor:
 
 def photographed(gray: Tensor) -> Tensor:
     """Scenes with the camera's noise, fresh at each call."""
-    low, high = NOISE
+    low, high = TRAINING_NOISE
     sigma = low + (high - low) * torch.rand(len(gray), 1, 1, 1)
     return gray + sigma / 255 * torch.randn_like(gray)
+
+
+def through_camera(gray: Tensor) -> Tensor:
+    """Scenes (n, 1, 32, 32) as the camera sees them: its lens, and noise that is fresh at each call."""
+    low, high = NOISE
+    sigma = low + (high - low) * torch.rand(len(gray), 1, 1, 1)
+    return gaussian_blur(gray, 9, LENS) + sigma / 255 * torch.randn_like(gray)
 
 
 def tokenise(captions: list[str]) -> Tensor:

@@ -84,19 +84,21 @@ class World:
     def captioner(self) -> Any:
         from sare_core.miniature.captioner import train_captioner
 
-        return train_captioner(self.work / "captioner", self.scenes.pixels, self.scenes.coarse, self.steps(500), seed=3)
+        return train_captioner(
+            self.work / "captioner", self.scenes.pixels, self.scenes.coarse, self.steps(1200), seed=3
+        )
 
     def captioner_rich(self) -> Any:
         from sare_core.miniature.captioner import train_captioner
 
         return train_captioner(
-            self.work / "captioner_rich", self.scenes.pixels, self.scenes.rich, self.steps(800), seed=4
+            self.work / "captioner_rich", self.scenes.pixels, self.scenes.rich, self.steps(1200), seed=4
         )
 
     def semantic_encoder(self) -> Any:
         from sare_core.miniature.classifier import train_classifier
 
-        return train_classifier(self.work / "semantic_encoder", self.scenes, self.steps(500), seed=5)
+        return train_classifier(self.work / "semantic_encoder", self.scenes, self.steps(900), seed=5)
 
     def unet(self) -> Any:
         from sare_core.miniature.latent import new_unet, train_unet

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sare_core.miniature.scenes import CLASSES, NOISE, Scenes
+from sare_core.miniature.scenes import CLASSES, TRAINING_NOISE, Scenes
 
 NO_CLASS = len(CLASSES)  # stands for "any article": what guidance pushes away from (Ho & Salimans 2022)
 CLASS_DROPOUT = 0.1
@@ -25,7 +25,7 @@ def unscaled(images: Tensor) -> Tensor:
 
 def photographed(images: Tensor) -> Tensor:
     """Scaled images with the camera's noise, fresh at each call."""
-    low, high = (4 * level / 255 for level in NOISE)
+    low, high = (4 * level / 255 for level in TRAINING_NOISE)
     sigma = low + (high - low) * torch.rand(len(images), 1, 1, 1)
     return images + sigma * torch.randn_like(images)
 
