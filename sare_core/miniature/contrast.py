@@ -4,7 +4,7 @@ Its text tower is the diffusion model's text encoder, as Stable Diffusion v1 use
 detector's image encoder.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from torch import Tensor
 from torchvision.transforms.v2.functional import gaussian_blur
 from transformers import CLIPConfig, CLIPModel
 
-from sare_core.miniature.fitting import Part, fit
+from sare_core.miniature.fitting import Losses, Part, fit
 from sare_core.miniature.scenes import LENS, NOISE, TRAINING_NOISE, Scenes
 from sare_core.miniature.words import CONTEXT, clip_tokenizer
 
@@ -73,12 +73,27 @@ def train_clip(folder: Path, scenes: Scenes, steps: int, seed: int) -> CLIPModel
         "patch_size": 4,
     }
     clip = CLIPModel(CLIPConfig(text_config=text, vision_config=vision, projection_dim=64))
+    losses = _contrast(clip, scenes, photographed)
+    fit(folder, {"clip": Part(clip, 1e-3, ema=0.995)}, steps, losses, seed, warmup=100)
+    return clip
+
+
+def train_image_tower(folder: Path, clip: Any, scenes: Scenes, steps: int, seed: int) -> Any:
+    """Train the image tower of `clip` further, on what the camera gives; or go on where `folder` stands."""
+    clip.vision_model.requires_grad_(True)
+    clip.visual_projection.requires_grad_(True)
+    losses = _contrast(clip, scenes, through_camera)
+    fit(folder, {"clip": Part(clip, 1e-3, ema=0.995)}, steps, losses, seed, warmup=100)
+    return clip
+
+
+def _contrast(clip: Any, scenes: Scenes, look: Callable[[Tensor], Tensor]) -> Losses:
     images = torch.from_numpy(scenes.pixels).unsqueeze(1)
     captions = [tokenise(scenes.coarse), tokenise(scenes.rich)]
 
     def losses(step: int, rng: np.random.Generator) -> Iterator[tuple[str, Tensor]]:
         chosen = rng.integers(0, len(images), 128)
-        batch = photographed(images[chosen])
+        batch = look(images[chosen])
         mirrored = batch.flip(3)  # left and right change places, so only under the coarse caption
         rich = rng.random(len(chosen)) < 0.7
         flip = torch.from_numpy(~rich & (rng.random(len(chosen)) < 0.5)).view(-1, 1, 1, 1)
@@ -94,5 +109,4 @@ def train_clip(folder: Path, scenes: Scenes, steps: int, seed: int) -> CLIPModel
         loss = -(target * logits.log_softmax(1)).sum(1).mean() - (target * logits.T.log_softmax(1)).sum(1).mean()
         yield "clip", loss / 2
 
-    fit(folder, {"clip": Part(clip, 1e-3, ema=0.995)}, steps, losses, seed, warmup=100)
-    return clip
+    return losses

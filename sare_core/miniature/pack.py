@@ -44,13 +44,13 @@ def save_models(world: "World", folder: Path) -> None:
     from sare_core.miniature.classifier import ARCHITECTURE
     from sare_core.miniature.latent import assemble, save_diffusion
 
-    clip = world.clip()
+    clip = world.image_encoder()
     vision = CLIPVisionModelWithProjection(
         CLIPVisionConfig(**{**clip.config.vision_config.to_dict(), "projection_dim": clip.config.projection_dim})
     )
     vision.load_state_dict({name: value for name, value in clip.state_dict().items() if name.startswith("vi")})
     save_diffusion(
-        assemble(world.autoencoder().half(), clip.text_model.half(), world.unet().half()), folder / "diffusion"
+        assemble(world.autoencoder().half(), world.clip().text_model.half(), world.unet().half()), folder / "diffusion"
     )
     vision.half().save_pretrained(folder / "image-encoder")
     for name, captioner in (("captioner", world.captioner()), ("captioner-rich", world.captioner_rich())):

@@ -37,8 +37,8 @@ OPTICS = 0.7  # blur of each scene, standard deviation in pixels
 # The camera: a soft lens (standard deviation in pixels) and sensor noise (standard deviation in 8-bit levels, drawn for
 # each image, as the light of each place differs). Were the noise one and the same, an autoencoder's small loss of
 # detail would stand out from it in every single image. Both were set where pixel statistics tell no generator's images
-# apart with an AUC of 0.75 or more. The latent diffusion models and CLIP were trained before that, on scenes with
-# TRAINING_NOISE and without the lens; captioners and semantic encoder on what the camera gives.
+# apart with an AUC of 0.75 or more. What generates is trained on scenes (with TRAINING_NOISE where it reads images), so
+# that its images meet the lens once, as real ones do; what looks (captioners, encoders) on what the camera gives.
 LENS = 1.2
 NOISE = (6.0, 14.0)
 TRAINING_NOISE = (2.0, 8.0)

@@ -81,18 +81,24 @@ class World:
 
         return train_clip(self.work / "clip", self.scenes, self.steps(1000), seed=2)
 
+    def image_encoder(self) -> Any:
+        """CLIP's image tower, trained further on what the camera gives; the text tower stays as the UNet knows it."""
+        from sare_core.miniature.contrast import train_image_tower
+
+        return train_image_tower(self.work / "image_encoder", self.clip(), self.scenes, self.steps(1200), seed=10)
+
     def captioner(self) -> Any:
         from sare_core.miniature.captioner import train_captioner
 
         return train_captioner(
-            self.work / "captioner", self.scenes.pixels, self.scenes.coarse, self.steps(1200), seed=3
+            self.work / "captioner", self.scenes.pixels, self.scenes.coarse, self.steps(4000), seed=3
         )
 
     def captioner_rich(self) -> Any:
         from sare_core.miniature.captioner import train_captioner
 
         return train_captioner(
-            self.work / "captioner_rich", self.scenes.pixels, self.scenes.rich, self.steps(1200), seed=4
+            self.work / "captioner_rich", self.scenes.pixels, self.scenes.rich, self.steps(4000), seed=4
         )
 
     def semantic_encoder(self) -> Any:
@@ -168,6 +174,7 @@ class World:
 RECIPES: dict[str, tuple[str, ...]] = {
     "autoencoder": (),
     "clip": (),
+    "image_encoder": ("clip",),
     "unet": ("autoencoder", "clip"),
     "captioner": (),
     "semantic_encoder": (),

@@ -48,7 +48,7 @@ def test_all_that_ships(rehearsed: World, tmp_path: Path) -> None:
     (result,) = reconstructor.reconstruct(torch.rand(1, 3, 32, 32), ["a photo of a bag"], [generator_for(0, "a")])
     assert tuple(result.decoded.shape) == (3, 32, 32)
 
-    clip = rehearsed.clip()
+    clip = rehearsed.image_encoder()
     images = torch.randn(2, 3, 32, 32)
     vision = load_image_encoder(str(models / "image-encoder"))
     with torch.no_grad():
