@@ -4,10 +4,11 @@
     sare study --dataset miniature --preset mini --only fairness        # minutes, needs no other stage
     sare study --dataset miniature --preset mini --only sweep --level coarse=models/a --level rich=models/b
 
-Three parts. fairness: how far the files, pixel statistics and a plain image encoder get. sweep: strength, guidance and
-caption on the validation images. variants: the detector against its controls (sare_core/study/variants.py), ACC, AUC
-and Δ of equation 7 with paired bootstrap intervals. The stages do all the work, as commands with other settings; so
-`sare status` shows how far it is, and what is done is not done again. Tables: Markdown and CSV under --out.
+Four parts. fairness: how far the files, pixel statistics and a plain image encoder get. sweep: strength, guidance and
+caption on the validation images. delta: Δ of equation 7 with the image's caption, a wrong one and none. variants: ACC
+and AUC of the detector against its controls (sare_core/study/variants.py). All with paired bootstrap intervals. The
+stages do all the work, as commands with other settings; so `sare status` shows how far it is, and what is done is not
+done again. Tables: Markdown and CSV under --out.
 """
 
 import hashlib
@@ -51,6 +52,7 @@ class Part(StrEnum):
 
     fairness = "fairness"
     sweep = "sweep"
+    delta = "delta"
     variants = "variants"
 
 
@@ -162,30 +164,44 @@ def write_wrong_captions(study: Study, captioned: Folder, shards: list[int]) -> 
     return str(store.local(name))
 
 
-def study_variants(study: Study, seeds: int) -> None:
-    """detectors.{md,csv}: ACC and AUC of all variants. delta.{md,csv}: Δ, and the AUC of the mean error alone."""
+def reconstruct_variants(study: Study, splits: list[str]) -> tuple[dict[str, list[str]], list[Folder]]:
+    """Settings of all variants, and the folders of those that have reconstructions of their own, of some splits."""
+    everything = study.shards("train", "val", "test")  # or the table of wrong captions would depend on the splits
+    captioned, _ = precompute(study, caption, [[], NO_CAPTION], everything)
+    changes = variants(write_wrong_captions(study, captioned, everything))
+    precompute(study, caption, [changes["wrong"]], everything)
+    chosen = [changes[variant] for variant in RECONSTRUCTED]
+    return changes, precompute(study, reconstruct, chosen, study.shards(*splits))
+
+
+def made_from(folders: list[Folder]) -> dict[str, str]:
+    return {f"reconstructions of {v}": f.fingerprint for v, f in zip(RECONSTRUCTED, folders, strict=True)}
+
+
+def study_delta(study: Study) -> None:
+    """delta.{md,csv}: Δ of equation 7 with each caption, and the AUC of the mean error alone; no training."""
     from sare_core.study.measures import read_errors
 
-    settings, shards = study.settings(), study.shards("train", "val", "test")
-    captioned, _ = precompute(study, caption, [[], NO_CAPTION], shards)
-    changes = variants(write_wrong_captions(study, captioned, shards))
-    precompute(study, caption, [changes["wrong"]], shards)
-    folders = precompute(study, reconstruct, [changes[variant] for variant in RECONSTRUCTED], shards)
-    made_from = {f"reconstructions of {v}": f.fingerprint for v, f in zip(RECONSTRUCTED, folders, strict=True)}
-    head = study.head(Part.variants, [f"--seeds {seeds}"], made_from)
-
+    settings = study.settings()
+    _, folders = reconstruct_variants(study, ["test"])
     errors = pl.concat(
         read_errors(folder, study.index, study.shards("test")).with_columns(variant=pl.lit(variant))
         for variant, folder in zip(RECONSTRUCTED, folders, strict=True)
     )
     results = compare_errors(errors, settings.train_subsets, settings.seed)
     shown = tables.error_tables(results, study.sample_notes(errors, len(RECONSTRUCTED)))
-    tables.write(study.out, "delta", head, shown, results, console)
+    tables.write(study.out, "delta", study.head(Part.delta, [], made_from(folders)), shown, results, console)
 
+
+def study_variants(study: Study, seeds: int) -> None:
+    """detectors.{md,csv}: ACC and AUC of the detector and of its controls, over training seeds."""
+    settings = study.settings()
+    changes, folders = reconstruct_variants(study, ["train", "val", "test"])
     runs = {(v, seed): [*changes[v], f"train.seed={seed}"] for v in changes for seed in range(seeds)}
     predictions = train_and_predict(study, runs)
     results = compare_detectors(predictions, settings.train_subsets, settings.seed)
     shown = tables.detector_tables(results, seeds, study.sample_notes(predictions, len(runs)))
+    head = study.head(Part.variants, [f"--seeds {seeds}"], made_from(folders))
     tables.write(study.out, "detectors", head, shown, results, console)
 
 
@@ -245,6 +261,9 @@ def study_fairness(study: Study) -> None:
     tables.write(study.out, "fairness", head, tables.fairness_tables(results, notes), results, console)
 
     rows = fairness.chosen_rows(frame, ["train", "test"])
+    if "train" not in rows["split"]:
+        console.print("transfer: left out, since the dataset has no training images.")
+        return
     embed = fairness.embedder(settings.detector, fetch(weights_of(settings)["image_encoder"]), Rank().device())
     with bar(console, "embeddings", len(rows)) as advance:
         embeddings = fairness.embed_rows(rows, load, embed, advance)
@@ -279,6 +298,8 @@ def study(
                 study_fairness(study)
             elif part is Part.sweep:
                 study_sweep(study, classifier, list(level or []))
+            elif part is Part.delta:
+                study_delta(study)
             else:
                 study_variants(study, seeds)
 

@@ -114,7 +114,7 @@ def save_diffusion(pipeline: Any, folder: Path) -> None:
 
 
 def sample_latent(
-    pipeline: Any, classes: np.ndarray, seed: int, guidance_scale: float = 2.0, steps: int = 25
+    pipeline: Any, classes: np.ndarray, seed: int, guidance_scale: float = 4.0, steps: int = 25
 ) -> np.ndarray:
     """Images of these classes, (n, 32, 32) float32 in [0, 1]: prompts are the class alone, noise is the position's."""
     images = []

@@ -132,10 +132,10 @@ class World:
         from sare_core.miniature.latent import new_unet, train_unet
 
         text = self.clip().text_model
-        vae = train_autoencoder(self.work / "autoencoder_2", self.scenes.pixels, (16, 32, 32), self.steps(450), seed=8)
+        vae = train_autoencoder(self.work / "autoencoder_2", self.scenes.pixels, (16, 32, 32), self.steps(800), seed=8)
         unet = new_unet((64, 64), 9)
         return self._latent(
-            vae, text, train_unet(self.work / "unet_2", unet, vae, text, self.scenes, self.steps(500), seed=9)
+            vae, text, train_unet(self.work / "unet_2", unet, vae, text, self.scenes, self.steps(900), seed=9)
         )
 
     def _latent(self, vae: Any, text_encoder: Any, unet: Any) -> Callable[..., np.ndarray]:

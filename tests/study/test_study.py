@@ -124,6 +124,9 @@ def test_the_numbers_are_those_of_the_stages_own_files(data: Path, overrides: li
         )
         assert found["value"].item() == pytest.approx(metrics.filter(pl.col("subset") == "adm")["auc"].item())
 
+    before = len(jobs.commands)
+    run(data, overrides, "delta")
+    assert len(jobs.commands) == before, "the test split is reconstructed already, under the same wrong captions"
     folder = reconstruct.folder_of(load_settings(STANDIN, overrides), "tree", work)
     errors = read_errors(folder, index, shards).filter(pl.col("subset") == "adm")
     means = dict(errors.group_by("label").agg(pl.col("error").mean()).iter_rows())
