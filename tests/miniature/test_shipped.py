@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import time
 from collections import Counter
 from importlib.resources import files
 from pathlib import Path
@@ -29,6 +30,13 @@ def test_it_is_as_small_as_promised() -> None:
     assert (SHIPPED / "images.tar.xz").stat().st_size <= LARGEST["images"] == 25e6
     assert sum(f.stat().st_size for f in (SHIPPED / "models").rglob("*") if f.is_file()) <= LARGEST["models"] == 30e6
     assert not [file for file in SHIPPED.rglob("*") if file.suffix in {".bin", ".pt", ".pth", ".pkl"}]
+
+
+def test_images_written_anew_are_new_to_an_index(tmp_path: Path) -> None:
+    """The archive's times are all zero; an index tells a changed file by its size and time."""
+    started = time.time()
+    file = next(unpack_images(tmp_path / "demo").rglob("*.png"))
+    assert file.stat().st_mtime >= started - 1
 
 
 def test_counts_of_each_cell(everything: Path) -> None:
