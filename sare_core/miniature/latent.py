@@ -113,9 +113,7 @@ def save_diffusion(pipeline: Any, folder: Path) -> None:
     (folder / "scheduler" / "scheduler_config.json").write_text(json.dumps(SCHEDULER, indent=2) + "\n")
 
 
-def sample_latent(
-    pipeline: Any, classes: np.ndarray, seed: int, guidance_scale: float = 4.0, steps: int = 25
-) -> np.ndarray:
+def sample_latent(pipeline: Any, classes: np.ndarray, seed: int, guidance_scale: float, steps: int = 25) -> np.ndarray:
     """Images of these classes, (n, 32, 32) float32 in [0, 1]: prompts are the class alone, noise is the position's."""
     images = []
     for start in range(0, len(classes), 100):

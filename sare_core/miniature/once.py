@@ -10,7 +10,7 @@ from typing import Any
 
 from sare_core.errors import ConfigError
 
-VERSION = 2  # raise it when what is written changes: folders of another version are built anew
+VERSION = 3  # raise it when what is written changes: folders of another version are built anew
 MARKER = "miniature.json"
 
 

@@ -12,7 +12,7 @@ from sare_core.errors import ConfigError
 from sare_core.miniature.once import VERSION, built_once
 
 # Images of each class that the demo takes from a folder: all of these, or every one of them with `full`.
-DEMO = {"stable_diffusion_v_1_4/imagenet_ai_0419_sdv4/train": 300, "val": 100}
+DEMO = {"stable_diffusion_v_1_4/imagenet_ai_0419_sdv4/train": 600, "val": 100}
 
 IMAGES_README = """\
 A scale model in the layout of GenImage. It is NOT GenImage: 32×32, gray, and its eight generators are small models of

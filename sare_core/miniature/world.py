@@ -127,22 +127,24 @@ class World:
         )
 
     def wukong(self) -> Callable[..., np.ndarray]:
-        """A second latent diffusion, with an autoencoder and a UNet of its own, and other sizes."""
+        """A second latent diffusion, with an autoencoder and a UNet of its own, and other sizes.
+
+        Its guidance is 2: at 4 pixel statistics tell its images from real ones (AUC 0.78, and 0.75 is the limit).
+        """
         from sare_core.miniature.autoencoder import train_autoencoder
         from sare_core.miniature.latent import new_unet, train_unet
 
         text = self.clip().text_model
         vae = train_autoencoder(self.work / "autoencoder_2", self.scenes.pixels, (16, 32, 32), self.steps(800), seed=8)
         unet = new_unet((64, 64), 9)
-        return self._latent(
-            vae, text, train_unet(self.work / "unet_2", unet, vae, text, self.scenes, self.steps(900), seed=9)
-        )
+        unet = train_unet(self.work / "unet_2", unet, vae, text, self.scenes, self.steps(900), seed=9)
+        return self._latent(vae, text, unet, guidance_scale=2.0)
 
-    def _latent(self, vae: Any, text_encoder: Any, unet: Any) -> Callable[..., np.ndarray]:
+    def _latent(self, vae: Any, text_encoder: Any, unet: Any, guidance_scale: float = 4.0) -> Callable[..., np.ndarray]:
         from sare_core.miniature.latent import assemble, sample_latent
 
         pipeline = assemble(vae, text_encoder, unet)
-        return lambda classes, seed: sample_latent(pipeline, classes, seed)
+        return lambda classes, seed: sample_latent(pipeline, classes, seed, guidance_scale)
 
     def other(self, name: str) -> Callable[..., np.ndarray]:
         """One of the generators that are no latent diffusion."""

@@ -20,7 +20,7 @@ from sare_core.miniature.unpack import unpack_images, unpack_models
 from tests.pipeline import Pipeline
 
 RECORDED = Path(__file__).with_name("recorded.json")
-TRAIN, TEST = 120, 60  # images of each class and subset
+TRAIN, TEST = 400, 100  # images of each class and subset
 TESTED = ("stable_diffusion_v_1_4", "ADM", "BigGAN")
 MODELS = {
     "caption.model": "captioner",
@@ -43,7 +43,7 @@ def measure(folder: Path) -> dict[str, dict[str, float]]:
                 shutil.copy(file, target)
     settings = load_settings("mini", [f"{key}={models}/{name}" for key, name in MODELS.items()])
     pipeline = Pipeline(settings, str(folder / "manifests"), str(folder / "work"))
-    pipeline.index(folder / "images", shard_size=60)
+    pipeline.index(folder / "images", shard_size=100)
     assert pipeline.captions().complete
     assert pipeline.reconstructions().complete
     assert pipeline.predictions(pipeline.detector()).complete

@@ -77,9 +77,9 @@ def test_all_pixels_are_distinct_and_real_parts_disjoint(everything: Path) -> No
 def test_the_demo_is_a_part(tmp_path: Path, everything: Path) -> None:
     demo = unpack_images(tmp_path / "mini")
     counts = Counter((found.subset, found.split, found.label) for found in find(str(demo), []))
-    assert counts["sdv1.4", "train", 0] == counts["sdv1.4", "train", 1] == 300
+    assert counts["sdv1.4", "train", 0] == counts["sdv1.4", "train", 1] == 600
     assert all(counts[subset.name, "test", label] == 100 for subset in SUBSETS for label in (0, 1))
-    assert sum(counts.values()) == 2 * (300 + 8 * 100)
+    assert sum(counts.values()) == 2 * (600 + 8 * 100)
     for file in list(demo.rglob("*.png"))[::97]:
         assert file.read_bytes() == (everything / file.relative_to(demo)).read_bytes()
 
