@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from sklearn.metrics import roc_auc_score
 
 from sare_core.data.genimage import find
 from sare_core.errors import ConfigError
@@ -17,6 +18,7 @@ from sare_core.miniature.pack import LARGEST
 from sare_core.miniature.scenes import CLASSES, PARTS
 from sare_core.miniature.unpack import unpack_images, unpack_models
 from sare_core.miniature.world import SUBSETS
+from sare_core.study.fairness import held_out_scores, pixel_statistics
 
 SHIPPED = Path(str(files("sare_core.miniature") / "shipped"))
 
@@ -115,6 +117,18 @@ def test_real_and_fake_have_one_codec_and_one_noise(everything: Path) -> None:
     for subset in SUBSETS:
         real, fake = (noise_level(everything / subset.folder / "val" / kind) for kind in ("nature", "ai"))
         assert abs(np.median(real) / np.median(fake) - 1) < 0.2, subset.name
+
+
+def test_pixel_statistics_do_not_give_a_generator_away(everything: Path) -> None:
+    """Below 0.75 AUC on each, or that generator is drawn or trained anew (300 of each class: ± 0.02 or so)."""
+    for subset in SUBSETS:
+        files = [
+            sorted((everything / subset.folder / "val" / kind).glob("*.png"))[::3][:300] for kind in ("nature", "ai")
+        ]
+        features = np.stack([pixel_statistics(Image.open(file)) for part in files for file in part])
+        labels = np.repeat([0, 1], [len(part) for part in files])
+        auc = roc_auc_score(labels, held_out_scores(features, labels, seed=0))
+        assert auc < 0.75, f"{subset.name}: {auc}"
 
 
 def test_the_models_marker_names_their_bytes(tmp_path: Path) -> None:
