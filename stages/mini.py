@@ -12,6 +12,7 @@ from typing import Annotated
 
 import typer
 
+from sare_core.errors import ConfigError
 from stages.options import console, run_command
 
 
@@ -26,6 +27,9 @@ def mini(
     from sare_core.miniature.unpack import unpack_images, unpack_models
 
     images = images or Path("data/miniature" if full else "data/mini")
+    inner, outer = models.resolve(), images.resolve()
+    if inner.is_relative_to(outer) or outer.is_relative_to(inner):
+        raise ConfigError(f"--models {models} and --images {images}: name two folders, neither in the other.")
     unpack_models(models)
     unpack_images(images, full)
     console.print(f"mini: {models} (small trained models), {images} (32×32 stand-ins in GenImage's layout)")

@@ -46,6 +46,8 @@ from stages import caption, evaluate, reconstruct
 from stages.options import Dataset, Manifests, Preset, Set, Work, chosen_shards, console, run_command
 from stages.train import detector_folder, weights_of
 
+OUT = Path("benchmarks/miniature")
+
 
 class Part(StrEnum):
     """What can be run alone."""
@@ -83,11 +85,17 @@ class Study:
         return Job(name, [sys.executable, "-m", f"stages.{stage}", *where, *sets, *more])
 
     def head(self, part: Part, options: list[str], made_from: dict[str, str]) -> list[str]:
-        """The lines over each table: the command, and fingerprints of the settings and of what the numbers are from."""
+        """The lines over each table: the command, and fingerprints of the settings, the images, and what was made.
+
+        An image_id is a hash of pixels: other images, another fingerprint.
+        """
         options = [*(f"--set {shlex.quote(override)}" for override in self.overrides), f"--only {part}", *options]
+        if self.out != OUT:
+            options.append(f"--out {shlex.quote(str(self.out))}")
         return [
             " ".join([f"sare study --dataset {self.dataset} --preset {self.preset}", *options]),
             f"settings {fingerprint(self.settings().model_dump(mode='json'))}",
+            f"images {fingerprint({'image_ids': sorted(self.index.frame()['image_id'].drop_nulls())})}",
             *(f"{what} {digest}" for what, digest in made_from.items()),
         ]
 
@@ -213,6 +221,7 @@ def study_sweep(study: Study, classifier: str | None, named_levels: list[str]) -
     if not shards:
         raise ConfigError(f"{study.dataset!r} has no validation images; index it with --holdout above 0.")
     levels = caption_levels(named_levels)
+    classify = None if classifier is None else load_classifier(classifier)  # now, for a typo must not cost hours
     cells = grid(levels)
     precompute(study, caption, [NO_CAPTION, *levels.values()], shards)
     changes = [["reconstruct.strength=0", *NO_CAPTION], *(cell.settings for cell in cells)]
@@ -220,8 +229,7 @@ def study_sweep(study: Study, classifier: str | None, named_levels: list[str]) -
 
     autoencoder, *errors = (read_errors(folder, study.index, shards) for folder in folders)
     kept = []
-    if classifier is not None:
-        classify = load_classifier(classifier)
+    if classify is not None:
         kept = [read_kept(folder, study.index, shards, classify) for folder in folders[1:]]
     results = sweep_results(cells, errors, autoencoder, kept, study.settings().seed)
     options = [f"--level {level}" for level in named_levels] + [f"--classifier {classifier}"] * bool(classifier)
@@ -268,7 +276,12 @@ def study_fairness(study: Study) -> None:
     with bar(console, "embeddings", len(rows)) as advance:
         embeddings = fairness.embed_rows(rows, load, embed, advance)
     results = fairness.transfer(rows, embeddings, seed)
-    notes = [f"Logistic regression on frozen embeddings of {settings.detector.image_encoder}.", notes[-1]]
+    largest = rows.filter(pl.col("split") == "train").group_by("subset", "label").len()["len"]
+    notes = [
+        f"Logistic regression on frozen embeddings of {settings.detector.image_encoder}.",
+        f"Rows differ in training images: {largest.min():,} to {largest.max():,} of a subset and class.",
+        notes[-1],
+    ]
     tables.write(study.out, "transfer", head, tables.transfer_tables(results, notes), results, console)
 
 
@@ -280,7 +293,7 @@ def study(
     manifests: Manifests = "manifests",
     jobs: Annotated[int, typer.Option(min=1, help="Stages that run at once, one thread each.")] = 1,
     seeds: Annotated[int, typer.Option(min=1, help="Training seeds of each variant: train.seed from 0 on.")] = 5,
-    out: Annotated[Path, typer.Option(help="Folder for the tables.")] = Path("benchmarks/miniature"),
+    out: Annotated[Path, typer.Option(help="Folder for the tables.")] = OUT,
     only: Annotated[list[Part] | None, typer.Option(help="Only these parts. Default: all.")] = None,
     classifier: Annotated[
         str | None, typer.Option(help="timm folder: the sweep counts the reconstructions that keep their class.")

@@ -26,7 +26,7 @@ def test_built_once_for_a_recipe_and_anew_for_another(tmp_path):
 
 def test_never_over_something_else(tmp_path):
     (tmp_path / "thesis.txt").write_text("precious")
-    with pytest.raises(ConfigError, match="exists and was not written by"):
+    with pytest.raises(ConfigError, match=r"thesis\.txt: was not written by"):
         build(tmp_path, "weights", {"version": 1})
     assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("thesis.txt", "precious")]
 
@@ -41,3 +41,21 @@ def test_an_interrupted_build_leaves_no_half_folder(tmp_path, before):
         raise OSError("disk full")
     assert list(tmp_path.rglob("weights")) == ([folder / "weights"] if before else [])
     assert list(tmp_path.iterdir()) == ([folder] if before else [])
+
+
+def test_a_file_of_someone_else_is_not_lost_to_a_new_recipe(tmp_path):
+    folder = tmp_path / "models"
+    build(folder, "first", {"version": 1})
+    (folder / "mine.txt").write_text("precious")
+    with pytest.raises(ConfigError, match=r"mine\.txt: was not written by"):
+        build(folder, "second", {"version": 2})
+    assert (folder / "mine.txt").read_text() == "precious"
+
+
+def test_what_is_missing_or_cut_short_is_built_again(tmp_path):
+    folder = tmp_path / "models"
+    for damage in ((folder / "weights").unlink, lambda: (folder / "weights").write_text("f")):
+        build(folder, "first", {"version": 1})
+        damage()
+        assert build(folder, "first", {"version": 1})
+        assert (folder / "weights").read_text() == "first"

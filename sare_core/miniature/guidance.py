@@ -27,13 +27,15 @@ SEED = 22  # of the samples; world.SUBSETS has those of the test
 def draw(models: Path, work: Path, articles: str, out: Path, each: int = EACH) -> Path:
     """Write the images and `images.csv`, a table for `sare index --layout folder`; a subset is a scale. Returns it.
 
-    Raises ConfigError: `out` holds something already, or `models` no diffusion model.
+    Raises ConfigError: `each` is not from 1 to 500, `out` holds something already, or `models` no diffusion model.
     """
     import torch
     from diffusers import StableDiffusionPipeline
 
     from sare_core.miniature.latent import sample_latent
 
+    if not 1 <= each <= EACH:
+        raise ConfigError(f"--each {each}: from 1 to {EACH}, or the validation part's 2,000 articles do not suffice.")
     if out.exists() and any(out.iterdir()):
         raise ConfigError(f"{out}: is not empty; name another folder, or delete it.")
     if not (models / "diffusion").is_dir():
@@ -76,7 +78,10 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("data/by-guidance"))
     parser.add_argument("--each", type=int, default=EACH, help="real and generated images for each scale")
     chosen = parser.parse_args()
-    print(draw(chosen.models, chosen.work, chosen.articles, chosen.out, chosen.each))
+    try:
+        print(draw(chosen.models, chosen.work, chosen.articles, chosen.out, chosen.each))
+    except ConfigError as error:
+        parser.error(str(error))
 
 
 if __name__ == "__main__":

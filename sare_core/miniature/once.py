@@ -16,21 +16,41 @@ MARKER = "miniature.json"
 
 @contextmanager
 def built_once(folder: Path, recipe: dict[str, Any]) -> Iterator[Path | None]:
-    """Yields a folder to fill, which becomes `folder` at one stroke; or None if that recipe stands there already."""
-    marker = folder / MARKER
-    if marker.is_file() and json.loads(marker.read_text()) == recipe:
+    """Yields a folder to fill, which becomes `folder` at one stroke; or None if that recipe stands there, and whole.
+
+    Raises ConfigError: `folder` holds what this function has not written; nothing of it is touched.
+    """
+    built, there = _read(folder / MARKER), _files(folder)
+    strangers = there.keys() - (built["files"] if built else {})
+    if strangers or (folder.exists() and not folder.is_dir()):
+        stranger = folder / min(strangers, default="")
+        raise ConfigError(f"{stranger}: was not written by the miniature builder; move it, or name another folder.")
+    if built is not None and built["recipe"] == recipe and there == built["files"]:
         yield None
         return
-    if folder.exists() and not marker.is_file():
-        raise ConfigError(f"{folder}: exists and was not written by the miniature builder; move it, or name another.")
     partial = folder.with_name(f".{folder.name}.{os.getpid()}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
     try:
         yield partial
-        (partial / MARKER).write_text(json.dumps(recipe) + "\n")
-        if marker.is_file():  # ours, but of another seed or version
+        (partial / MARKER).write_text(json.dumps({"recipe": recipe, "files": _files(partial)}) + "\n")
+        if folder.exists():  # ours, but of another recipe, or not whole; or empty
             shutil.rmtree(folder)
         partial.rename(folder)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
+
+
+def _read(marker: Path) -> dict[str, Any] | None:
+    """What a marker says; None if it is none of this version."""
+    try:
+        said = json.loads(marker.read_text())
+    except (OSError, ValueError):
+        return None
+    return said if isinstance(said, dict) and {"recipe", "files"} <= said.keys() else None
+
+
+def _files(folder: Path) -> dict[str, int]:
+    """Bytes of each file below a folder, by its path there; the marker apart."""
+    found = (file for file in folder.rglob("*") if file.is_file() and file != folder / MARKER)
+    return {str(file.relative_to(folder)): file.stat().st_size for file in sorted(found)}

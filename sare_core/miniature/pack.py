@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+import shutil
 import tarfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,18 +22,28 @@ LARGEST = {"models": 30e6, "images": 25e6}  # bytes
 
 
 def pack(world: "World", out: Path) -> None:
-    """Write models/ and images.tar.xz. Raises SareError: two images have the same pixels, or a part is too large."""
-    out.mkdir(parents=True, exist_ok=True)
-    save_models(world, out / "models")
-    write_archive(images(world), out / "images.tar.xz")
-    sizes = {
-        "models": sum(file.stat().st_size for file in (out / "models").rglob("*") if file.is_file()),
-        "images": (out / "images.tar.xz").stat().st_size,
-    }
-    for name, size in sizes.items():
-        print(f"{out / name}: {size / 1e6:.1f} MB")
-        if size > LARGEST[name]:
-            raise SareError(f"{out / name}: {size / 1e6:.1f} MB, more than {LARGEST[name] / 1e6:.0f} MB.")
+    """Write models/ and images.tar.xz, in the place of what `out` holds of them once all is made and checked.
+
+    Raises SareError: two images have the same pixels, or a part is too large; `out` is as it was.
+    """
+    made = out.with_name(f".{out.name}.partial")
+    shutil.rmtree(made, ignore_errors=True)
+    made.mkdir(parents=True)
+    try:
+        save_models(world, made / "models")
+        write_archive(images(world), made / "images.tar.xz")
+        sizes = {
+            "models": sum(file.stat().st_size for file in (made / "models").rglob("*") if file.is_file()),
+            "images": (made / "images.tar.xz").stat().st_size,
+        }
+        for name, size in sizes.items():
+            print(f"{out / name}: {size / 1e6:.1f} MB")
+            if size > LARGEST[name]:
+                raise SareError(f"{out / name}: {size / 1e6:.1f} MB, more than {LARGEST[name] / 1e6:.0f} MB.")
+        shutil.rmtree(out, ignore_errors=True)
+        made.rename(out)
+    finally:
+        shutil.rmtree(made, ignore_errors=True)
 
 
 def save_models(world: "World", folder: Path) -> None:

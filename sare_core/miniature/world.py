@@ -7,6 +7,7 @@ them all, several at a time, each in a process of one thread, and packs what shi
 """
 
 import argparse
+import json
 import os
 import subprocess
 import sys
@@ -19,9 +20,10 @@ from typing import Any
 
 import numpy as np
 
-from sare_core.errors import SareError
+from sare_core.errors import ConfigError, SareError, Stopped
 from sare_core.miniature.corpus import load_scenes
 from sare_core.miniature.scenes import CLASSES, Scenes
+from sare_core.signals import check_stop, stop_cleanly
 
 
 @dataclass(frozen=True)
@@ -213,21 +215,46 @@ def build(world: World, jobs: int) -> None:
     waiting, done, failed = dict(RECIPES), set[str](), list[str]()
     running: dict[str, subprocess.Popen[bytes]] = {}
     began = {}
-    while (waiting and not failed) or running:
-        ready = [name for name, needs in waiting.items() if done.issuperset(needs)]
-        for name in ready[: jobs - len(running)] if not failed else []:
-            del waiting[name]
-            command = [sys.executable, "-m", __spec__.name, "--work", str(world.work), "--articles"]
-            command += [str(world.articles), "--scale", str(world.scale), "--only", name]
-            running[name] = subprocess.Popen(command, env={**os.environ, "OMP_NUM_THREADS": "1"})
-            began[name] = time.monotonic()
-        time.sleep(0.2)
-        for name in [name for name, process in running.items() if process.poll() is not None]:
-            code = running.pop(name).returncode
-            print(f"{name}: {'done' if code == 0 else f'failed ({code})'}, {time.monotonic() - began[name]:.0f} s")
-            (failed.append if code else done.add)(name)
+    with stop_cleanly():
+        try:
+            while (waiting and not failed) or running:
+                check_stop()
+                ready = [name for name, needs in waiting.items() if done.issuperset(needs)]
+                for name in ready[: jobs - len(running)] if not failed else []:
+                    del waiting[name]
+                    running[name] = _start(world, name)
+                    began[name] = time.monotonic()
+                time.sleep(0.2)
+                for name in [name for name, process in running.items() if process.poll() is not None]:
+                    code = running.pop(name).returncode
+                    took = time.monotonic() - began[name]
+                    print(f"{name}: {'done' if code == 0 else f'failed ({code})'}, {took:.0f} s", flush=True)
+                    (failed.append if code else done.add)(name)
+        finally:  # or two would write one checkpoint when the same command goes on
+            for process in running.values():
+                process.terminate()
+            for process in running.values():
+                process.wait()
     if failed:
         raise SareError(f"{', '.join(failed)} failed; what it printed says why. The same command goes on from there.")
+
+
+def _start(world: World, name: str) -> "subprocess.Popen[bytes]":
+    command = [sys.executable, "-m", __spec__.name, "--work", str(world.work), "--articles", str(world.articles)]
+    command += ["--scale", str(world.scale), "--only", name]
+    return subprocess.Popen(command, env={**os.environ, "OMP_NUM_THREADS": "1"})
+
+
+def claim(world: World) -> None:
+    """Make the work folder this scale's own: a rehearsal's trainings must not be taken for the start of the real ones.
+
+    Raises ConfigError: it is another scale's.
+    """
+    marker = world.work / "scale.json"
+    if marker.is_file() and json.loads(marker.read_text()) != world.scale:
+        raise ConfigError(f"{world.work}: holds trainings at scale {marker.read_text().strip()}; name another --work.")
+    world.work.mkdir(parents=True, exist_ok=True)
+    marker.write_text(f"{json.dumps(world.scale)}\n")
 
 
 def main() -> None:
@@ -241,12 +268,23 @@ def main() -> None:
     parser.add_argument("--scale", type=float, default=1.0, help="part of the training: 0.01 is a rehearsal")
     parser.add_argument("--only", choices=list(RECIPES), help="one recipe, and nothing packed")
     chosen = parser.parse_args()
+    if chosen.jobs < 1:
+        parser.error(f"--jobs {chosen.jobs}: at least 1.")
     world = World(chosen.work, chosen.articles, chosen.scale)
-    if chosen.only:
-        run_recipe(world, chosen.only)
-        return
-    build(world, chosen.jobs)
-    pack(world, Path(chosen.out))
+    try:
+        claim(world)
+        if chosen.only:
+            run_recipe(world, chosen.only)
+        else:
+            build(world, chosen.jobs)
+            pack(world, Path(chosen.out))
+    except ConfigError as error:
+        parser.error(str(error))
+    except SareError as error:
+        sys.exit(str(error))
+    except Stopped as stop:
+        print(f"{stop}; the same command goes on from there.", file=sys.stderr)
+        sys.exit(128 + stop.signum)
 
 
 if __name__ == "__main__":

@@ -73,7 +73,10 @@ def sweep_tables(results: pl.DataFrame) -> list[ResultTable]:
 
 def fairness_tables(results: pl.DataFrame, notes: list[str]) -> list[ResultTable]:
     """AUC without semantics: `what`, subset, value, low, high."""
-    notes = [*notes, f"{INTERVALS} of images, within subset and class. 50 is chance."]
+    notes = [
+        *notes,
+        f"{INTERVALS} of images, within subset and class, of what was fitted once: a little narrow. 50 is chance.",
+    ]
     return [_pivot("AUC without semantics (%)", results, 100, 1, notes)]
 
 

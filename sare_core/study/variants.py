@@ -62,5 +62,7 @@ def caption_levels(named: list[str]) -> dict[str, list[str]]:
         name, equals, folder = text.partition("=")
         if not (name and equals and folder) or name == "none":
             raise ConfigError(f"--level {text}: write it as name=folder of a captioner; `none` is there anyway.")
+        if name in levels:
+            raise ConfigError(f"--level {text}: {name} is named twice.")
         levels[name] = [f"caption.model={folder}"]
     return levels or {"captioned": []}

@@ -44,3 +44,7 @@ def test_every_scale_is_a_subset_with_real_images_of_its_own(tmp_path: Path) -> 
 
     with pytest.raises(ConfigError, match="not empty"):
         draw(models, tmp_path, "nowhere", tmp_path / "drawn", each=10)
+    for each in (0, -1, 501):
+        with pytest.raises(ConfigError, match="from 1 to 500"):
+            draw(models, tmp_path, "nowhere", tmp_path / "other", each=each)
+    assert not (tmp_path / "other").exists()

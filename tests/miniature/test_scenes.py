@@ -35,6 +35,15 @@ def test_no_photograph_is_in_two_parts() -> None:
     assert sum(name.startswith("test-") for name in PARTS) == 8
 
 
+def test_no_two_articles_have_the_same_pixels() -> None:
+    """So that parts which are disjoint by number are disjoint: scenes and noise would hide that one comes twice."""
+    folder = Path("/usr/share/datasets/fashion-mnist")
+    if not folder.is_dir():
+        pytest.skip("Fashion-MNIST is not installed (Debian: apt-get install dataset-fashion-mnist)")
+    articles, _ = read_articles(folder)
+    assert len({article.tobytes() for article in articles}) == len(articles) == 70_000
+
+
 def test_a_scene_does_not_depend_on_its_neighbours() -> None:
     alone, among = compose(ARTICLES, LABELS, range(17, 19)), compose(ARTICLES, LABELS, range(10, 30))
     assert alone.pixels.tobytes() == among.pixels[7:9].tobytes()

@@ -132,5 +132,5 @@ def test_pixel_statistics_do_not_give_a_generator_away(everything: Path) -> None
 
 
 def test_the_models_marker_names_their_bytes(tmp_path: Path) -> None:
-    marker = json.loads((unpack_models(tmp_path / "models") / "miniature.json").read_text())
+    marker = json.loads((unpack_models(tmp_path / "models") / "miniature.json").read_text())["recipe"]
     assert marker["version"] and len(marker["models"]) == 64

@@ -1,6 +1,9 @@
 """A rehearsal of the recipes: two steps each on made-up articles, through to what would ship."""
 
+import subprocess
+import sys
 import tarfile
+import time
 from pathlib import Path
 
 import numpy as np
@@ -8,12 +11,12 @@ import pytest
 import torch
 
 from sare_core.config import Settings, load_settings
-from sare_core.errors import SareError
+from sare_core.errors import ConfigError, SareError
 from sare_core.miniature import world as world_module
 from sare_core.miniature.corpus import FIELDS
 from sare_core.miniature.pack import pack, write_archive
 from sare_core.miniature.scenes import PARTS, compose
-from sare_core.miniature.world import RECIPES, SUBSETS, World, build
+from sare_core.miniature.world import RECIPES, SUBSETS, World, build, claim
 from tests.miniature.articles import made_up_articles
 
 
@@ -84,3 +87,29 @@ def test_a_recipe_that_fails_stops_the_build(rehearsed: World, monkeypatch: pyte
     broken.scenes = rehearsed.scenes
     with pytest.raises(SareError, match="clip failed"):
         build(broken, jobs=2)
+
+
+def test_a_stopped_build_leaves_no_recipe_running(tmp_path: Path) -> None:
+    """Or the same command, given again, would be a second writer of the same checkpoints."""
+    command = [sys.executable, "-m", "sare_core.miniature.world", "--work", str(tmp_path / "work"), "--articles"]
+    articles, labels = made_up_articles(70_000 // 50)
+    for part in PARTS:
+        scenes = compose(articles, labels, range(50), seed=0)
+        (tmp_path / "work").mkdir(exist_ok=True)
+        np.savez(tmp_path / f"work/scenes-{part}.npz", **{name: getattr(scenes, name) for name in FIELDS})
+    with subprocess.Popen([*command, "nowhere"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as parent:
+        children = Path(f"/proc/{parent.pid}/task/{parent.pid}/children")
+        deadline = time.monotonic() + 60
+        while not (running := children.read_text().split()) and time.monotonic() < deadline:
+            time.sleep(0.1)
+        assert running, "no recipe has started"
+        parent.terminate()
+        assert parent.wait(60) == 143
+    assert not [pid for pid in running if Path(f"/proc/{pid}").exists()]
+
+
+def test_a_rehearsal_is_not_the_start_of_the_real_training(tmp_path: Path) -> None:
+    claim(World(tmp_path, "nowhere", scale=0.01))
+    claim(World(tmp_path, "nowhere", scale=0.01))
+    with pytest.raises(ConfigError, match=r"holds trainings at scale 0\.01"):
+        claim(World(tmp_path, "nowhere"))
