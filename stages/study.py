@@ -276,10 +276,10 @@ def study_fairness(study: Study) -> None:
     with bar(console, "embeddings", len(rows)) as advance:
         embeddings = fairness.embed_rows(rows, load, embed, advance)
     results = fairness.transfer(rows, embeddings, seed)
-    largest = rows.filter(pl.col("split") == "train").group_by("subset", "label").len()["len"]
+    counts = rows.filter(pl.col("split") == "train").group_by("subset", "label").len()["len"].to_list()
     notes = [
         f"Logistic regression on frozen embeddings of {settings.detector.image_encoder}.",
-        f"Rows differ in training images: {largest.min():,} to {largest.max():,} of a subset and class.",
+        f"Rows differ in training images: {min(counts):,} to {max(counts):,} of a subset and class.",
         notes[-1],
     ]
     tables.write(study.out, "transfer", head, tables.transfer_tables(results, notes), results, console)
