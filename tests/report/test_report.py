@@ -65,6 +65,10 @@ def test_the_verdict_is_the_mean_over_unseen_generators(made: Made, predictions:
     assert f"above a real one in {100 * auc:.1f} % of pairs" in page
     assert f"calls {100 * acc:.1f} % of images rightly" in page
 
+    seen = predictions.filter(pl.col("subset") == "sdv1.4")
+    auc = roc_auc_score(seen["label"], seen["logit"])
+    assert f"On sdv1.4, of which it saw other images in training, the AUC is {100 * auc:.1f}" in page
+
 
 def test_score_bins_are_of_the_predictions(made: Made, predictions: pl.DataFrame) -> None:
     scores = table(made, "scores")
