@@ -31,7 +31,7 @@ $(BIN)/.installed: pyproject.toml
 	$(BIN)/pip install --quiet --editable '.[dev]'
 	touch $@
 
-demo: install ## index, caption, reconstruct, train, evaluate and report on the scale model (6 minutes on two cores)
+demo: install ## index, caption, reconstruct, train, evaluate and report on the scale model (about 4 minutes on two cores)
 	$(BIN)/sare mini
 	$(BIN)/sare index --layout genimage --root data/mini --name mini --manifests $(MANIFESTS) --shard-size 100
 	$(BIN)/sare caption     $(MINI)
