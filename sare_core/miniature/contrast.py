@@ -29,17 +29,20 @@ def encoder_input(gray: Tensor) -> Tensor:
 
 
 def photographed(gray: Tensor) -> Tensor:
-    """Scenes with the camera's noise, fresh at each call."""
-    low, high = TRAINING_NOISE
-    sigma = low + (high - low) * torch.rand(len(gray), 1, 1, 1)
-    return gray + sigma / 255 * torch.randn_like(gray)
+    """Scenes (n, 1, 32, 32) with the training's noise, fresh at each call: what models that generate read."""
+    return _noisy(gray, TRAINING_NOISE)
 
 
 def through_camera(gray: Tensor) -> Tensor:
-    """Scenes (n, 1, 32, 32) as the camera sees them: its lens, and noise that is fresh at each call."""
-    low, high = NOISE
+    """Scenes (n, 1, 32, 32) as the camera sees them, its lens and its noise: what models that look at images read."""
+    return _noisy(gaussian_blur(gray, 9, LENS), NOISE)
+
+
+def _noisy(gray: Tensor, levels: tuple[float, float]) -> Tensor:
+    """With noise of a standard deviation drawn for each image, in 8-bit levels."""
+    low, high = levels
     sigma = low + (high - low) * torch.rand(len(gray), 1, 1, 1)
-    return gaussian_blur(gray, 9, LENS) + sigma / 255 * torch.randn_like(gray)
+    return gray + sigma / 255 * torch.randn_like(gray)
 
 
 def tokenise(captions: list[str]) -> Tensor:

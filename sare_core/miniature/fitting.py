@@ -76,13 +76,19 @@ def fit(folder: Path, parts: dict[str, Part], steps: int, losses: Losses, seed: 
     losses(step, rng): yields (part, loss) in turn; each loss is followed at once by a step of that part's optimizer. It
     may draw from `rng` and from torch's global generator; both are seeded by (seed, step).
     The learning rate rises linearly over `warmup` steps and falls as a cosine to 2 % at the end.
-    Raises SareError: a loss is not finite (the last checkpoint is kept).
+    Raises SareError: a loss is not finite (the last checkpoint is kept), or `folder` is of another seed or length: its
+    learning rate has followed another course.
     """
     folder.mkdir(parents=True, exist_ok=True)
     checkpoint = folder / "training.pt"
     start = 0
     if checkpoint.is_file():
         saved = torch.load(checkpoint, weights_only=True)
+        if (saved["steps"], saved["seed"]) != (steps, seed):
+            raise SareError(
+                f"{folder}: holds a training of {saved['steps']} steps with seed {saved['seed']}, and {steps} steps "
+                f"with seed {seed} are asked for; delete it, or name another work folder."
+            )
         for name, part in parts.items():
             part.load(saved["parts"][name])
         start = saved["step"]
@@ -109,7 +115,8 @@ def fit(folder: Path, parts: dict[str, Part], steps: int, losses: Losses, seed: 
             seen[name] = 0.95 * seen.get(name, float(loss.detach())) + 0.05 * float(loss.detach())
         last = step + 1 == steps
         if last or time.monotonic() - saved_at > CHECKPOINT_SECONDS:
-            _save(checkpoint, {"step": step + 1, "parts": {name: part.state() for name, part in parts.items()}})
+            states = {name: part.state() for name, part in parts.items()}
+            _save(checkpoint, {"step": step + 1, "steps": steps, "seed": seed, "parts": states})
             saved_at = time.monotonic()
             line: dict[str, float] = {"step": step + 1, "of": steps, "seconds": round(saved_at - began)}
             line |= {name: round(value, 4) for name, value in seen.items()}

@@ -40,8 +40,10 @@ def pack(world: "World", out: Path) -> None:
             print(f"{out / name}: {size / 1e6:.1f} MB")
             if size > LARGEST[name]:
                 raise SareError(f"{out / name}: {size / 1e6:.1f} MB, more than {LARGEST[name] / 1e6:.0f} MB.")
-        shutil.rmtree(out, ignore_errors=True)
-        made.rename(out)
+        out.mkdir(parents=True, exist_ok=True)
+        shutil.rmtree(out / "models", ignore_errors=True)
+        for part in made.iterdir():  # these two alone: `out` may hold more
+            part.replace(out / part.name)
     finally:
         shutil.rmtree(made, ignore_errors=True)
 

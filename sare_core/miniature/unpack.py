@@ -31,7 +31,7 @@ def unpack_models(folder: str | Path) -> Path:
     """
     with as_file(files("sare_core.miniature") / "shipped" / "models") as shipped:
         _require(shipped)
-        sums = [hashlib.sha256(file.read_bytes()).hexdigest() for file in sorted(shipped.rglob("*.safetensors"))]
+        sums = [hashlib.sha256(file.read_bytes()).hexdigest() for file in sorted(shipped.rglob("*")) if file.is_file()]
         recipe = {"version": VERSION, "models": hashlib.sha256("".join(sums).encode()).hexdigest()}
         with built_once(Path(folder), recipe) as partial:
             if partial:

@@ -7,7 +7,6 @@ them all, several at a time, each in a process of one thread, and packs what shi
 """
 
 import argparse
-import json
 import os
 import subprocess
 import sys
@@ -164,14 +163,16 @@ class World:
     def samples(self, subset: Subset) -> np.ndarray:
         """All images of a generator, train before test, the n-th of class n mod 10: (n, 32, 32) float32 in [0, 1]."""
         kept = self.work / "samples" / f"{subset.name}.npz"
-        if not kept.is_file():
-            classes = np.arange(sum(self.counts(subset.name))) % len(CLASSES)
-            pixels = self.sampler(subset.name)(classes, subset.seed)
-            kept.parent.mkdir(parents=True, exist_ok=True)
-            np.savez(kept.with_suffix(".partial.npz"), pixels=pixels, classes=classes)
-            kept.with_suffix(".partial.npz").replace(kept)
-        with np.load(kept) as saved:
-            return saved["pixels"]
+        classes = np.arange(sum(self.counts(subset.name))) % len(CLASSES)
+        if kept.is_file():
+            with np.load(kept) as saved:
+                if len(saved["classes"]) == len(classes):
+                    return saved["pixels"]
+        pixels = self.sampler(subset.name)(classes, subset.seed)
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        np.savez(kept.with_suffix(".partial.npz"), pixels=pixels, classes=classes)
+        kept.with_suffix(".partial.npz").replace(kept)
+        return pixels
 
 
 # What waits for what. Long ones stand first: with two at a time the chain autoencoder, unet, sdv1.5 is the longest.
@@ -239,22 +240,10 @@ def build(world: World, jobs: int) -> None:
         raise SareError(f"{', '.join(failed)} failed; what it printed says why. The same command goes on from there.")
 
 
-def _start(world: World, name: str) -> "subprocess.Popen[bytes]":
+def _start(world: World, name: str) -> subprocess.Popen[bytes]:
     command = [sys.executable, "-m", __spec__.name, "--work", str(world.work), "--articles", str(world.articles)]
     command += ["--scale", str(world.scale), "--only", name]
     return subprocess.Popen(command, env={**os.environ, "OMP_NUM_THREADS": "1"})
-
-
-def claim(world: World) -> None:
-    """Make the work folder this scale's own: a rehearsal's trainings must not be taken for the start of the real ones.
-
-    Raises ConfigError: it is another scale's.
-    """
-    marker = world.work / "scale.json"
-    if marker.is_file() and json.loads(marker.read_text()) != world.scale:
-        raise ConfigError(f"{world.work}: holds trainings at scale {marker.read_text().strip()}; name another --work.")
-    world.work.mkdir(parents=True, exist_ok=True)
-    marker.write_text(f"{json.dumps(world.scale)}\n")
 
 
 def main() -> None:
@@ -272,7 +261,6 @@ def main() -> None:
         parser.error(f"--jobs {chosen.jobs}: at least 1.")
     world = World(chosen.work, chosen.articles, chosen.scale)
     try:
-        claim(world)
         if chosen.only:
             run_recipe(world, chosen.only)
         else:

@@ -51,7 +51,7 @@ def verdict(predictions: pl.DataFrame, runs: Runs, trained: set[str]) -> Verdict
         chosen = rows.filter(pl.col("subset").is_in(names)).sort("auc", "subset")
         (low, first), (high, last) = (chosen.select("auc", "subset").row(place) for place in (0, -1))
         sentences.append(f"The AUC is lowest on {first}, {_percent(low)}, and highest on {last}, {_percent(high)}.")
-    for row in rows.filter(pl.col("subset").is_in(sorted(trained))).iter_rows(named=True) if unseen else ():
+    for row in rows.filter(~pl.col("subset").is_in(names)).iter_rows(named=True):
         sentences.append(
             f"On {row['subset']}, of which it saw other images in training, the AUC is {_percent(row['auc'])}."
         )

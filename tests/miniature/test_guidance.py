@@ -6,6 +6,7 @@ import numpy as np
 import polars as pl
 import pytest
 from PIL import Image
+from scipy.ndimage import gaussian_filter
 
 from sare_core.errors import ConfigError
 from sare_core.indexing import build_index
@@ -40,7 +41,9 @@ def test_every_scale_is_a_subset_with_real_images_of_its_own(tmp_path: Path) -> 
         for scale in SCALES
     }
     assert len(fakes[SCALES[0]]) == 10
-    assert fakes[7.5].std() > fakes[1.0].std(), "guidance sharpens what the prompt says"
+    soft = {scale: gaussian_filter(images, (0, 3, 3)) for scale, images in fakes.items()}  # next to no noise is left
+    moved = np.abs(soft[7.5] - soft[1.0]).mean()
+    assert moved > 5, f"{moved:.1f} levels: what is drawn hangs on the guidance"
 
     with pytest.raises(ConfigError, match="not empty"):
         draw(models, tmp_path, "nowhere", tmp_path / "drawn", each=10)

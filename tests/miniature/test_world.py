@@ -11,12 +11,13 @@ import pytest
 import torch
 
 from sare_core.config import Settings, load_settings
-from sare_core.errors import ConfigError, SareError
+from sare_core.errors import SareError
+from sare_core.miniature import pack as pack_module
 from sare_core.miniature import world as world_module
 from sare_core.miniature.corpus import FIELDS
 from sare_core.miniature.pack import pack, write_archive
 from sare_core.miniature.scenes import PARTS, compose
-from sare_core.miniature.world import RECIPES, SUBSETS, World, build, claim
+from sare_core.miniature.world import RECIPES, SUBSETS, World, build
 from tests.miniature.articles import made_up_articles
 
 
@@ -92,7 +93,7 @@ def test_a_recipe_that_fails_stops_the_build(rehearsed: World, monkeypatch: pyte
 def test_a_stopped_build_leaves_no_recipe_running(tmp_path: Path) -> None:
     """Or the same command, given again, would be a second writer of the same checkpoints."""
     command = [sys.executable, "-m", "sare_core.miniature.world", "--work", str(tmp_path / "work"), "--articles"]
-    articles, labels = made_up_articles(70_000 // 50)
+    articles, labels = made_up_articles(50)
     for part in PARTS:
         scenes = compose(articles, labels, range(50), seed=0)
         (tmp_path / "work").mkdir(exist_ok=True)
@@ -108,8 +109,35 @@ def test_a_stopped_build_leaves_no_recipe_running(tmp_path: Path) -> None:
     assert not [pid for pid in running if Path(f"/proc/{pid}").exists()]
 
 
-def test_a_rehearsal_is_not_the_start_of_the_real_training(tmp_path: Path) -> None:
-    claim(World(tmp_path, "nowhere", scale=0.01))
-    claim(World(tmp_path, "nowhere", scale=0.01))
-    with pytest.raises(ConfigError, match=r"holds trainings at scale 0\.01"):
-        claim(World(tmp_path, "nowhere"))
+def test_a_rehearsal_is_not_the_start_of_the_real_training(rehearsed: World) -> None:
+    rehearsed.clip()
+    again = World(rehearsed.work, "nowhere", rehearsed.scale)
+    again.clip()
+    with pytest.raises(SareError, match=r"clip: holds a training of 2 steps with seed 2, and 1000 steps with"):
+        World(rehearsed.work, "nowhere").clip()
+
+
+def test_a_pack_that_fails_leaves_what_shipped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("models/old", "images.tar.xz", "mine.txt"):
+        (tmp_path / "out" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "out" / name).write_text("before")
+
+    def written() -> dict[str, str]:
+        return {str(f.relative_to(tmp_path)): f.read_text() for f in tmp_path.rglob("*") if f.is_file()}
+
+    def save(world: World, folder: Path) -> None:
+        folder.mkdir()
+        (folder / "new").write_text("after")
+
+    monkeypatch.setattr(pack_module, "save_models", save)
+    monkeypatch.setattr(pack_module, "images", lambda world: iter(()))
+    monkeypatch.setattr(pack_module, "write_archive", lambda entries, path: path.write_text("after" * 10))
+    before = written()
+    monkeypatch.setitem(pack_module.LARGEST, "images", 20)
+    with pytest.raises(SareError, match="more than"):
+        pack(World(tmp_path, "nowhere"), tmp_path / "out")
+    assert written() == before
+
+    monkeypatch.setitem(pack_module.LARGEST, "images", 100)
+    pack(World(tmp_path, "nowhere"), tmp_path / "out")
+    assert written() == {"out/models/new": "after", "out/images.tar.xz": "after" * 10, "out/mine.txt": "before"}

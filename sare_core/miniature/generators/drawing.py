@@ -24,7 +24,7 @@ def unscaled(images: Tensor) -> Tensor:
 
 
 def photographed(images: Tensor) -> Tensor:
-    """Scaled images with the camera's noise, fresh at each call."""
+    """Scaled images with the training's noise, fresh at each call."""
     low, high = (4 * level / 255 for level in TRAINING_NOISE)
     sigma = low + (high - low) * torch.rand(len(images), 1, 1, 1)
     return images + sigma * torch.randn_like(images)
