@@ -1,13 +1,24 @@
-"""SIGTERM and SIGINT as a flag that the work loop asks for between batches; a second one ends the process at once."""
+"""SIGTERM and SIGINT as a flag that the work loop asks for between batches; a second one ends the process at once.
 
+A launcher with signals of its own (submitit binds one to "give up and queue again") keeps them: within
+`signals_of_the_launcher` nothing is bound here, and the launcher's handler calls `abandon`.
+"""
+
+import contextlib
 import signal
-from collections.abc import Iterator
+import threading
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
 from sare_core.errors import Stopped
 
+ABANDON = 30.0  # seconds that `abandon` waits for its cleanups; Slurm kills some time after the signal
+
 _arrived: list[int] = []
+_cleanups: list[Callable[[], object]] = []
+_launcher_owns_them = False
 
 
 @contextmanager
@@ -19,7 +30,8 @@ def stop_cleanly() -> Iterator[None]:
         signal.signal(signum, signal.SIG_DFL if signum == signal.SIGTERM else signal.default_int_handler)
 
     _arrived.clear()
-    before = {number: signal.signal(number, note) for number in (signal.SIGTERM, signal.SIGINT)}
+    ours = () if _launcher_owns_them else (signal.SIGTERM, signal.SIGINT)
+    before = {number: signal.signal(number, note) for number in ours}
     try:
         yield
     finally:
@@ -27,10 +39,58 @@ def stop_cleanly() -> Iterator[None]:
             signal.signal(number, handler)
 
 
+@contextmanager
+def signals_of_the_launcher() -> Iterator[None]:
+    """Within this block `stop_cleanly` leaves the handlers alone: who started this process has bound its own."""
+    global _launcher_owns_them
+    before, _launcher_owns_them = _launcher_owns_them, True
+    try:
+        yield
+    finally:
+        _launcher_owns_them = before
+
+
 def check_stop() -> None:
     """Raises Stopped once a signal has arrived."""
     if _arrived:
         raise Stopped(_arrived[0])
+
+
+def wait(seconds: float) -> None:
+    """Sleep, but no longer than until a signal arrives. Raises Stopped then."""
+    end = time.monotonic() + seconds
+    while (left := end - time.monotonic()) > 0:
+        check_stop()
+        time.sleep(min(left, 0.1))
+    check_stop()
+
+
+@contextmanager
+def abandoning(cleanup: Callable[[], object]) -> Iterator[None]:
+    """Within this block `abandon` calls the cleanup. It may be called in the midst of anything, and must bear that."""
+    _cleanups.append(cleanup)
+    try:
+        yield
+    finally:
+        if cleanup in _cleanups:
+            _cleanups.remove(cleanup)
+
+
+def abandon() -> None:
+    """Drop the work in hand: run what was registered, the newest first, each once. Safe in a signal handler.
+
+    One that fails does not keep the others from being run: what they leave behind is only waste.
+    """
+    # The interrupted code may hold a lock that a cleanup needs, so they run in a thread that need not come to an end.
+    thread = threading.Thread(target=_clean_up, daemon=True)
+    thread.start()
+    thread.join(ABANDON)
+
+
+def _clean_up() -> None:
+    while _cleanups:
+        with contextlib.suppress(Exception):
+            _cleanups.pop()()
 
 
 def leave_signals_to_the_parent(_: int) -> None:
