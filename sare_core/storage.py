@@ -8,35 +8,68 @@ import errno
 import hashlib
 import os
 import tempfile
+import threading
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial, wraps
 from pathlib import Path
+from typing import Concatenate, ParamSpec, TypeVar
 
 import fsspec
 import stamina
 
 from sare_core.errors import ConfigError
+from sare_core.remote import LASTING, filesystem, listing, may_pass, persistently, refused
 
-# What will not pass by waiting. Any other OSError (a stale NFS handle, a cut connection) is worth another try.
-_LASTING = {errno.ENOENT, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
-_LASTING |= {errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENAMETOOLONG}  # something else has the name
+P = ParamSpec("P")
+T = TypeVar("T")
+
+CLOCK = 60.0  # seconds for which the offset of a store's clock holds
+_AT_ONCE = 500  # small files that are asked for together
+_BULK = 1000  # names that S3 deletes by one request
+_THREADS = 16  # for small files of a network disk
+
+_clocks: dict[str, tuple[float, float]] = {}  # of each URL: when it was looked at (monotonic), offset to monotonic
+
+_on_disk = stamina.retry(on=may_pass, attempts=4, wait_initial=0.2, wait_max=5.0)
 
 
-def _passing(error: Exception) -> bool:
-    return isinstance(error, OSError) and error.errno not in _LASTING and not isinstance(error, FileNotFoundError)
+def _retrying(method: Callable[Concatenate["Store", P], T]) -> Callable[Concatenate["Store", P], T]:
+    """A passing fault is tried again: a disk's a few times, an object store's for minutes."""
+    disk = _on_disk(method)
 
+    @wraps(method)
+    def tried(self: "Store", *args: P.args, **kwargs: P.kwargs) -> T:
+        if self.on_disk:
+            return disk(self, *args, **kwargs)
+        return persistently(self.url, partial(method, self, *args, **kwargs))
 
-retrying = stamina.retry(on=_passing, attempts=4, wait_initial=0.2, wait_max=5.0)
+    return tried
 
 
 class Store:
-    """A folder, by path or URL. Names are relative to it, with `/` between parts."""
+    """A folder, by path or URL. Names are relative to it, with `/` between parts.
+
+    Every method raises ConfigError where an object store cannot be reached or refuses (no bucket, credentials), and
+    TransientError when it fails for minutes.
+    """
 
     def __init__(self, url: str) -> None:
         self.url = url if url.endswith("://") or url == "/" else url.rstrip("/")
-        self._fs, self._root = fsspec.core.url_to_fs(self.url)
-        self.on_disk = "file" in (self._fs.protocol if isinstance(self._fs.protocol, tuple) else (self._fs.protocol,))
+        protocol = self._fs.protocol
+        self.on_disk = "file" in ((protocol,) if isinstance(protocol, str) else protocol)
 
     def __repr__(self) -> str:
         return f"Store({self.url!r})"
+
+    @property
+    def _fs(self) -> fsspec.AbstractFileSystem:
+        return filesystem(self.url)[0]
+
+    @property
+    def _root(self) -> str:
+        return filesystem(self.url)[1]
 
     def at(self, name: str) -> "Store":
         """The sub-folder `name`; it need not exist."""
@@ -47,50 +80,141 @@ class Store:
         return f"{self.url}/{name}"
 
     def _full(self, name: str) -> str:
-        return f"{self._root}/{name}"
+        return f"{self._root}/{name}" if name else self._root
 
-    @retrying
+    @_retrying
     def exists(self, name: str) -> bool:
         return bool(self._fs.exists(self._full(name)))
 
-    @retrying
     def names(self, folder: str = "") -> list[str]:
         """Names of the files directly in a sub-folder, sorted; none when it does not exist."""
-        full = self._full(folder) if folder else self._root
-        self._fs.invalidate_cache(full)
-        try:
-            entries = self._fs.ls(full, detail=True)
-        except FileNotFoundError:
-            return []
-        return sorted(Path(entry["name"]).name for entry in entries if entry["type"] == "file")
+        return self._list(folder)[0]
 
-    @retrying
     def folders(self, folder: str = "") -> list[str]:
         """Names of the sub-folders directly in a folder, sorted; none when it does not exist."""
-        full = self._full(folder) if folder else self._root
-        self._fs.invalidate_cache(full)
-        try:
-            entries = self._fs.ls(full, detail=True)
-        except FileNotFoundError:
-            return []
-        return sorted(Path(entry["name"]).name for entry in entries if entry["type"] == "directory")
+        return self._list(folder)[1]
 
-    @retrying
+    @_retrying
+    def _list(self, folder: str) -> tuple[list[str], list[str]]:
+        files: list[str] = []
+        folders: list[str] = []
+        if self.on_disk:
+            try:
+                with os.scandir(self._full(folder)) as entries:
+                    for entry in entries:
+                        (folders if entry.is_dir() else files).append(entry.name)
+            except FileNotFoundError:
+                return [], []
+        else:
+            for found in listing(self._fs, self._full(folder)):
+                name = str(found["name"]).rstrip("/").rpartition("/")[2]
+                (folders if found["type"] == "directory" else files).append(name)
+        return sorted(files), sorted(folders)
+
+    @_retrying
     def read(self, name: str) -> bytes:
         """The bytes of a file. Raises FileNotFoundError."""
         return bytes(self._fs.cat_file(self._full(name)))
 
-    @retrying
+    def read_many(self, names: Sequence[str]) -> dict[str, bytes]:
+        """The bytes of many small files, read side by side; those that are not there are left out."""
+        if not self.on_disk:
+            batches = [names[start : start + _AT_ONCE] for start in range(0, len(names), _AT_ONCE)]
+            return {name: data for batch in batches for name, data in self._cat(batch).items()}
+        if len(names) <= _THREADS:
+            return self._read_each(names)
+        with ThreadPoolExecutor(_THREADS) as threads:
+            parts = threads.map(self._read_each, [names[start::_THREADS] for start in range(_THREADS)])
+        found = {name: data for part in parts for name, data in part.items()}
+        return {name: found[name] for name in names if name in found}
+
+    @_retrying
+    def _read_each(self, names: Sequence[str]) -> dict[str, bytes]:
+        found = {}
+        for name in names:
+            try:
+                found[name] = Path(self._full(name)).read_bytes()
+            except FileNotFoundError:
+                continue
+        return found
+
+    def _cat(self, names: Sequence[str]) -> dict[str, bytes]:
+        found: dict[str, bytes] = {}
+        left = {self._full(name): name for name in names}
+
+        def cat() -> None:
+            faults = []
+            for full, data in self._fs.cat(list(left), on_error="return").items() if left else ():
+                if isinstance(data, bytes):
+                    found[left.pop(full)] = data
+                elif isinstance(data, FileNotFoundError) and refused(data) != "NoSuchBucket":
+                    del left[full]
+                else:
+                    faults.append(data)
+            if faults:  # what was read is kept: the next try asks for the rest only
+                raise faults[0]
+
+        persistently(self.url, cat)
+        return {name: found[name] for name in names if name in found}
+
+    @_retrying
     def size(self, name: str) -> int:
         return int(self._fs.size(self._full(name)))
 
-    @retrying
+    @_retrying
+    def modified(self, name: str) -> float:
+        """When a file was last written, in seconds since 1970 by the clock of whatever stamps the files.
+
+        An object store's is whole seconds. Raises FileNotFoundError.
+        """
+        if self.on_disk:
+            return Path(self._full(name)).stat().st_mtime
+        return float(self._fs.modified(self._full(name)).timestamp())
+
+    def clock(self) -> float:
+        """Now, by the clock that `modified` tells: a probe that is written and looked at, once a minute.
+
+        Where nothing can be written this host's clock has to do.
+        """
+        looked, offset = _clocks.get(self.url, (-CLOCK, 0.0))
+        if time.monotonic() - looked >= CLOCK:
+            probe = f".clock.{os.uname().nodename}.{os.getpid()}.{threading.get_ident()}"
+            try:
+                self.write(probe, b"")
+                looked = time.monotonic()
+                offset = self.modified(probe) - looked
+                self.delete(probe)
+            except (ConfigError, FileNotFoundError):
+                return time.time()
+            _clocks[self.url] = looked, offset
+        return time.monotonic() + offset
+
+    @_retrying
     def delete(self, name: str) -> None:
         """Remove a file; one that is gone already is fine."""
-        if self._fs.exists(self._full(name)):
+        if self.on_disk:
+            Path(self._full(name)).unlink(missing_ok=True)
+            return
+        try:
             self._fs.rm_file(self._full(name))
+        except FileNotFoundError as error:
+            if refused(error) == "NoSuchBucket":
+                raise
 
-    @retrying
+    def delete_many(self, names: Sequence[str]) -> None:
+        """Remove many files; those that are gone already are fine."""
+        for start in range(0, len(names), _BULK):
+            self._delete_each(names[start : start + _BULK])
+
+    @_retrying
+    def _delete_each(self, names: Sequence[str]) -> None:
+        if hasattr(self._fs, "_bulk_delete"):
+            self._fs.rm([self._full(name) for name in names])
+            return
+        for name in names:
+            self.delete(name)
+
+    @_retrying
     def write(self, name: str, data: bytes) -> None:
         """Put bytes under a name, whole or not at all. Raises ConfigError when the folder cannot be written."""
         if not self.on_disk:
@@ -99,7 +223,36 @@ class Store:
         with self._beside(name) as temporary:
             temporary.write(data)
 
-    @retrying
+    @_retrying
+    def create(self, name: str, data: bytes) -> bool:
+        """As `write`, but only if nothing has the name yet: of many who try at once, one wins. False for the others.
+
+        Also False when an answer was lost on the way and the name is our own. Where a store knows no such request it
+        is asked first, and then two may win.
+        """
+        full = self._full(name)
+        if self.on_disk:
+            try:
+                with self._beside(name, only_new=True) as temporary:
+                    temporary.write(data)
+            except FileExistsError:
+                return False
+            return True
+        try:
+            self._fs.pipe_file(full, data, mode="create")
+        except FileExistsError:
+            return False
+        except (OSError, TypeError, NotImplementedError) as error:
+            if refused(error) == "PreconditionFailed":
+                return False
+            if isinstance(error, OSError) and error.errno != errno.ENOSYS:
+                raise
+            if self._fs.exists(full):
+                return False
+            self._fs.pipe_file(full, data)
+        return True
+
+    @_retrying
     def put(self, source: Path, name: str) -> None:
         """Put a local file under a name, whole or not at all. Raises ConfigError when the folder cannot be written."""
         if not self.on_disk:
@@ -109,8 +262,8 @@ class Store:
             while block := data.read(1 << 22):
                 temporary.write(block)
 
-    def _beside(self, name: str) -> "_Replacement":
-        return _Replacement(Path(self._full(name)))
+    def _beside(self, name: str, only_new: bool = False) -> "_Replacement":
+        return _Replacement(Path(self._full(name)), only_new)
 
     def local(self, name: str) -> Path:
         """A path to read a file from: the file itself, or a copy of it that is kept for this user.
@@ -127,11 +280,15 @@ class Store:
 
 
 class _Replacement:
-    """A file written beside its final name, synced and renamed on a clean exit, removed on any other."""
+    """A file written beside its final name, synced and put there on a clean exit, removed on any other.
 
-    def __init__(self, target: Path) -> None:
-        self._target = target
-        self._temporary = target.with_name(f".{target.name}.{os.uname().nodename}.{os.getpid()}.tmp")
+    only_new: raises FileExistsError, and leaves it alone, when something has the name.
+    """
+
+    def __init__(self, target: Path, only_new: bool = False) -> None:
+        self._target, self._only_new = target, only_new
+        mark = f"{os.uname().nodename}.{os.getpid()}.{threading.get_ident()}"
+        self._temporary = target.with_name(f".{target.name}.{mark}.tmp")
 
     def __enter__(self) -> "_Replacement":
         try:
@@ -151,19 +308,37 @@ class _Replacement:
                 os.fsync(self._file.fileno())
             self._file.close()
             if kind is None:
-                self._temporary.replace(self._target)
+                self._put_in_place()
         except OSError as fault:
+            if self._only_new and isinstance(fault, FileExistsError):
+                raise
             raise _unwritable(self._target, fault) from fault
         finally:
             self._temporary.unlink(missing_ok=True)
         if isinstance(error, OSError):
             raise _unwritable(self._target, error) from error
 
+    def _put_in_place(self) -> None:
+        if not self._only_new:
+            self._temporary.replace(self._target)
+            return
+        try:
+            os.link(self._temporary, self._target)
+        except FileExistsError:
+            if self._temporary.stat().st_nlink != 2:  # else it is ours: NFS had lost its answer and asked again
+                raise
+        except OSError as error:
+            if error.errno not in (errno.EPERM, errno.ENOTSUP, errno.ENOSYS):
+                raise
+            # A file system without hard links: here a reader may see the name before all of its bytes.
+            with self._target.open("xb") as file:
+                file.write(self._temporary.read_bytes())
+
 
 def _unwritable(target: Path, error: OSError) -> Exception:
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return ConfigError(f"{target}: no space left. Free some and run the same command: it goes on where it was.")
-    if error.errno in _LASTING:
+    if error.errno in LASTING:
         return ConfigError(
             f"{target}: cannot be written ({error.strerror}). Choose another folder, or mend its rights."
         )

@@ -1,7 +1,9 @@
 import errno
 import os
 import signal
+import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -77,6 +79,90 @@ def test_put_takes_a_file_over_whole(store: Store, tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         store.put(tmp_path / "gone", "x/other.tar")
     assert store.names("x") == ["copy.tar"]
+
+
+def test_create_takes_a_name_that_nobody_has(store: Store) -> None:
+    assert store.create("claims/a.json", b"one")
+    assert not store.create("claims/a.json", b"two")
+    assert (store.read("claims/a.json"), store.names("claims")) == (b"one", ["a.json"])
+    store.delete("claims/a.json")
+    assert store.create("claims/a.json", b"two")
+
+
+def test_of_many_who_create_one_wins(tmp_path: Path) -> None:
+    store = Store(str(tmp_path))
+    for round_ in range(20):
+        with ThreadPoolExecutor(8) as threads:
+            won = list(threads.map(lambda who, r=round_: store.create(f"{r}", bytes([who]) * 9_000), range(8)))
+        assert won.count(True) == 1
+        assert store.read(f"{round_}") == bytes([won.index(True)]) * 9_000
+    assert len(store.names()) == 20
+
+
+@pytest.mark.parametrize("code", [errno.EPERM, errno.ENOTSUP])
+def test_create_without_hard_links(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int) -> None:
+    def link(*_: object) -> None:
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(os, "link", link)
+    store = Store(str(tmp_path))
+    assert (store.create("a", b"x"), store.create("a", b"y")) == (True, False)
+    assert (store.read("a"), store.names()) == (b"x", ["a"])
+
+
+def test_a_lost_answer_of_a_network_disk_is_no_defeat(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = os.link
+
+    def link(*places: Path) -> None:
+        real(*places)
+        raise FileExistsError(errno.EEXIST, "exists")  # as NFS says when it was asked twice
+
+    monkeypatch.setattr(os, "link", link)
+    assert Store(str(tmp_path)).create("a", b"x")
+    assert Store(str(tmp_path)).names() == ["a"]
+
+
+def test_the_clock_is_the_one_that_stamps_files(store: Store) -> None:
+    store.write("a", b"x")
+    assert abs(store.clock() - store.modified("a")) < 2
+    assert store.names() == ["a"]
+    with pytest.raises(FileNotFoundError):
+        store.modified("gone")
+
+
+def test_a_clock_that_is_an_hour_ahead(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store, real = Store(str(tmp_path)), Store.modified
+    monkeypatch.setattr(Store, "modified", lambda self, name: real(self, name) + 3600)
+    store.write("a", b"x")
+    assert abs(store.clock() - time.time() - 3600) < 5
+    assert 0 <= store.clock() - store.modified("a") < 5
+    monkeypatch.setattr(Store, "write", None)  # what was found is remembered
+    assert abs(store.clock() - time.time() - 3600) < 5
+
+
+def test_the_clock_where_nothing_can_be_written() -> None:
+    assert abs(Store("/proc/sare").clock() - time.time()) < 5
+
+
+def test_many_files_at_once(store: Store) -> None:
+    files = {f"records/{number:05d}.json": str(number).encode() for number in range(700)}
+    for name, data in files.items():
+        store.write(name, data)
+    wanted = [*reversed(files), "records/gone.json"]
+    assert store.read_many(wanted) == files
+    assert list(store.read_many(wanted)) == list(reversed(files))
+    assert store.read_many([]) == store.read_many(["gone", "gone too"]) == {}
+    store.delete_many([*list(files)[:-1], "records/gone.json"])
+    store.delete_many([])
+    assert store.names("records") == ["00699.json"]
+
+
+def test_listings_are_never_old(store: Store) -> None:
+    assert store.names("a") == []
+    for number in range(3):
+        Store(store.url).write(f"a/{number}", b"")
+        assert store.names("a") == [str(n) for n in range(number + 1)]
+    assert store.names() == []
 
 
 def test_files_lie_where_their_names_say(tmp_path: Path) -> None:
