@@ -7,14 +7,17 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
+from typing import NamedTuple
 
 import psutil
 
 from sare_core.checkpoints import load_tensors, read_checkpoint
-from sare_core.claims import read_claim
+from sare_core.claims import claimed_shards, read_claim
 from sare_core.errors import ConfigError, StageError
 from sare_core.fingerprint import differences
+from sare_core.ledger import SWITCH
 from sare_core.manifest import Index
 from sare_core.records import Folder, Record, State
 from sare_core.shardfiles import read_back
@@ -22,26 +25,24 @@ from sare_core.storage import Store, sha256_file, spool_folder
 
 STAGES = ("captions", "reconstructions", "detectors", "predictions")
 # Files of a folder that are not shards' outputs and yet are named by nothing but convention.
-_KEPT = {"about.json", "metrics.csv", "tables.md", "last.json", "best.json"}
+_KEPT = {"about.json", "metrics.csv", "tables.md", "last.json", "best.json", SWITCH}
 
 
-def folders(work: str, dataset: str | None = None) -> Iterator[Folder]:
-    """Every folder of every stage, of one dataset or of all. Raises ConfigError: a broken one."""
+def folders(work: str, dataset: str | None = None, broken: list[str] | None = None) -> Iterator[Folder]:
+    """Every folder of every stage, of one dataset or of all.
+
+    A folder that cannot be opened is left out and told in `broken`; without that list it raises ConfigError.
+    """
     store = Store(work)
     for name in [dataset] if dataset else store.folders():
         for stage in STAGES:
             for fingerprint in store.folders(f"{name}/{stage}"):
-                yield Folder.open(work, name, stage, fingerprint)
-
-
-def expected_shards(folder: Folder, index: Index) -> list[int]:
-    """The shards that the folder's last run was to bring up to date."""
-    notes = folder.notes()
-    splits, subsets = notes.get("splits", ["train", "val", "test"]), notes.get("train_subsets")
-    shards: list[int] = []
-    for split in splits:
-        shards += index.select([split], None if split == "test" else subsets)["shard"].to_list()
-    return sorted(shards)
+                try:
+                    yield Folder.open(work, name, stage, fingerprint)
+                except ConfigError as error:
+                    if broken is None:
+                        raise
+                    broken.append(str(error))
 
 
 @dataclass
@@ -76,19 +77,17 @@ def summarize(folder: Folder, index: Index) -> Summary:
         if claim := read_claim(folder.store, 0):
             summary.note += f"; running: {claim.holder()}"
         return summary
-    shards = expected_shards(folder, index)
-    states = folder.states({shard: index.digests[shard] for shard in shards})
-    claimed = {
-        shard: claim
-        for shard in shards
-        if states[shard].kind != "done" and (claim := read_claim(folder.store, shard)) is not None
-    }
+    states, entries = folder.states_and_entries({shard: index.digests[shard] for shard in folder.expected(index)})
+    live = claimed_shards(folder.store)
+    claimed = {shard: live[shard] for shard, state in states.items() if state.kind != "done" and shard in live}
     summary.states = states | {shard: State("running", claim.holder()) for shard, claim in claimed.items()}
-    records = [record for shard, record in folder.records().items() if shard in states and record.status == "done"]
-    summary.failures = Counter(failure.reason for record in records for failure in record.failures)
-    seconds = sum(record.seconds for record in records)
+    done = {shard: entry for shard, entry in entries.items() if entry.status == "done"}
+    failing = [shard for shard, entry in done.items() if entry.failed]
+    failures = chain.from_iterable(record.failures for record in folder.records(failing).values()) if failing else ()
+    summary.failures = Counter(failure.reason for failure in failures)
+    seconds = sum(entry.seconds for entry in done.values())
     if seconds > 0:
-        summary.rate = sum(record.images for record in records) / seconds
+        summary.rate = sum(entry.images for entry in done.values()) / seconds
         sizes = dict(zip(index.shards["shard"], index.shards["images"], strict=True))
         left = sum(sizes[shard] for shard, state in states.items() if state.kind != "done")
         summary.eta = left / summary.rate / max(len(claimed), 1)
@@ -100,7 +99,14 @@ def others_differ(summary: Summary, newest: Summary) -> list[str]:
     return differences(summary.folder.made_by, newest.folder.made_by)
 
 
-def breaches(folder: Folder, index: Index) -> Iterator[str]:
+class Breach(NamedTuple):
+    """A promise that does not hold, with the cure; and the shard to do again, if it is one's."""
+
+    text: str
+    shard: int | None = None
+
+
+def breaches(folder: Folder, index: Index) -> Iterator[Breach]:
     """Reads back everything that a folder's records promise; yields what is not so, with the cure."""
     store = folder.store
     if folder.stage == "detectors":
@@ -109,21 +115,27 @@ def breaches(folder: Folder, index: Index) -> Iterator[str]:
                 if checkpoint := read_checkpoint(store, name):
                     load_tensors(store, checkpoint)
             except ConfigError as error:
-                yield str(error)
+                yield Breach(str(error))
         return
-    records = folder.records()
+    try:
+        records = folder.records()
+    except ConfigError as error:
+        yield Breach(str(error))
+        return
     for name in store.names("records"):
         stem = name.removesuffix(".json")
         in_flight = name.endswith(".tmp")  # being written now, or rubbish
         if not in_flight and (not stem.isdigit() or int(stem) not in records):
-            yield f"{store.path('records/' + name)}: not a readable record; delete it, run the stage again."
+            yield Breach(f"{store.path('records/' + name)}: not a readable record; delete it, run the stage again.")
     for shard, record in records.items():
+        if shard not in index.digests:  # it left the index: gc's business
+            continue
         for fault in _record_faults(folder, index, shard, record):
-            yield f"{store.path(f'records/{shard:05d}.json')}: {fault}"
+            yield Breach(f"{store.path(f'records/{shard:05d}.json')}: {fault}", shard)
 
 
 def _record_faults(folder: Folder, index: Index, shard: int, record: Record) -> Iterator[str]:
-    again = f"delete the record and run {folder.stage} for shard {shard} again."
+    again = f"`sare verify --reopen` opens the shard again; then run {folder.stage} for shard {shard}."
     if (record.shard, record.fingerprint, record.stage) != (shard, folder.fingerprint, folder.stage):
         yield f"belongs to another shard or folder; {again}"
     if record.status == "failed":
@@ -154,6 +166,14 @@ def _record_faults(folder: Folder, index: Index, shard: int, record: Record) -> 
             yield f"{len(odd)} images of the index are lost or unknown here, the first is {odd[0]}; {again}"
 
 
+def reopen(folder: Folder, shard: int, why: str) -> None:
+    """Make a shard one that is to be done again, whatever its record says."""
+    record = folder.record(shard)
+    assert record is not None, "a breach names a shard with a record"
+    record.status, record.error, record.output = "failed", f"reopened: {why}", None
+    folder.commit(record)
+
+
 @contextmanager
 def _fetched(store: Store, name: str) -> Iterator[Path]:
     """A file as it lies in the store now: a copy that was kept from before would vouch for nothing."""
@@ -166,27 +186,32 @@ def _fetched(store: Store, name: str) -> Iterator[Path]:
         yield path
 
 
-def rubbish(folder: Folder) -> Iterator[str]:
-    """Names in a folder that nothing vouches for: left by a kill, or by an output that was replaced."""
+def rubbish(folder: Folder, index: Index) -> Iterator[str]:
+    """Names in a folder that nothing vouches for: left by a kill, by an output that was replaced, or by a shard that
+    left the index."""
     store = folder.store
     named = set(_KEPT)
     if folder.stage == "detectors":
         checkpoints = [read_checkpoint(store, name) for name in ("last", "best")]
         named |= {checkpoint.file for checkpoint in checkpoints if checkpoint}
-    named |= {record.output.name for record in folder.records().values() if record.output}
-    live = {shard for shard in _claimed_shards(store) if read_claim(store, shard) is not None}
+    else:
+        entries, _ = folder.ledger.entries()
+        named |= {entry.output for shard, entry in entries.items() if entry.output and shard in index.digests}
+        named |= {name} if (name := folder.ledger.file()) else set()
+    live = claimed_shards(store)
     for name in store.names():
-        shard = re.match(r"\.?(\d{5})-", name)
+        shard = re.match(r"\.?(\d{5,})-", name)
         in_flight = bool(live) if shard is None else int(shard[1]) in live
         if name not in named and not name.startswith("events.out.tfevents") and not in_flight:
             yield name
-    for part in ("records", "claims"):
-        yield from (f"{part}/{name}" for name in store.names(part) if name.endswith(".tmp") and not live)
-    yield from (f"claims/{shard:05d}.json" for shard in _claimed_shards(store) if shard not in live)
-
-
-def _claimed_shards(store: Store) -> list[int]:
-    return [int(name[:-5]) for name in store.names("claims") if re.fullmatch(r"\d+\.json", name)]
+    for name in store.names("records"):
+        left_index = re.fullmatch(r"(\d+)\.json", name) and int(name[:-5]) not in index.digests
+        if (folder.stage != "detectors" and left_index) or (name.endswith(".tmp") and not live):
+            yield f"records/{name}"
+    for name in store.names("claims"):
+        claim = re.fullmatch(r"(\d+)\.json", name)
+        if (claim and int(claim[1]) not in live) or (not claim and not live):
+            yield f"claims/{name}"
 
 
 def dead_spools() -> list[Path]:

@@ -3,28 +3,35 @@
 A claim only saves work and feeds `status`; what is right never depends on one, since the record names one output.
 """
 
+import contextlib
 import json
 import os
+import re
 import threading
 import time
 from dataclasses import dataclass
 
 import psutil
 
+from sare_core.errors import SareError
 from sare_core.storage import Store
 
 HEARTBEAT = 20.0  # seconds between beats
 LOST = 180.0  # a claim of another host without a beat for so long may be taken over
+SETTLE = 0.2  # seconds in which two who take over the same claim have both written
 
 
 @dataclass(frozen=True)
 class Claim:
-    """Who holds a shard. `beat` is the holder's clock at its last heartbeat, in seconds since 1970."""
+    """Who holds a shard. `quiet`: seconds since the holder's last heartbeat, by the clock that stamps the files.
+
+    Never by a host's own clock: two hosts may differ by an hour.
+    """
 
     host: str
     pid: int
-    started: float  # of the process, so that a reused pid is not mistaken for it
-    beat: float
+    started: float  # of the process, by its host's clock, so that a reused pid is not mistaken for it
+    quiet: float
 
     def alive(self) -> bool:
         """False when the holder is surely gone: its process is dead (same host), or its heart has stopped."""
@@ -36,7 +43,10 @@ class Claim:
                 return not zombie and abs(process.create_time() - self.started) < 1.0
             except psutil.NoSuchProcess:
                 return False
-        return time.time() - self.beat < LOST
+        return self.quiet < LOST
+
+    def mine(self) -> bool:
+        return (self.host, self.pid) == (os.uname().nodename, os.getpid())
 
     def holder(self) -> str:
         return f"{self.host}, process {self.pid}"
@@ -44,11 +54,19 @@ class Claim:
 
 def read_claim(store: Store, shard: int) -> Claim | None:
     """The claim on a shard if its holder still lives. One that cannot be read counts as none."""
+    name = _name(shard)
     try:
-        claim = Claim(**json.loads(store.read(f"claims/{shard:05d}.json")))
+        written = json.loads(store.read(name))
+        claim = Claim(**written, quiet=store.clock() - store.modified(name))
         return claim if claim.alive() else None
     except (FileNotFoundError, ValueError, TypeError):
         return None
+
+
+def claimed_shards(store: Store) -> dict[int, Claim]:
+    """All shards that somebody who lives works on. Reads the claims that lie there, not one a shard."""
+    numbers = [int(name[:-5]) for name in store.names("claims") if re.fullmatch(r"\d+\.json", name)]
+    return {number: claim for number in numbers if (claim := read_claim(store, number)) is not None}
 
 
 class Claims:
@@ -56,35 +74,46 @@ class Claims:
 
     def __init__(self, store: Store) -> None:
         self._store = store
-        self._started = psutil.Process().create_time()
+        self._mark = {"host": os.uname().nodename, "pid": os.getpid(), "started": psutil.Process().create_time()}
         self._done = threading.Event()
         self._held: int | None = None
 
     def take(self, shard: int) -> bool:
         """Claim a shard; False when somebody else who lives holds it."""
-        other = read_claim(self._store, shard)
-        if other is not None and (other.host, other.pid) != (os.uname().nodename, os.getpid()):
-            return False
+        if not self._store.create(_name(shard), self._data()):
+            other = read_claim(self._store, shard)
+            if other is not None and not other.mine():
+                return False
+            self._store.write(_name(shard), self._data())
+            # Two who find the same dead claim both write; the one who wrote last has it.
+            time.sleep(SETTLE)
+            if (now := read_claim(self._store, shard)) is not None and not now.mine():
+                return False
         self._held = shard
         self._done.clear()
-        self._beat(shard)
         self._thread = threading.Thread(target=self._keep, args=(shard,), daemon=True)
         self._thread.start()
         return True
 
     def free(self) -> None:
-        """Give up the claim that is held, if any."""
+        """Give up the claim that is held, if any; one that another process took over meanwhile is left to it."""
         if self._held is None:
             return
+        shard, self._held = self._held, None
         self._done.set()
-        self._thread.join()
-        self._store.delete(f"claims/{self._held:05d}.json")
-        self._held = None
+        self._thread.join(timeout=HEARTBEAT)  # it may hang in a request
+        if (now := read_claim(self._store, shard)) is not None and now.mine():
+            self._store.delete(_name(shard))
 
     def _keep(self, shard: int) -> None:
         while not self._done.wait(HEARTBEAT):
-            self._beat(shard)
+            # A beat that is missed is made up by the next; without any, others may take the shard, and no harm is done.
+            with contextlib.suppress(SareError, OSError):
+                self._store.write(_name(shard), self._data())
 
-    def _beat(self, shard: int) -> None:
-        claim = Claim(os.uname().nodename, os.getpid(), self._started, time.time())
-        self._store.write(f"claims/{shard:05d}.json", json.dumps(vars(claim)).encode())
+    def _data(self) -> bytes:
+        return json.dumps(self._mark).encode()
+
+
+def _name(shard: int) -> str:
+    return f"claims/{shard:05d}.json"

@@ -12,6 +12,8 @@ POINTS = (
     "verified",  # read back, not yet in place
     "output-put",  # in place under its digest's name, not yet named by a record
     "record-put",  # committed, the claim still lies
+    "compacted",  # a complete stage's records are gathered in one file, which nothing names yet
+    "compacted-named",  # that file counts, the small records still lie beside it
     "checkpoint-put",  # training: the tensors are in place, `last.json` still names the checkpoint before
     "checkpoint-named",  # training: committed, the old checkpoint is not yet removed
 )

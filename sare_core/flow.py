@@ -1,7 +1,7 @@
 """One shard through a stage: files are read and results encoded in threads, so that neither holds up the model."""
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import chain
 from typing import Any, Protocol
@@ -28,7 +28,7 @@ class Work(Protocol):
         """A result as the sample to write. Runs in threads."""
 
 
-def samples(work: Work, rows: list[Row], threads: int) -> Iterator[tuple[Row, dict[str, Any] | ImageError]]:
+def samples(work: Work, rows: list[Row], threads: int) -> Generator[tuple[Row, dict[str, Any] | ImageError]]:
     """Each row with its sample or the error that failed it, in the order of the batches. Memory: a few batches."""
     plan = iter(work.batches(rows))
     with ThreadPoolExecutor(threads) as readers, ThreadPoolExecutor(threads) as encoders:

@@ -4,7 +4,7 @@ One folder a fingerprint, under `WORK/<dataset>/<stage>/<fp>/`:
 
     about.json               what made this folder: stage, version, settings in clear, weights, the folder before
     00003-<digest>.tar       a shard's output, under a name that holds its SHA-256
-    records/00003.json       the record that names it, put last
+    records/00003.json       the record that names it, put last (sare_core/ledger.py: how records lie)
     claims/00003.json        a hint that somebody works on it
 """
 
@@ -12,59 +12,17 @@ import json
 from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, Literal
-
-from pydantic import BaseModel, ConfigDict, ValidationError
+from typing import TYPE_CHECKING, Any, Literal
 
 from sare_core.errors import ConfigError
 from sare_core.fingerprint import fingerprint
+from sare_core.ledger import FEW, Entry, Failure, Ledger, Output, Record
 from sare_core.storage import Store
 
-FORMAT = 1
+if TYPE_CHECKING:
+    from sare_core.manifest import Index
 
-
-class Output(BaseModel):
-    """A file that a record vouches for."""
-
-    name: str
-    bytes: int
-    sha256: str
-
-
-class Failure(BaseModel):
-    """One image that a stage could not do, and why."""
-
-    image_id: str
-    path: str
-    reason: str
-
-
-class Record(BaseModel):
-    """What became of one shard. images = ok + len(failures); inputs are the digests of what it was made from."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    format: int = FORMAT
-    stage: str
-    fingerprint: str
-    dataset: str
-    shard: int
-    subset: str
-    split: str
-    status: Literal["done", "failed"]
-    error: str | None = None  # why the shard failed
-    settings: dict[str, Any]
-    inputs: dict[str, str]
-    output: Output | None = None
-    fields: list[str]  # that every sample of the output has
-    images: int
-    ok: int
-    failures: list[Failure]
-    started: str  # UTC, ISO 8601
-    seconds: float
-    host: str
-    device: str
-    libraries: dict[str, str]
+__all__ = ["Failure", "Folder", "Output", "Record", "State"]
 
 
 @dataclass(frozen=True)
@@ -89,6 +47,7 @@ class Folder:
         self.work, self.dataset, self.stage, self.made_by, self.upstream = work, dataset, stage, made_by, upstream
         self.fingerprint = fingerprint(made_by)
         self.store = Store(work).at(f"{dataset}/{stage}/{self.fingerprint}")
+        self.ledger = Ledger(self.store)
 
     @staticmethod
     def open(work: str, dataset: str, stage: str, name: str) -> "Folder":
@@ -124,33 +83,24 @@ class Folder:
 
     def record(self, shard: int) -> Record | None:
         """The record of a shard, or None. Raises ConfigError when it cannot be read."""
-        name = f"records/{shard:05d}.json"
-        try:
-            return Record.model_validate_json(self.store.read(name))
-        except FileNotFoundError:
-            return None
-        except ValidationError as error:
-            raise ConfigError(
-                f"{self.store.path(name)}: not a whole record; delete it and run the stage again."
-            ) from error
+        return self.ledger.record(shard)
 
     def records(self, shards: Collection[int] | None = None) -> dict[int, Record]:
         """The records of some shards, or all; one that cannot be read is left out (the shard's state says so)."""
-        found = {}
-        for name in self.store.names("records"):
-            stem = name.removesuffix(".json")
-            if name.endswith(".json") and stem.isdigit() and (shards is None or int(stem) in shards):
-                try:
-                    record = self.record(int(stem))
-                except ConfigError:
-                    continue
-                if record is not None:
-                    found[int(stem)] = record
-        return found
+        return self.ledger.records(shards)
 
     def commit(self, record: Record) -> None:
         """Put a record in place: from here on its output counts."""
-        self.store.write(f"records/{record.shard:05d}.json", record.model_dump_json(indent=1).encode())
+        self.ledger.commit(record)
+
+    def expected(self, index: "Index") -> list[int]:
+        """The shards that the folder's last run was to bring up to date, as its description says."""
+        notes = self.notes()
+        splits, subsets = notes.get("splits", ["train", "val", "test"]), notes.get("train_subsets")
+        shards: list[int] = []
+        for split in splits:
+            shards += index.select([split], None if split == "test" else subsets)["shard"].to_list()
+        return sorted(shards)
 
     @staticmethod
     def inputs(index_digest: str, upstream: Record | None) -> dict[str, str]:
@@ -162,28 +112,63 @@ class Folder:
 
     def states(self, digests: dict[int, str]) -> dict[int, State]:
         """The state of each shard of `digests` (shard number to the digest of its index rows), claims left aside."""
-        records, names = self.records(digests.keys()), set(self.store.names())
-        lying = set(self.store.names("records"))
-        before = self.upstream.states(digests) if self.upstream else {}
-        sources = self.upstream.records(digests.keys()) if self.upstream else {}
+        return self.states_and_entries(digests)[0]
+
+    def lacking(self, digests: dict[int, str]) -> list[int]:
+        """Shards that were done but for some images, or before some images of the stage before were."""
+        states, entries = self.states_and_entries(digests)
+        return [
+            shard
+            for shard, state in states.items()
+            if (entry := entries.get(shard))
+            and entry.status == "done"
+            and entry.output
+            and entry.inputs["index"] == digests[shard]
+            and not state.waiting
+            and (entry.failed if state.kind == "done" else self._there(entry))
+        ]
+
+    def _there(self, entry: Entry) -> bool:
+        return entry.output is not None and self.store.exists(entry.output)
+
+    def states_and_entries(self, digests: dict[int, str]) -> tuple[dict[int, State], dict[int, Entry]]:
+        """As `states`, and what the records say, from one reading of them."""
+        entries, broken = self.ledger.entries(digests.keys())
+        before, sources = self.upstream.states_and_entries(digests) if self.upstream else ({}, {})
+        gone = self._gone(entries)
         states = {}
         for shard, digest in digests.items():
-            record = records.get(shard)
-            changed = _changed(record.inputs, self.inputs(digest, sources.get(shard))) if record else ""
+            entry = entries.get(shard)
+            inputs = {"index": digest}
+            if self.upstream and (source := sources.get(shard)) and source.output:
+                inputs[self.upstream.stage] = source.sha256
+            changed = _changed(entry.inputs, inputs) if entry else ""
             waits = f"waits for {self.upstream.stage}" if self.upstream and before[shard].kind != "done" else ""
-            if record is None and f"{shard:05d}.json" in lying:
+            if shard in broken:
                 states[shard] = State("stale", "its record cannot be read")
-            elif record is None:
+            elif entry is None:
                 states[shard] = State("open", waits, waiting=bool(waits))
             elif changed or waits:
                 states[shard] = State("stale", changed or waits, waiting=bool(waits))
-            elif record.status == "failed":
-                states[shard] = State("failed", record.error or "")
-            elif record.output is None or record.output.name not in names:
+            elif entry.status == "failed":
+                states[shard] = State("failed", entry.error or "")
+            elif shard in gone:
                 states[shard] = State("stale", "its output is gone")
             else:
                 states[shard] = State("done")
-        return states
+        return states, entries
+
+    def _gone(self, entries: dict[int, Entry]) -> set[int]:
+        """The shards whose output is not there.
+
+        What a complete folder's parquet names is taken as there on an object store, where to list it would cost a
+        request for each 1,000 shards; `sare verify` looks, and a stage that misses it says so.
+        """
+        asked = {shard: e for shard, e in entries.items() if self.store.on_disk or not e.compacted}
+        if len(asked) <= FEW:
+            return {s for s, e in asked.items() if e.output is None or not self.store.exists(e.output)}
+        names = set(self.store.names())
+        return {shard for shard, entry in asked.items() if entry.output not in names}
 
 
 def _changed(before: dict[str, str], now: dict[str, str]) -> str:

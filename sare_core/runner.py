@@ -8,11 +8,13 @@ import errno
 import os
 import platform
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import partial
 from importlib.metadata import version
+from itertools import chain
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -25,13 +27,17 @@ from sare_core.flow import Row, Work, samples
 from sare_core.manifest import Index
 from sare_core.progress import bar
 from sare_core.records import Failure, Folder, Output, Record
-from sare_core.shardfiles import ShardWriter, read_back
-from sare_core.signals import check_stop, stop_cleanly
+from sare_core.shardfiles import ShardWriter, read_back, read_samples
+from sare_core.signals import abandoning, check_stop, stop_cleanly, wait
 from sare_core.storage import sha256_file, spool_folder
 
 # A shard of which more than this share fails is not "a few bad images": a setting or a disk is wrong, so the run stops.
 MOST_FAIL = 0.5
+FEW_FAIL = 2  # one or two bad images are never a wrong setting, however small the shard
+POLL = 5.0  # seconds between two looks at shards that others work on
 _LIBRARIES = ("sare", "torch", "diffusers", "transformers", "timm", "numpy", "pillow", "webdataset", "pyarrow")
+
+Sample = Callable[[], dict[str, Any]]
 
 
 class Stage(Work, Protocol):
@@ -49,6 +55,9 @@ class Stage(Work, Protocol):
 
     def open(self, path: Path) -> ShardWriter:
         """A writer of this stage's kind of file."""
+
+    def keeps(self, row: Row, sample: dict[str, Any]) -> bool:
+        """Whether a sample that was made before is what this stage would make now. Called after `begin`."""
 
 
 @dataclass
@@ -88,50 +97,86 @@ class Outcome:
         return not self.waiting
 
 
-def run(stage: Stage, index: Index, shards: list[int], console: Console, threads: int = 4) -> Outcome:
+def run(
+    stage: Stage, index: Index, shards: list[int], console: Console, threads: int = 4, retry: bool = False
+) -> Outcome:
     """Bring every shard of `shards` that belongs to this rank up to date.
+
+    A shard that another process works on is left to it, and looked at again at the end: done by then, or taken over.
+    retry: do the images that shards lack which are done (`Folder.lacking`), and no others.
 
     Raises StageError when a shard fails (it is recorded as failed, with the reason), Stopped on SIGTERM or SIGINT,
     ConfigError from loading models or an unwritable folder.
     """
     rank, outcome, folder = Rank(), Outcome(), stage.folder
     mine = [shard for shard in shards if shard % rank.world == rank.number]
-    states = folder.states({shard: index.digests[shard] for shard in mine})
-    todo = [shard for shard, state in states.items() if state.kind != "done" and not state.waiting]
-    outcome.before = [shard for shard, state in states.items() if state.kind == "done"]
-    outcome.waiting = {s: str(states[s]) for s in mine if s not in todo and s not in outcome.before}
+    digests = {shard: index.digests[shard] for shard in mine}
+    if retry:
+        todo = folder.lacking(digests)
+    else:
+        states = folder.states(digests)
+        todo = [shard for shard, state in states.items() if state.kind != "done" and not state.waiting]
+        outcome.before = [shard for shard, state in states.items() if state.kind == "done"]
+        outcome.waiting = {s: str(state) for s, state in states.items() if s not in todo and state.kind != "done"}
     if not todo:
         return outcome
     claims, device = Claims(folder.store), ""
     sizes = dict(zip(index.shards["shard"], index.shards["images"], strict=True))
-    with stop_cleanly(), bar(console, rank.title(folder.stage), sum(sizes[s] for s in todo), rank.first) as advance:
-        for shard in todo:
-            check_stop()
-            if not claims.take(shard):
-                outcome.waiting[shard] = "in work elsewhere"
-                continue
-            try:
-                point("claimed")
-                if _just_done(folder, index, shard):  # by another process, since the plan was made
+    images = sum(sizes[shard] for shard in todo)
+    with (
+        stop_cleanly(),
+        abandoning(claims.free),
+        bar(console, rank.title(folder.stage), images, rank.first) as advance,
+    ):
+        while todo:
+            elsewhere = []
+            for shard in todo:
+                check_stop()
+                if not retry and _done(folder, index, shard):  # by another process, since the plan was made
                     outcome.before.append(shard)
+                    advance(sizes[shard])
                     continue
-                if not device:
-                    device = rank.device()
-                    stage.load(device)
-                record = _do_shard(stage, index, shard, device, threads, advance)
-                outcome.done.append(shard)
-                outcome.failures += len(record.failures)
-            finally:
-                claims.free()
+                if not claims.take(shard):
+                    elsewhere.append(shard)
+                    continue
+                try:
+                    point("claimed")
+                    if not retry and _done(folder, index, shard):  # while we asked for the claim
+                        outcome.before.append(shard)
+                        advance(sizes[shard])
+                        continue
+                    if not device:
+                        device = rank.device()
+                        stage.load(device)
+                    record = _do_shard(stage, index, shard, device, threads, advance, retry)
+                    outcome.done.append(shard)
+                    outcome.failures += len(record.failures)
+                finally:
+                    claims.free()
+            todo = elsewhere
+            if todo:
+                advance(0, f"waits for {len(todo)} shards that others work on")
+                wait(POLL)
+    if rank.first or outcome.done:
+        _compact(folder, index)
     return outcome
 
 
-def _just_done(folder: Folder, index: Index, shard: int) -> bool:
-    record = folder.record(shard) if folder.store.exists(f"records/{shard:05d}.json") else None
-    return record is not None and folder.states({shard: index.digests[shard]})[shard].kind == "done"
+def _done(folder: Folder, index: Index, shard: int) -> bool:
+    return folder.states({shard: index.digests[shard]})[shard].kind == "done"
 
 
-def _do_shard(stage: Stage, index: Index, shard: int, device: str, threads: int, advance: Any) -> Record:
+def _compact(folder: Folder, index: Index) -> None:
+    """Whoever finds a stage complete gathers its records; what they would gather is the same."""
+    try:
+        shards = folder.expected(index)
+    except FileNotFoundError:  # not described: a stage that somebody else drives
+        return
+    if folder.ledger.complete(shards):
+        folder.ledger.compact(index.digests.keys())
+
+
+def _do_shard(stage: Stage, index: Index, shard: int, device: str, threads: int, advance: Any, retry: bool) -> Record:
     folder, rows = stage.folder, index.rows(shard)
     upstream, source = None, None
     if folder.upstream is not None and (upstream := folder.upstream.record(shard)) and upstream.output:
@@ -160,7 +205,8 @@ def _do_shard(stage: Stage, index: Index, shard: int, device: str, threads: int,
     try:
         with _spool(folder, shard, stage.suffix) as path:
             stage.begin(shard, source)
-            written, record.failures = _compute(stage, rows, path, threads, advance)
+            kept = _kept(stage, rows, shard) if retry else {}
+            written, record.failures = _compute(stage, rows, path, threads, advance, kept)
             point("spooled")
             _check(path, written, record)
             digest = sha256_file(path)
@@ -170,8 +216,9 @@ def _do_shard(stage: Stage, index: Index, shard: int, device: str, threads: int,
             folder.store.put(path, name)
         point("output-put")
     except StageError as error:
-        record.status, record.error = "failed", str(error)
-        folder.commit(record)
+        if not retry:  # else what was done before still counts
+            record.status, record.error = "failed", str(error)
+            folder.commit(record)
         raise
     record.ok, record.seconds = len(written), round(time.monotonic() - clock, 3)
     folder.commit(record)
@@ -179,14 +226,30 @@ def _do_shard(stage: Stage, index: Index, shard: int, device: str, threads: int,
     return record
 
 
+def _kept(stage: Stage, rows: list[Row], shard: int) -> dict[str, Sample]:
+    """By image_id, what lies in the shard's output already and still holds; its bytes are read when they are asked."""
+    record = stage.folder.record(shard)
+    if record is None or record.output is None:
+        return {}
+    reader = read_samples(stage.folder.store.local(record.output.name))
+    return {
+        row["image_id"]: partial(reader.sample, row["image_id"])
+        for row in rows
+        if row["image_id"] in reader and stage.keeps(row, reader.sample(row["image_id"]))
+    }
+
+
 def _compute(
-    stage: Stage, rows: list[Row], path: Path, threads: int, advance: Any
+    stage: Stage, rows: list[Row], path: Path, threads: int, advance: Any, kept: dict[str, Sample]
 ) -> tuple[dict[str, set[str]], list[Failure]]:
     """Run the images through the stage into the file; what was written, by key, and what failed."""
     writer, written, failures, own = stage.open(path), {}, [], 0
+    made = samples(stage, [row for row in rows if row["image_id"] not in kept], threads)
     try:
-        for row, sample in samples(stage, rows, threads):
+        # What is kept stands where it would have come: the order is that of one run over all rows.
+        for planned in chain.from_iterable(stage.batches(rows)):
             check_stop()
+            row, sample = (planned, kept[planned["image_id"]]()) if planned["image_id"] in kept else next(made)
             if isinstance(sample, ImageError):
                 own += not isinstance(sample, NotReached)
                 failures.append(Failure(image_id=row["image_id"], path=row["path"], reason=str(sample)))
@@ -196,8 +259,9 @@ def _compute(
                 point("sample-written")
             advance(1)
     finally:
+        made.close()
         writer.close()
-    if own > MOST_FAIL * len(rows):
+    if own > max(MOST_FAIL * len(rows), FEW_FAIL):
         raise StageError(
             f"{own} of {len(rows)} images failed, the first with: {failures[0].path}: {failures[0].reason}. "
             "Mend the cause, then run the same command again."
@@ -225,7 +289,8 @@ def _spool(folder: Folder, shard: int, suffix: str) -> Iterator[Path]:
     spool.mkdir(parents=True, exist_ok=True)
     path = spool / f"{folder.dataset}-{folder.stage}-{folder.fingerprint}-{shard:05d}.{os.getpid()}{suffix}"
     try:
-        yield path
+        with abandoning(partial(path.unlink, missing_ok=True)):
+            yield path
     except OSError as error:
         if error.errno == errno.ENOSPC:
             raise ConfigError(f"{spool}: no space left. Free some, or set SARE_SPOOL to another folder.") from error

@@ -106,6 +106,9 @@ class TarReader:
         """The keys of all samples, in the order in which they lie."""
         return iter(self._places)
 
+    def __contains__(self, key: str) -> bool:
+        return key in self._places
+
     def fields(self, key: str) -> set[str]:
         """The fields of a sample; empty when there is no such sample."""
         return set(self._places.get(key, {}))
@@ -117,9 +120,31 @@ class TarReader:
             file.seek(offset)
             return file.read(size)
 
-    def sample(self, key: str) -> dict[str, bytes]:
-        """All fields of a sample. Raises KeyError."""
-        return {field: self.read(key, field) for field in self._places[key]}
+    def sample(self, key: str) -> dict[str, Any]:
+        """All fields of a sample, and its key as webdataset writes it. Raises KeyError."""
+        return {"__key__": key} | {field: self.read(key, field) for field in self._places[key]}
+
+
+class ParquetReader:
+    """The rows of one shard, by image_id."""
+
+    def __init__(self, path: Path) -> None:
+        self._rows = {row["image_id"]: row for row in read_rows(path)}
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._rows)
+
+    def __contains__(self, key: str) -> bool:
+        return key in self._rows
+
+    def sample(self, key: str) -> dict[str, Any]:
+        """One row. Raises KeyError."""
+        return self._rows[key]
+
+
+def read_samples(path: Path) -> "TarReader | ParquetReader":
+    """What a stage has written, by image_id, as it was given to the writer."""
+    return ParquetReader(path) if path.suffix == ".parquet" else TarReader(path)
 
 
 def read_rows(path: Path) -> list[dict[str, Any]]:

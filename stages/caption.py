@@ -13,7 +13,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from sare_core.captioning import load_captioner
+from sare_core.captioning import check_captioner, load_captioner
 from sare_core.captioning.cut import cut_caption
 from sare_core.config import Settings, load_settings
 from sare_core.errors import ConfigError, ImageError
@@ -42,6 +42,7 @@ SCHEMA = pa.schema(
 def weights_of(settings: Settings) -> dict[str, Weights]:
     """What the captions are made with, by role. Raises ConfigError: not to be found."""
     caption = settings.caption
+    check_captioner(caption)
     weights = {"text_tokenizer": resolve(caption.text_tokenizer)}
     if caption.model is not None:
         weights["model"] = resolve(caption.model, caption.revision)
@@ -88,6 +89,9 @@ class CaptionStage:
 
     def open(self, path: Path) -> ParquetWriter:
         return ParquetWriter(path, SCHEMA)
+
+    def keeps(self, row: dict[str, Any], sample: dict[str, Any]) -> bool:
+        return True
 
     def batches(self, rows: list[dict[str, Any]]) -> list[list[dict[str, Any]]]:
         size = self.settings.caption.batch_size

@@ -88,6 +88,9 @@ class PredictStage:
     def open(self, path: Path) -> ParquetWriter:
         return ParquetWriter(path, SCHEMA)
 
+    def keeps(self, row: dict[str, Any], sample: dict[str, Any]) -> bool:
+        return False  # the map may be another
+
     def batches(self, rows: list[dict[str, Any]]) -> list[list[dict[str, Any]]]:
         size = self.settings.evaluate.batch_size
         return [rows[start : start + size] for start in range(0, len(rows), size)]

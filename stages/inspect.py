@@ -12,7 +12,16 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from sare_core.audit import Summary, breaches, dead_spools, folders, others_differ, rubbish, summarize
+from sare_core.audit import (
+    Summary,
+    breaches,
+    dead_spools,
+    folders,
+    others_differ,
+    reopen,
+    rubbish,
+    summarize,
+)
 from sare_core.manifest import read_index
 from stages.options import Manifests, Work, console
 
@@ -21,7 +30,10 @@ AnyDataset = Annotated[str | None, typer.Option("--dataset", "-d", help="Only th
 
 def status(dataset: AnyDataset = None, work: Work = "work", manifests: Manifests = "manifests") -> None:
     """Per stage and folder: shards done, open, running, failed, stale (and why), images/s, ETA."""
-    summaries = [summarize(f, read_index(manifests, f.dataset)) for f in folders(work, dataset)]
+    broken: list[str] = []
+    summaries = [summarize(f, read_index(manifests, f.dataset)) for f in folders(work, dataset, broken)]
+    for line in broken:
+        console.print(line, soft_wrap=True, markup=False)
     if not summaries:
         console.print(f"{work}: nothing has been computed yet.", soft_wrap=True)
         return
@@ -60,14 +72,24 @@ def _figures(summary: Summary) -> list[str]:
     return [*counts, f"{summary.rate:.1f}" if summary.rate else "–", eta]
 
 
-def verify(dataset: AnyDataset = None, work: Work = "work", manifests: Manifests = "manifests") -> None:
+def verify(
+    dataset: AnyDataset = None,
+    work: Work = "work",
+    manifests: Manifests = "manifests",
+    again: Annotated[bool, typer.Option("--reopen", help="Let the stages do broken shards again.")] = False,
+) -> None:
     """Read back what records promise: counts, fields, digests. Exits with 1 on any breach."""
-    checked, found = 0, 0
-    for folder in folders(work, dataset):
+    checked, broken, found = 0, [], 0  # type: ignore[var-annotated]
+    for folder in folders(work, dataset, broken):
         checked += 1
-        for breach in breaches(folder, read_index(manifests, folder.dataset)):
+        for text, shard in list(breaches(folder, read_index(manifests, folder.dataset))):
             found += 1
-            console.print(breach, soft_wrap=True, markup=False)
+            console.print(text, soft_wrap=True, markup=False)
+            if again and shard is not None:
+                reopen(folder, shard, text)
+    for line in broken:
+        console.print(line, soft_wrap=True, markup=False)
+    found += len(broken)
     console.print(f"{checked} folders read back: " + (f"{found} breaches" if found else "all as recorded"))
     if found:
         raise typer.Exit(1)
@@ -81,12 +103,15 @@ def gc(
 ) -> None:
     """List what no record names; remove it with --delete."""
     count = size = 0
-    for folder in folders(work, dataset):
-        for name in list(rubbish(folder)):
+    broken: list[str] = []
+    for folder in folders(work, dataset, broken):
+        for name in list(rubbish(folder, read_index(manifests, folder.dataset))):
             count, size = count + 1, size + folder.store.size(name)
             console.print(folder.store.path(name), soft_wrap=True, markup=False)
             if delete:
                 folder.store.delete(name)
+    for line in broken:
+        console.print(line, soft_wrap=True, markup=False)
     for path in dead_spools():
         count, size = count + 1, size + path.stat().st_size
         console.print(str(path), soft_wrap=True, markup=False)

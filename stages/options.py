@@ -66,6 +66,10 @@ def chosen_shards(index: Index, splits: list[str], subsets: tuple[str, ...] | No
     Raises ConfigError: a shard that the index does not have for this stage, or a range that cannot be read.
     """
     known = index.shards["subset"].unique().to_list()
+    trained = set(index.select(["train", "val"])["subset"])
+    if trained and (odd := sorted(set(subsets or ()) - trained)) and "train" in splits:
+        # Right where only the test split is wanted, so no error here; train refuses it.
+        console.print(f"note: train_subsets names {', '.join(odd)}, of which {index.about['dataset']!r} trains none.")
     shards = []
     for split in splits:
         chosen = None if split == "test" or subsets is None else list(subsets)

@@ -9,7 +9,7 @@ import psutil
 import pytest
 import torch
 
-from sare_core.audit import breaches, dead_spools, expected_shards, folders, others_differ, rubbish, summarize
+from sare_core.audit import breaches, dead_spools, folders, others_differ, rubbish, summarize
 from sare_core.checkpoints import save_checkpoint
 from sare_core.errors import ConfigError
 from sare_core.manifest import Index, write_index
@@ -76,13 +76,13 @@ def output_of(folder: Folder, shard: int) -> Path:
 
 def claim(folder: Folder, shard: int, pid: int) -> None:
     started = psutil.Process(pid).create_time() if psutil.pid_exists(pid) else 0.0
-    facts = {"host": os.uname().nodename, "pid": pid, "started": started, "beat": time.time()}
+    facts = {"host": os.uname().nodename, "pid": pid, "started": started}
     folder.store.write(f"claims/{shard:05d}.json", json.dumps(facts).encode())
 
 
 def test_a_sound_folder_keeps_its_promises(folder: Folder, index: Index) -> None:
     assert list(breaches(folder, index)) == []
-    assert list(rubbish(folder)) == []
+    assert list(rubbish(folder, index)) == []
 
 
 def flip_a_byte(path: Path) -> None:
@@ -108,11 +108,11 @@ def test_a_damaged_output_is_a_breach(
 ) -> None:
     path = output_of(folder, 1)
     damage(path)
-    [breach] = breaches(folder, index)
+    [(breach, _)] = breaches(folder, index)
     assert breach.startswith(f"{folder.store.url}/records/00001.json: ")
     assert path.name in breach
     assert message in breach
-    assert "delete the record and run captions for shard 1 again" in breach
+    assert "`sare verify --reopen` opens the shard again; then run captions for shard 1" in breach
 
 
 @pytest.mark.parametrize(
@@ -129,13 +129,13 @@ def test_a_record_that_promises_other_things_is_a_breach(
     folder: Folder, index: Index, changes: dict[str, Any], message: str
 ) -> None:
     do(folder, index, 0, **changes)
-    [breach] = breaches(folder, index)
+    [(breach, _)] = breaches(folder, index)
     assert message in breach
 
 
 def test_an_image_that_is_nowhere_is_a_breach(folder: Folder, index: Index) -> None:
     do(folder, index, 0, failed=1, failures=[], images=1)
-    [breach] = breaches(folder, index)
+    [(breach, _)] = breaches(folder, index)
     assert f"1 images of the index are lost or unknown here, the first is {ROWS[1]['image_id']}" in breach
 
 
@@ -148,7 +148,7 @@ def test_a_stale_shard_is_no_breach(folder: Folder, index: Index, tmp_path: Path
 def test_an_unreadable_record_is_a_breach(folder: Folder, index: Index) -> None:
     path = folder.store.local("records/00000.json")
     path.write_bytes(path.read_bytes()[:99])
-    [breach] = breaches(folder, index)
+    [(breach, _)] = breaches(folder, index)
     assert breach == f"{path}: not a readable record; delete it, run the stage again."
 
 
@@ -162,14 +162,14 @@ def test_damaged_checkpoints_are_breaches(tmp_path: Path, index: Index) -> None:
     facts: dict[str, Any] = {"step": 4, "epoch": 2, "finished": False, "history": [], "about": {}}
     for name in ("last", "best"):
         save_checkpoint(folder.store, name, {"w": torch.zeros(300)}, **facts)
-    assert list(breaches(folder, index)) == list(rubbish(folder)) == []
+    assert list(breaches(folder, index)) == list(rubbish(folder, index)) == []
     assert summarize(folder, index).note == "epoch 2 of 3, step 4"
     [path] = Path(folder.store.url).glob("best-*")
     flip_a_byte(path)
-    [breach] = breaches(folder, index)
+    [(breach, _)] = breaches(folder, index)
     assert f"{path}: not the bytes that its JSON names" in breach
     folder.store.write("last-0123456789ab.safetensors", b"")
-    assert list(rubbish(folder)) == ["last-0123456789ab.safetensors"]
+    assert list(rubbish(folder, index)) == ["last-0123456789ab.safetensors"]
 
 
 def test_a_summary_counts_shards_and_failures(folder: Folder, index: Index) -> None:
@@ -214,7 +214,7 @@ def test_which_shards_a_folder_was_to_do(
     folder: Folder, index: Index, notes: dict[str, Any], shards: list[int]
 ) -> None:
     folder.describe(preset="mini", **notes)
-    assert expected_shards(folder, index) == shards
+    assert folder.expected(index) == shards
 
 
 def test_what_nothing_vouches_for_is_rubbish(folder: Folder, index: Index) -> None:
@@ -227,18 +227,18 @@ def test_what_nothing_vouches_for_is_rubbish(folder: Folder, index: Index) -> No
     claim(folder, 1, NOBODY)
     for kept in ("metrics.csv", "tables.md", "events.out.tfevents.1"):
         folder.store.write(kept, b"x")
-    assert sorted(rubbish(folder)) == sorted([*left, "claims/00001.json"])
-    for name in rubbish(folder):
+    assert sorted(rubbish(folder, index)) == sorted([*left, "claims/00001.json"])
+    for name in rubbish(folder, index):
         folder.store.delete(name)
-    assert list(rubbish(folder)) == list(breaches(folder, index)) == []
+    assert list(rubbish(folder, index)) == list(breaches(folder, index)) == []
 
 
-def test_what_a_living_process_writes_is_no_rubbish(folder: Folder) -> None:
+def test_what_a_living_process_writes_is_no_rubbish(folder: Folder, index: Index) -> None:
     folder.store.write("00001-0123456789ab.tar", b"x")
     folder.store.write(".00001-0123.tar.host.7.tmp", b"x")
     folder.store.write("00000-0123456789ab.tar", b"x")
     claim(folder, 1, os.getpid())
-    assert list(rubbish(folder)) == ["00000-0123456789ab.tar"]
+    assert list(rubbish(folder, index)) == ["00000-0123456789ab.tar"]
 
 
 def test_all_folders_of_all_stages_are_found(folder: Folder, tmp_path: Path) -> None:

@@ -1,8 +1,10 @@
+import errno
 import json
 import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,7 +13,7 @@ import psutil
 import pytest
 
 from sare_core import claims
-from sare_core.claims import LOST, Claim, Claims, read_claim
+from sare_core.claims import LOST, Claims, claimed_shards, read_claim
 from sare_core.storage import Store
 
 
@@ -28,12 +30,22 @@ def other_process() -> Iterator[subprocess.Popen[bytes]]:
     process.wait()
 
 
-def put(store: Store, claim: Claim, shard: int = 3) -> None:
-    store.write(f"claims/{shard:05d}.json", json.dumps(vars(claim)).encode())
+def claims_in(store: Store) -> list[str]:
+    return [name for name in store.names("claims") if name.endswith(".json")]
 
 
-def claim_of(pid: int) -> Claim:
-    return Claim(os.uname().nodename, pid, psutil.Process(pid).create_time(), time.time())
+HERE = os.uname().nodename
+
+
+def put(store: Store, host: str, pid: int, started: float, age: float = 0.0, shard: int = 3) -> None:
+    """A claim whose last heartbeat is `age` seconds ago by the clock of the disk."""
+    store.write(f"claims/{shard:05d}.json", json.dumps({"host": host, "pid": pid, "started": started}).encode())
+    path = store.local(f"claims/{shard:05d}.json")
+    os.utime(path, (path.stat().st_mtime - age,) * 2)
+
+
+def started(pid: int) -> float:
+    return psutil.Process(pid).create_time()
 
 
 def test_a_claim_is_taken_and_given_up(store: Store) -> None:
@@ -47,21 +59,20 @@ def test_a_claim_is_taken_and_given_up(store: Store) -> None:
     assert read_claim(store, 4) is None
     mine.free()
     mine.free()
-    assert store.names("claims") == []
+    assert claims_in(store) == []
     assert mine.take(4)
     mine.free()
 
 
 def test_a_living_process_keeps_its_claim(store: Store, other_process: subprocess.Popen[bytes]) -> None:
-    claim = claim_of(other_process.pid)
-    put(store, Claim(claim.host, claim.pid, claim.started, beat=0.0))  # on one host the process itself counts
+    put(store, HERE, other_process.pid, started(other_process.pid), age=1e6)  # on one host the process itself counts
     assert not Claims(store).take(3)
     assert read_claim(store, 3) is not None
     assert json.loads(store.read("claims/00003.json"))["pid"] == other_process.pid
 
 
 def test_a_dead_process_loses_its_claim(store: Store, other_process: subprocess.Popen[bytes]) -> None:
-    put(store, claim_of(other_process.pid))
+    put(store, HERE, other_process.pid, started(other_process.pid))
     other_process.kill()
     other_process.wait()
     assert read_claim(store, 3) is None
@@ -72,7 +83,7 @@ def test_a_dead_process_loses_its_claim(store: Store, other_process: subprocess.
 
 
 def test_a_zombie_is_dead(store: Store, other_process: subprocess.Popen[bytes]) -> None:
-    put(store, claim_of(other_process.pid))
+    put(store, HERE, other_process.pid, started(other_process.pid))
     os.kill(other_process.pid, signal.SIGKILL)
     os.waitid(os.P_PID, other_process.pid, os.WEXITED | os.WNOWAIT)  # it has ended, and nobody has asked for it
     assert psutil.Process(other_process.pid).status() == psutil.STATUS_ZOMBIE
@@ -82,15 +93,15 @@ def test_a_zombie_is_dead(store: Store, other_process: subprocess.Popen[bytes]) 
 def test_another_process_with_the_same_number_is_not_the_holder(
     store: Store, other_process: subprocess.Popen[bytes]
 ) -> None:
-    claim = claim_of(other_process.pid)
-    put(store, Claim(claim.host, claim.pid, claim.started - 1000, claim.beat))
+    put(store, HERE, other_process.pid, started(other_process.pid) - 1000)
     assert read_claim(store, 3) is None
 
 
 @pytest.mark.parametrize(("age", "held"), [(0.0, True), (LOST - 30, True), (LOST + 1, False)])
 def test_another_host_counts_by_its_heartbeat(store: Store, age: float, held: bool) -> None:
-    put(store, Claim("another-host", os.getpid(), 0.0, time.time() - age))
+    put(store, "another-host", os.getpid(), 0.0, age)
     assert (read_claim(store, 3) is not None) == held
+    assert (3 in claimed_shards(store)) == held
     mine = Claims(store)
     assert mine.take(3) == (not held)
     mine.free()
@@ -106,10 +117,10 @@ def test_another_host_counts_by_its_heartbeat(store: Store, age: float, held: bo
         b"\xff\xfe\x00",
         b"\x00" * 40,
         b'{"host": "x"}',
-        b'{"host": "another-host", "pid": 1, "started": 0, "beat": null}',
-        b'{"host": "HERE", "pid": "one", "started": 0, "beat": 0}',
-        b'{"host": "HERE", "pid": -1, "started": 0, "beat": 0}',
-        b'{"host": "HERE", "pid": 1, "started": 0, "beat": 0, "more": 1}',
+        b'{"host": "HERE", "pid": 1, "started": null}',
+        b'{"host": "HERE", "pid": "one", "started": 0}',
+        b'{"host": "HERE", "pid": -1, "started": 0}',
+        b'{"host": "HERE", "pid": 1, "started": 0, "more": 1}',
     ],
 )
 def test_a_claim_that_cannot_be_read_counts_as_none(store: Store, garbage: bytes) -> None:
@@ -125,13 +136,67 @@ def test_the_heart_beats_until_the_claim_is_given_up(store: Store, monkeypatch: 
     monkeypatch.setattr(claims, "HEARTBEAT", 0.01)
     mine = Claims(store)
     assert mine.take(3)
-    first = read_claim(store, 3)
-    assert first is not None
+    first = store.modified("claims/00003.json")
     deadline = time.monotonic() + 10
-    while (claim := read_claim(store, 3)) is not None and claim.beat == first.beat:
+    while store.modified("claims/00003.json") == first:
         assert time.monotonic() < deadline, "no second beat"
         time.sleep(0.01)
-    assert claim is not None
     mine.free()
     time.sleep(0.05)
-    assert store.names("claims") == []
+    assert claims_in(store) == []
+
+
+@pytest.mark.parametrize("wrong", [-3600.0, 3600.0])
+def test_a_host_whose_clock_is_an_hour_off_judges_rightly(
+    store: Store, monkeypatch: pytest.MonkeyPatch, wrong: float
+) -> None:
+    true = time.time
+    monkeypatch.setattr(time, "time", lambda: true() + wrong)
+    put(store, "another-host", 1, 0.0, age=5)
+    put(store, "another-host", 1, 0.0, age=LOST + 5, shard=4)
+    assert list(claimed_shards(store)) == [3]
+
+
+def test_a_heartbeat_outlives_a_fault_of_the_disk(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(claims, "HEARTBEAT", 0.01)
+    mine, write, fail = Claims(store), store.write, threading.Event()
+
+    def sometimes(name: str, data: bytes) -> None:
+        if fail.is_set():
+            raise OSError(errno.EIO, "passing")
+        write(name, data)
+
+    monkeypatch.setattr(store, "write", sometimes)
+    assert mine.take(3)
+    fail.set()
+    time.sleep(0.1)
+    fail.clear()
+    before = store.modified("claims/00003.json")
+    deadline = time.monotonic() + 10
+    while store.modified("claims/00003.json") == before:
+        assert time.monotonic() < deadline, "the heart has stopped"
+        time.sleep(0.01)
+    mine.free()
+
+
+def test_a_claim_that_was_taken_over_is_left_alone(store: Store, other_process: subprocess.Popen[bytes]) -> None:
+    mine = Claims(store)
+    assert mine.take(3)
+    put(store, HERE, other_process.pid, started(other_process.pid))
+    mine.free()
+    assert read_claim(store, 3) is not None
+
+
+def test_two_who_find_a_dead_claim_do_not_both_get_it(store: Store) -> None:
+    put(store, "another-host", 1, 0.0, age=LOST + 5)
+    script = (
+        "import sys; from sare_core.claims import Claims; from sare_core.storage import Store; import time;"
+        "time.sleep(max(0, float(sys.argv[2]) - time.time()));"
+        "print(Claims(Store(sys.argv[1])).take(3)); sys.stdout.flush(); time.sleep(3)"
+    )
+    at = str(time.time() + 3)
+    runs = [
+        subprocess.Popen([sys.executable, "-c", script, store.url, at], stdout=subprocess.PIPE, text=True)
+        for _ in range(2)
+    ]
+    assert sorted(run.communicate()[0].strip() for run in runs) == ["False", "True"]

@@ -38,14 +38,19 @@ class Captioner(Protocol):
         ...
 
 
+def check_captioner(settings: CaptionSettings) -> None:
+    """Raises ConfigError: no such captioner."""
+    if settings.captioner not in CAPTIONERS:
+        raise ConfigError(f"caption.captioner: no captioner {settings.captioner!r}; there are {', '.join(CAPTIONERS)}.")
+
+
 def load_captioner(settings: CaptionSettings, weights_dir: str | None, device: str) -> Captioner:
     """The captioner that the settings name, ready to work.
 
     weights_dir: the model's local folder; None for captioners without one. device: as torch names it, e.g. cuda:0.
     Raises ConfigError: no such captioner, a setting it needs is missing, its folder or table is not usable.
     """
-    if settings.captioner not in CAPTIONERS:
-        raise ConfigError(f"caption.captioner: no captioner {settings.captioner!r}; there are {', '.join(CAPTIONERS)}.")
+    check_captioner(settings)
     module = import_module(f"sare_core.captioning.{CAPTIONERS[settings.captioner]}")
     captioner: Captioner = module.load(settings, weights_dir, device)
     return captioner

@@ -15,7 +15,7 @@ import torch
 import webdataset
 from PIL import Image
 
-from sare_core.audit import breaches, folders, rubbish, summarize
+from sare_core.audit import Breach, breaches, folders, rubbish, summarize
 from sare_core.config import Settings
 from sare_core.errors import ConfigError, StageError
 from sare_core.images import decode, fit_size, resize
@@ -265,7 +265,7 @@ def test_tables_hold_the_subsets_the_paper_and_the_trivial_detector(
 def test_verify_finds_each_kind_of_damage(done: Pipeline, tmp_path: Path) -> None:
     index = read_index(done.manifests, "tree")
 
-    def damaged(spoil: Callable[[Path], None]) -> list[str]:
+    def damaged(spoil: Callable[[Path], None]) -> list[Breach]:
         work = tmp_path / "work"
         shutil.rmtree(work, ignore_errors=True)
         shutil.copytree(done.work, work)
@@ -293,13 +293,13 @@ def test_verify_finds_each_kind_of_damage(done: Pipeline, tmp_path: Path) -> Non
 
 
 def test_gc_lists_only_what_no_record_names(done: Pipeline, tmp_path: Path) -> None:
-    work = tmp_path / "work"
+    index, work = read_index(done.manifests, "tree"), tmp_path / "work"
     shutil.copytree(done.work, work)
-    assert [name for folder in folders(str(work)) for name in rubbish(folder)] == []
+    assert [name for folder in folders(str(work)) for name in rubbish(folder, index)] == []
     tar = min(work.rglob("*.tar"))
     shutil.copy(tar, tar.with_name(f"{tar.name[:5]}-0123456789ab.tar"))
     (tar.parent / ".00001-abc.tar.host.1.tmp").touch()
-    found = [name for folder in folders(str(work)) for name in rubbish(folder)]
+    found = [name for folder in folders(str(work)) for name in rubbish(folder, index)]
     assert sorted(found) == [".00001-abc.tar.host.1.tmp", f"{tar.name[:5]}-0123456789ab.tar"]
 
 

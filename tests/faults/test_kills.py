@@ -11,63 +11,14 @@ from pathlib import Path
 
 import pytest
 
-from sare_core.audit import breaches, folders, rubbish
-from sare_core.config import Settings
 from sare_core.manifest import read_index
+from tests.faults.whole import check_whole
 from tests.faults.worker import STAGES, finish, start
 from tests.pipeline import Pipeline, outputs
-from tests.trees import genimage_tree
 
-SMALL = [
-    "reconstruct.longer_side=32",
-    "reconstruct.steps=4",
-    "train.epochs=2",
-    "train.batch_size=4",
-    "train.micro_batch_size=2",
-    "train.checkpoint_steps=1",
-    "train_subsets=null",
-]
 SHARD_POINTS = ("claimed", "sample-written", "spooled", "verified", "output-put", "record-put")
 CHECKPOINT_POINTS = ("checkpoint-put", "checkpoint-named")
 KILLED = -signal.SIGKILL
-
-
-@pytest.fixture(scope="module")
-def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("tree")
-    genimage_tree(root, per_cell=10, subsets=["sdv1.4"])
-    return root
-
-
-@pytest.fixture
-def begin(tree: Path, tmp_path: Path, standin_settings: Callable[..., Settings]) -> Callable[[str], Pipeline]:
-    """`begin("name")`: an indexed pipeline with a work folder of that name."""
-
-    def make(name: str) -> Pipeline:
-        pipeline = Pipeline(standin_settings(*SMALL), str(tmp_path / "manifests"), str(tmp_path / name))
-        pipeline.index(tree)
-        return pipeline
-
-    return make
-
-
-@pytest.fixture
-def undisturbed(begin: Callable[[str], Pipeline]) -> dict[str, bytes]:
-    """What a run that nothing disturbs leaves."""
-    pipeline = begin("undisturbed")
-    assert [finish(pipeline, stage) for stage in STAGES] == [0, 0, 0, 0]
-    found = outputs(pipeline.work)
-    assert {name.split("/")[1] for name in found} == {"captions", "reconstructions", "detectors", "predictions"}
-    return found
-
-
-def check_whole(pipeline: Pipeline, undisturbed: dict[str, bytes]) -> None:
-    """The same files with the same bytes; nothing lost, nothing twice; only what gc may remove lies beside them."""
-    index = read_index(pipeline.manifests, "tree")
-    left = {f"tree/{f.stage}/{f.fingerprint}/{name}" for f in folders(pipeline.work) for name in rubbish(f)}
-    found = outputs(pipeline.work)
-    assert {name: data for name, data in found.items() if name not in left} == undisturbed
-    assert [breach for folder in folders(pipeline.work) for breach in breaches(folder, index)] == []
 
 
 def test_a_kill_at_every_point_of_every_stage(begin: Callable[[str], Pipeline], undisturbed: dict[str, bytes]) -> None:

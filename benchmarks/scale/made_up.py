@@ -1,0 +1,83 @@
+"""Indexes and records of images that do not exist, to measure what only reads those."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from sare_core.config import Settings
+from sare_core.ledger import Output, Record
+from sare_core.manifest import INDEX_SCHEMA, Index, read_index, write_index
+from sare_core.records import Folder
+from stages import caption, reconstruct
+
+DATASET = "made-up"
+
+
+def make_index(manifests: str, shards: int, per_shard: int) -> Index:
+    """`shards` shards of the subset sdv1.4's train split, with random digests and a few image sizes."""
+    n, rng = shards * per_shard, np.random.default_rng(0)
+    hexes = pl.Series(rng.integers(0, 2**63, n)).cast(pl.String).str.zfill(20)
+    frame = pl.DataFrame({"image_id": hexes, "shard": np.repeat(np.arange(shards), per_shard)}).with_columns(
+        pl.format("train/ai/{}.png", "image_id").alias("path"),
+        pl.concat_str([pl.col("image_id")] * 3).str.zfill(64).alias("sha256"),
+        bytes=pl.lit(500_000),
+        mtime_ns=pl.lit(1_700_000_000_000_000_000),
+        dataset=pl.lit(DATASET),
+        subset=pl.lit("sdv1.4"),
+        split=pl.lit("train"),
+        label=pl.int_range(n) % 2,
+        width=pl.lit(512),
+        height=pl.Series(rng.choice([512, 384, 344], n)),
+        format=pl.lit("PNG"),
+        extension=pl.lit("png"),
+        mode=pl.lit("RGB"),
+    )
+    missing = [pl.lit(None, dtype).alias(name) for name, dtype in INDEX_SCHEMA.items() if name not in frame.columns]
+    frame = frame.with_columns(missing).with_columns(duplicates=pl.lit([], pl.List(pl.String)))
+    about = {"dataset": DATASET, "root": "/nowhere", "layout": "genimage", "shard_size": per_shard, "holdout": 0.0}
+    about |= {"next_shard": shards, "images": n, "errors": 0}
+    return write_index(manifests, DATASET, frame.sort("shard", "image_id"), about)
+
+
+def make_records(settings: Settings, preset: str, manifests: str, work: str) -> list[Folder]:
+    """Captions and reconstructions as a finished run leaves them: descriptions, records, and on disk empty outputs."""
+    index = read_index(manifests, DATASET)
+    folders = [module.folder_of(settings, DATASET, work) for module in (caption, reconstruct)]
+    for folder in folders:
+        folder.describe(preset=preset, train_subsets=None)
+        kind = ".parquet" if folder.upstream is None else ".tar"
+        for shard, images in index.shards.select("shard", "images").iter_rows():
+            record = _record(folder, index, shard, images, kind)
+            folder.commit(record)
+            assert record.output is not None
+            Path(folder.store.url, record.output.name).touch()
+    return folders
+
+
+def _record(folder: Folder, index: Index, shard: int, images: int, kind: str) -> Record:
+    digest = f"{shard:064x}"
+    inputs: dict[str, str] = {"index": index.digests[shard]}
+    if folder.upstream is not None:
+        inputs[folder.upstream.stage] = digest
+    facts: dict[str, Any] = {"stage": folder.stage, "fingerprint": folder.fingerprint, "dataset": folder.dataset}
+    return Record(
+        **facts,
+        shard=shard,
+        subset="sdv1.4",
+        split="train",
+        status="done",
+        settings=folder.made_by,
+        inputs=inputs,
+        output=Output(name=f"{shard:05d}-{digest[:12]}{kind}", bytes=10**9, sha256=digest),
+        fields=["json", "reconstruction.png", "sare.png"],
+        images=images,
+        ok=images,
+        failures=[],
+        started="2026-01-01T00:00:00+00:00",
+        seconds=150.0,
+        host="node001",
+        device="cuda:0",
+        libraries=dict.fromkeys(("torch", "diffusers", "transformers", "timm", "numpy", "pillow"), "1.2.3"),
+    )

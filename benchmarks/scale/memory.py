@@ -1,0 +1,59 @@
+"""How the memory of each stage grows with the number of images: it should not."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from benchmarks.scale.command import SARE, Standins, measure, standins
+from benchmarks.scale.table import Row
+
+SMALL = [
+    "reconstruct.longer_side=16",
+    "reconstruct.steps=2",
+    "caption.max_new_tokens=2",
+    "caption.batch_size=50",
+    "reconstruct.batch_size=50",
+    "train.epochs=1",
+    "train.batch_size=50",
+    "train.micro_batch_size=50",
+    "train.workers=0",
+]
+STAGES = ("index", "caption", "reconstruct", "train", "evaluate")
+
+
+def rows(folder: Path, few: int = 1_000, many: int = 20_000) -> Iterator[Row]:
+    settings = standins(folder, *SMALL)
+    small, large = (_peaks(settings, folder / str(count), count) for count in (few, many))
+    for stage in STAGES:
+        growth = large[stage] / small[stage] - 1
+        yield Row(
+            f"memory growth of {stage}",
+            f"from {few:,} to {many:,} images",
+            f"{100 * growth:+.1f} % ({small[stage]:.0f} → {large[stage]:.0f} MB)",
+            "≤ 10 %",
+            growth <= 0.1,
+        )
+
+
+def _peaks(settings: Standins, folder: Path, count: int) -> dict[str, float]:
+    """Megabytes at the peak of each stage on `count` images, 100 a shard."""
+    _draw(folder / "images", count)
+    manifests, work = str(folder / "manifests"), str(folder / "work")
+    index = ["--layout", "folder", "--root", str(folder / "images"), "--name", "drawn", "--shard-size", "100"]
+    peaks = {"index": measure([*SARE, "index", *index, "--manifests", manifests, "--workers", "1"]).peak_mb}
+    for stage in STAGES[1:]:
+        peaks[stage] = measure([*SARE, stage, *settings.options("drawn", work, manifests)]).peak_mb
+    return peaks
+
+
+def _draw(folder: Path, count: int) -> None:
+    """Noise of 16×16, a fifth of it for the test; half real, half fake."""
+    rng = np.random.default_rng(0)
+    for number in range(count):
+        split = "test" if number % 5 == 0 else "train"
+        kind = "real" if number % 2 else "fake/noise"
+        path = folder / split / kind / f"{number:06}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(rng.integers(0, 256, (16, 16, 3), dtype=np.uint8)).save(path)

@@ -1,0 +1,35 @@
+"""An index of ten million rows: time and memory of status, plan, and a rerun that finds nothing to do."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from benchmarks.scale.command import IMPORT, SARE, measure, standins
+from benchmarks.scale.made_up import DATASET, make_index, make_records
+from benchmarks.scale.table import Row
+from sare_core.config import load_settings
+
+
+def rows(folder: Path, shards: int = 10_000) -> Iterator[Row]:
+    settings = standins(folder)
+    manifests, work = str(folder / "manifests"), str(folder / "work")
+    if not folder.joinpath("manifests").exists():
+        index = make_index(manifests, shards, 1000)
+        for made in make_records(load_settings(settings.preset, settings.sets), settings.preset, manifests, work):
+            made.ledger.compact(index.digests)
+    bare = measure(IMPORT)
+    options = settings.options(DATASET, work, manifests)
+    commands = {
+        "status": ["status", "--work", work, "--manifests", manifests],
+        "plan": ["plan", *options],
+        "caption, nothing to do": ["caption", *options],
+        "reconstruct, nothing to do": ["reconstruct", *options],
+    }
+    for name, command in commands.items():
+        took = measure([*SARE, *command])
+        yield Row(
+            name,
+            f"{shards * 1000:,} images in {shards:,} shards, on disk",
+            f"{took.seconds - bare.seconds:.1f} s and {took.peak_mb - bare.peak_mb:.0f} MB beyond the import",
+            "–",
+            True,
+        )

@@ -1,0 +1,263 @@
+"""The records of one folder as they lie: one small JSON a shard while work goes on, one parquet when it is complete.
+
+    records/00003.json         a record; one that lies here goes before the parquet's
+    records.json               once the stage is complete: names the parquet
+    records-<digest>.parquet   a row a record: its JSON, word for word, and beside it what `status` and a rerun ask for
+
+A folder of 100,000 shards is then read by a few requests and not by 100,000.
+"""
+
+import hashlib
+import json
+from collections.abc import Collection
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from sare_core.errors import ConfigError
+from sare_core.faults import point
+from sare_core.storage import Store
+
+FORMAT = 1
+SWITCH = "records.json"
+# On a disk fewer records are read at once as they are, and are pleasant to look at. On an object store each costs a
+# request, so there every complete folder is compacted.
+COMPACT_FROM = 1000
+FEW = 16  # so many records are asked for by name; for more the folder is listed
+_ROW_GROUP = 2000
+
+
+class Output(BaseModel):
+    """A file that a record vouches for."""
+
+    name: str
+    bytes: int
+    sha256: str
+
+
+class Failure(BaseModel):
+    """One image that a stage could not do, and why."""
+
+    image_id: str
+    path: str
+    reason: str
+
+
+class Record(BaseModel):
+    """What became of one shard. images = ok + len(failures); inputs are the digests of what it was made from."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    format: int = FORMAT
+    stage: str
+    fingerprint: str
+    dataset: str
+    shard: int
+    subset: str
+    split: str
+    status: Literal["done", "failed"]
+    error: str | None = None  # why the shard failed
+    settings: dict[str, Any]
+    inputs: dict[str, str]
+    output: Output | None = None
+    fields: list[str]  # that every sample of the output has
+    images: int
+    ok: int
+    failures: list[Failure]
+    started: str  # UTC, ISO 8601
+    seconds: float
+    host: str
+    device: str
+    libraries: dict[str, str]
+
+
+class Entry(NamedTuple):
+    """What a rerun and `status` need of a record. failed: images; compacted: it lies in the parquet."""
+
+    status: str
+    error: str | None
+    inputs: dict[str, str]
+    output: str | None
+    sha256: str
+    images: int
+    failed: int
+    seconds: float
+    compacted: bool
+
+
+_SCHEMA = pa.schema(
+    [
+        ("shard", pa.int32()),
+        ("status", pa.string()),
+        ("error", pa.string()),
+        ("inputs", pa.string()),  # as JSON
+        ("output", pa.string()),
+        ("sha256", pa.string()),
+        ("images", pa.int64()),
+        ("failed", pa.int64()),
+        ("seconds", pa.float64()),
+        ("record", pa.string()),
+    ]
+)
+_LIGHT = _SCHEMA.names[:-1]
+
+
+class Ledger:
+    """Reads and writes the records of the folder that `store` is."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    def commit(self, record: Record) -> None:
+        """Put a record in place: from here on its output counts."""
+        self._store.write(_name(record.shard), record.model_dump_json(indent=1).encode())
+
+    def entries(self, shards: Collection[int] | None = None) -> tuple[dict[int, Entry], set[int]]:
+        """What the records of some shards say, or of all; and the shards whose record cannot be read."""
+        found, broken = self._compacted_entries(shards), set()
+        for shard, data in self._loose(shards).items():
+            try:
+                found[shard] = _entry(Record.model_validate_json(data))
+            except ValidationError:
+                found.pop(shard, None)
+                broken.add(shard)
+        return found, broken
+
+    def record(self, shard: int) -> Record | None:
+        """The record of a shard, or None. Raises ConfigError when it cannot be read."""
+        if (data := self._loose([shard]).get(shard)) is None:
+            texts = self._compacted_texts([shard])
+            return Record.model_validate_json(texts[shard]) if texts else None
+        try:
+            return Record.model_validate_json(data)
+        except ValidationError as error:
+            raise ConfigError(
+                f"{self._store.path(_name(shard))}: not a whole record; delete it and run the stage again."
+            ) from error
+
+    def records(self, shards: Collection[int] | None = None) -> dict[int, Record]:
+        """The records of some shards, or of all, by shard; one that cannot be read is left out."""
+        loose = self._loose(shards)
+        found = {s: Record.model_validate_json(t) for s, t in self._compacted_texts(shards).items() if s not in loose}
+        for shard, data in loose.items():
+            try:
+                found[shard] = Record.model_validate_json(data)
+            except ValidationError:
+                continue
+        return dict(sorted(found.items()))
+
+    def file(self) -> str | None:
+        """The name of the parquet that counts, or None. Raises ConfigError: the switch cannot be read."""
+        try:
+            return str(json.loads(self._store.read(SWITCH))["file"])
+        except FileNotFoundError:
+            return None
+        except (ValueError, KeyError, TypeError) as error:
+            raise ConfigError(
+                f"{self._store.path(SWITCH)}: not readable. Name in it the newest records-….parquet that lies beside "
+                'it, as {"file": "records-….parquet"}; without that its shards would be done again.'
+            ) from error
+
+    def complete(self, shards: Collection[int]) -> bool:
+        """Whether each of these shards has a record, without reading any."""
+        missing = set(shards) - set(self._loose_names(None))
+        return not missing or missing <= set(self._compacted_entries(missing))
+
+    def compact(self, shards: Collection[int]) -> bool:
+        """Gather the records of these shards into one parquet, where that is worth while; whether it was.
+
+        What lies there counts until the switch is put, and what is gathered goes last: a kill loses nothing.
+        """
+        loose = {shard: data.decode() for shard, data in self._loose(None).items() if shard in set(shards)}
+        if not loose or (self._store.on_disk and len(loose) < COMPACT_FROM):
+            return False
+        try:
+            rows = {shard: _row(text) for shard, text in (self._compacted_texts(shards) | loose).items()}
+        except ValidationError:
+            return False  # one cannot be read: its shard is done again first
+        table = pa.Table.from_pylist([rows[shard] for shard in sorted(rows)], schema=_SCHEMA)
+        sink = pa.BufferOutputStream()
+        pq.write_table(table, sink, compression="zstd", row_group_size=_ROW_GROUP)
+        data = sink.getvalue().to_pybytes()
+        name = f"records-{hashlib.sha256(data).hexdigest()[:12]}.parquet"
+        self._store.write(name, data)
+        point("compacted")
+        self._store.write(SWITCH, json.dumps({"file": name, "records": len(rows)}).encode())
+        point("compacted-named")
+        self._store.delete_many([_name(shard) for shard in loose])
+        return True
+
+    def _loose_names(self, shards: Collection[int] | None) -> dict[int, str]:
+        if shards is not None and len(shards) <= FEW:
+            return {shard: _name(shard) for shard in shards}
+        found = {}
+        for name in self._store.names("records"):
+            stem = name.removesuffix(".json")
+            if name.endswith(".json") and stem.isdigit() and (shards is None or int(stem) in shards):
+                found[int(stem)] = f"records/{name}"
+        return found
+
+    def _loose(self, shards: Collection[int] | None) -> dict[int, bytes]:
+        names = self._loose_names(set(shards) if shards is not None else None)
+        read = self._store.read_many(list(names.values()))
+        return {shard: read[name] for shard, name in names.items() if name in read}
+
+    def _parquet(self) -> Path | None:
+        if (name := self.file()) is None:
+            return None
+        try:
+            path = self._store.local(name)
+        except FileNotFoundError:
+            path = None
+        if path is None or not path.exists():
+            raise ConfigError(
+                f"{self._store.path(name)}: named by {SWITCH} but gone. Bring it back; or delete {SWITCH}, "
+                "and its shards are done again."
+            )
+        return path
+
+    def _compacted_entries(self, shards: Collection[int] | None) -> dict[int, Entry]:
+        if (path := self._parquet()) is None:
+            return {}
+        table = _light(path)
+        if shards is not None:
+            table = table.filter(pc.is_in(table["shard"], pa.array(sorted(shards), pa.int32())))
+        number, status, error, inputs, *others = (table[name].to_pylist() for name in _LIGHT)
+        rows = zip(number, status, error, map(json.loads, inputs), *others, strict=True)
+        return {shard: Entry._make([*row, True]) for shard, *row in rows}
+
+    def _compacted_texts(self, shards: Collection[int] | None) -> dict[int, str]:
+        if (path := self._parquet()) is None:
+            return {}
+        chosen = None if shards is None else [("shard", "in", sorted(shards))]
+        if shards is not None and not shards:
+            return {}
+        table = pq.read_table(path, columns=["shard", "record"], filters=chosen)
+        return dict(zip(table["shard"].to_pylist(), table["record"].to_pylist(), strict=True))
+
+
+@lru_cache(maxsize=8)
+def _light(path: Path) -> pa.Table:
+    """The columns that a rerun needs. The name holds the content's digest, so it may be kept."""
+    return pq.read_table(path, columns=_LIGHT)
+
+
+def _name(shard: int) -> str:
+    return f"records/{shard:05d}.json"
+
+
+def _entry(record: Record) -> Entry:
+    name, digest = (record.output.name, record.output.sha256) if record.output else (None, "")
+    counts = (record.images, len(record.failures), record.seconds)
+    return Entry(record.status, record.error, record.inputs, name, digest, *counts, compacted=False)
+
+
+def _row(text: str) -> dict[str, Any]:
+    record = Record.model_validate_json(text)
+    entry = _entry(record)._asdict() | {"inputs": json.dumps(record.inputs), "shard": record.shard, "record": text}
+    return {name: entry[name] for name in _SCHEMA.names}

@@ -1,0 +1,69 @@
+"""Once more, the images that failed, in shards that are done: a disk that was away, a file that was mended.
+
+    sare retry-failed --dataset genimage --preset paper
+    sare retry-failed --dataset genimage --preset paper --shard 3
+
+The captions and maps of all other images stay as they are, word for word and byte for byte. An image that gets its
+caption now gets its map now, too. Files that `sare index` could not read: run `sare index` again.
+"""
+
+from typing import Any
+
+import typer
+from rich.markup import escape
+
+from sare_core.config import load_settings
+from sare_core.manifest import read_index
+from sare_core.records import Folder
+from sare_core.runner import run
+from stages import caption, reconstruct
+from stages.options import Dataset, Manifests, Preset, Set, Shard, Work, chosen_shards, console, run_command
+
+
+def retry_failed(
+    dataset: Dataset,
+    preset: Preset = "mini",
+    set_: Set = None,
+    shard: Shard = None,
+    work: Work = "work",
+    manifests: Manifests = "manifests",
+) -> None:
+    """Do the failed images of finished shards once more, and nothing else. Exits with 1 when some fail again."""
+    settings, index = load_settings(preset, set_), read_index(manifests, dataset)
+    shards = chosen_shards(index, ["train", "val", "test"], settings.train_subsets, shard)
+    digests = {number: index.digests[number] for number in shards}
+    stages: list[tuple[Any, Any]] = [
+        (caption.folder_of, caption.CaptionStage),
+        (reconstruct.folder_of, reconstruct.ReconstructStage),
+    ]
+    left = changed = 0
+    for folder_of, stage in stages:
+        folder: Folder = folder_of(settings, dataset, work)
+        before = _failures(folder, shards)
+        lacking = folder.lacking(digests)
+        outcome = run(stage(settings, index, folder), index, shards, console, retry=True)
+        after = _failures(folder, shards)
+        console.print(
+            f"{folder.stage}: {len(lacking)} shards lacked images; {len(before)} images had failed, "
+            f"{len(after)} still do. {folder.store.url}",
+            soft_wrap=True,
+        )
+        for path, reason in sorted(after.items())[:5]:
+            console.print(f"  {escape(path)}: {escape(reason)}", soft_wrap=True)
+        left, changed = left + len(after), changed + len(outcome.done)
+    if changed:
+        console.print("Detectors and predictions that were made from these shards: run train and evaluate again.")
+    if left:
+        raise typer.Exit(1)
+
+
+def _failures(folder: Folder, shards: list[int]) -> dict[str, str]:
+    """Path and reason of each image that failed in shards that are done."""
+    entries, _ = folder.ledger.entries(shards)
+    failing = [shard for shard, entry in entries.items() if entry.status == "done" and entry.failed]
+    records = folder.records(failing) if failing else {}
+    return {failure.path: failure.reason for record in records.values() for failure in record.failures}
+
+
+if __name__ == "__main__":
+    run_command(retry_failed)

@@ -1,0 +1,86 @@
+"""A full disk and a disk that may not be written stop a run with a message; with room it goes on where it was."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from sare_core.errors import ConfigError
+from tests.faults.disks import Disk
+from tests.faults.whole import check_whole
+from tests.faults.worker import STAGES, finish
+from tests.pipeline import Pipeline
+
+
+def test_every_stage_stops_on_a_full_disk_and_goes_on_with_room(
+    begin: Callable[[str], Pipeline], undisturbed: dict[str, bytes], disk: Callable[[str], Disk]
+) -> None:
+    full = disk("64m")
+    pipeline = begin(f"{full.path.name}/work")
+    for stage in STAGES:
+        for room in (0, 9000):  # nothing at all; a record or two
+            ballast = full.fill(leave=room)
+            assert finish(pipeline, stage) == 2, f"{stage} with {room} bytes"
+            ballast.unlink()
+        assert finish(pipeline, stage) == 0
+    check_whole(pipeline, undisturbed)
+
+
+def test_the_message_names_the_place_and_the_cure(
+    begin: Callable[[str], Pipeline], disk: Callable[[str], Disk]
+) -> None:
+    full = disk("4m")
+    pipeline = begin(f"{full.path.name}/work")
+    ballast = full.fill(leave=0)
+    with pytest.raises(ConfigError, match=f"{full.path}.*: no space left.*run the same command") as error:
+        pipeline.captions()
+    assert "about.json" in str(error.value) or "captions" in str(error.value)
+    ballast.unlink()
+    assert pipeline.captions().complete
+
+
+def test_a_full_spool(
+    begin: Callable[[str], Pipeline], disk: Callable[[str], Disk], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    full = disk("1m")
+    monkeypatch.setenv("SARE_SPOOL", str(full.path / "spool"))
+    pipeline = begin("work")
+    assert pipeline.captions().complete
+    ballast = full.fill(leave=4096)
+    with pytest.raises(ConfigError, match=f"{full.path}/spool: no space left.*SARE_SPOOL"):
+        pipeline.reconstructions()
+    assert list((full.path / "spool").iterdir()) == [], "the half shard is gone"
+    assert not list(Path(pipeline.work).rglob("reconstructions/*/records/*"))
+    ballast.unlink()
+    assert pipeline.reconstructions().complete
+
+
+@pytest.mark.parametrize("place", range(len(STAGES)))
+def test_a_work_folder_that_may_not_be_written(
+    place: int, begin: Callable[[str], Pipeline], undisturbed: dict[str, bytes], disk: Callable[[str], Disk]
+) -> None:
+    locked = disk("64m")
+    pipeline = begin(f"{locked.path.name}/work")
+    assert [finish(pipeline, stage) for stage in STAGES[:place]] == [0] * place
+    locked.read_only(True)
+    assert finish(pipeline, STAGES[place]) == 2
+    locked.read_only(False)
+    assert [finish(pipeline, stage) for stage in STAGES[place:]] == [0] * (4 - place)
+    check_whole(pipeline, undisturbed)
+
+
+def test_a_finished_stage_on_a_disk_that_may_only_be_read(
+    begin: Callable[[str], Pipeline], disk: Callable[[str], Disk]
+) -> None:
+    """Status and verify are asked by people who may only look."""
+    from sare_core.audit import breaches, folders, summarize
+    from sare_core.manifest import read_index
+
+    locked = disk("64m")
+    pipeline = begin(f"{locked.path.name}/work")
+    assert pipeline.captions().complete
+    index = read_index(pipeline.manifests, "tree")
+    locked.read_only(True)
+    [folder] = folders(pipeline.work)
+    assert summarize(folder, index).count("done") == len(pipeline.shards())
+    assert list(breaches(folder, index)) == []

@@ -1,0 +1,153 @@
+"""Records in one parquet say the same as the small files did, and a kill between the steps loses nothing."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sare_core import faults, ledger
+from sare_core.errors import ConfigError
+from sare_core.ledger import Failure, Ledger, Output, Record
+from sare_core.records import Folder
+from sare_core.storage import Store
+from tests.builders import shard_record
+
+COUNT = 40
+DIGESTS = {shard: f"rows-of-{shard}" for shard in range(COUNT)}
+
+
+class Killed(BaseException):
+    pass
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Folder:
+    """A stage of 40 shards that are done; one lacks an image."""
+    monkeypatch.setattr(ledger, "COMPACT_FROM", 5)
+    folder = Folder(str(tmp_path), "it", "captions", {"stage": "captions", "version": 1}, None)
+    for shard in range(COUNT):
+        do(folder, shard, "abc")
+    lost = [Failure(image_id="7" * 20, path="été/7.png", reason="gone")]
+    do(folder, 7, "abc", ok=1, failures=lost)
+    return folder
+
+
+def do(folder: Folder, shard: int, content: str, **changes: Any) -> None:
+    output = Output(name=f"{shard:05d}-{content}.parquet", bytes=3, sha256=content * 20)
+    folder.store.write(output.name, content.encode())
+    folder.commit(shard_record(folder, shard, {"index": DIGESTS[shard]}, **({"output": output} | changes)))
+
+
+def seen(folder: Folder) -> tuple[dict[int, str], dict[int, Record], list[Record | None]]:
+    """All that anyone asks of a folder's records."""
+    fresh = Ledger(Store(folder.store.url))
+    states = {shard: str(state) for shard, state in folder.states(DIGESTS).items()}
+    return states, fresh.records(), [fresh.record(shard) for shard in (0, 7, COUNT - 1, COUNT)]
+
+
+def test_compacted_records_say_the_same(folder: Folder) -> None:
+    before = seen(folder)
+    entries = {shard: entry._replace(compacted=True) for shard, entry in folder.ledger.entries()[0].items()}
+    assert folder.ledger.compact(range(COUNT))
+    assert folder.store.names("records") == []
+    assert seen(folder) == before
+    assert folder.ledger.entries() == (entries, set())
+    assert folder.ledger.entries([7])[0][7].failed == 1
+    assert folder.ledger.records([3, 4]).keys() == {3, 4}
+    assert not folder.ledger.compact(range(COUNT)), "there is nothing more to gather"
+
+
+def test_a_record_is_kept_word_for_word(folder: Folder) -> None:
+    words = {shard: folder.store.read(f"records/{shard:05d}.json").decode() for shard in range(COUNT)}
+    folder.ledger.compact(range(COUNT))
+    name = folder.ledger.file()
+    assert name is not None
+    import polars as pl
+
+    table = pl.read_parquet(folder.store.local(name), glob=False)
+    assert dict(table.select("shard", "record").iter_rows()) == words
+
+
+def test_a_later_record_goes_before_the_parquet(folder: Folder) -> None:
+    folder.ledger.compact(range(COUNT))
+    do(folder, 3, "xyz")
+    record = folder.record(3)
+    assert record is not None
+    assert record.output is not None
+    assert record.output.sha256 == "xyz" * 20
+    assert folder.ledger.entries()[0][3].sha256 == folder.ledger.entries([3])[0][3].sha256 == "xyz" * 20
+    for shard in range(10, 20):
+        do(folder, shard, "new")
+    before = seen(folder)
+    assert folder.ledger.compact(range(COUNT))
+    assert seen(folder) == before
+
+
+def test_a_cut_record_hides_the_older_one_and_stops_the_gathering(folder: Folder) -> None:
+    folder.ledger.compact(range(COUNT))
+    for shard in range(10):
+        do(folder, shard, "new")
+    folder.store.write("records/00003.json", b'{"format": 1')
+    assert folder.states(DIGESTS)[3].why == "its record cannot be read"
+    assert 3 not in folder.records()
+    assert not folder.ledger.compact(range(COUNT))
+    assert "00003.json" in folder.store.names("records")
+
+
+def test_shards_that_left_the_index_are_dropped(folder: Folder) -> None:
+    folder.ledger.compact(range(COUNT))
+    for shard in range(5, 12):
+        do(folder, shard, "new")
+    folder.ledger.compact(range(5, COUNT))
+    assert folder.records().keys() == set(range(5, COUNT))
+
+
+@pytest.mark.parametrize("where", ["compacted", "compacted-named"])
+def test_a_kill_between_the_steps_loses_nothing(folder: Folder, where: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = seen(folder)
+
+    def die(point: str) -> None:
+        if point == where:
+            raise Killed
+
+    monkeypatch.setattr(faults, "hook", die)
+    with pytest.raises(Killed):
+        folder.ledger.compact(range(COUNT))
+    assert seen(folder) == before
+    monkeypatch.setattr(faults, "hook", None)
+    assert folder.ledger.compact(range(COUNT))
+    assert seen(folder) == before
+    assert folder.store.names("records") == []
+
+
+def test_few_records_on_a_disk_stay_as_they_are(folder: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ledger, "COMPACT_FROM", COUNT + 1)
+    assert not folder.ledger.compact(range(COUNT))
+    assert folder.ledger.file() is None
+
+
+def test_completeness_is_seen_without_reading(folder: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert folder.ledger.complete(range(COUNT))
+    assert not folder.ledger.complete(range(COUNT + 1))
+    folder.ledger.compact(range(COUNT))
+    do(folder, 3, "xyz")
+    assert folder.ledger.complete(range(COUNT))
+    assert not folder.ledger.complete(range(COUNT + 1))
+    assert folder.ledger.complete([])
+
+
+@pytest.mark.parametrize("garbage", [b"", b"{", b"[]", b'{"records": 3}', b"\xff"])
+def test_a_switch_that_cannot_be_read_is_no_empty_folder(folder: Folder, garbage: bytes) -> None:
+    folder.ledger.compact(range(COUNT))
+    folder.store.write("records.json", garbage)
+    with pytest.raises(ConfigError, match=r"records\.json: not readable"):
+        folder.states(DIGESTS)
+
+
+def test_a_parquet_that_is_gone_is_told(folder: Folder) -> None:
+    folder.ledger.compact(range(COUNT))
+    name = json.loads(folder.store.read("records.json"))["file"]
+    folder.store.delete(name)
+    with pytest.raises(ConfigError, match=f"{name}: named by records.json but gone"):
+        folder.states(DIGESTS)
