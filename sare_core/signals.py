@@ -94,5 +94,7 @@ def _clean_up() -> None:
 
 
 def leave_signals_to_the_parent(_: int) -> None:
-    """For a loader's workers: Ctrl-C reaches the whole process group, and the parent still needs them for its step."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    """For a loader's workers: Ctrl-C reaches the whole process group, Slurm signals every process of a step, and the
+    parent still needs its workers for its step (and would not be abandoned twice)."""
+    for number in (signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2):
+        signal.signal(number, signal.SIG_IGN)
