@@ -15,12 +15,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-import fsspec
 import numpy as np
 import stamina
 from PIL import Image, ImageCms, UnidentifiedImageError
 
-from sare_core.errors import ConfigError, ImageError, TransientError
+from sare_core.errors import ImageError, TransientError
+from sare_core.remote import filesystem, persistently
 
 MAX_PIXELS = 178_956_970  # where Pillow itself refuses; ours also holds where someone has switched Pillow's off
 MAX_SIDE = 65_500  # what JPEG libraries store
@@ -103,17 +103,28 @@ class ImageInfo:
     animated: bool
 
 
-@stamina.retry(on=TransientError, attempts=3, wait_initial=0.1, wait_jitter=0.1)
 def read_bytes(path: str) -> bytes:
     """The bytes of a regular local file, or of a URL (s3://…) by fsspec.
 
     Raises ImageError: gone, a dangling link, not permitted, too large, or not a regular file (those are never opened:
-    a pipe would block and a device never end). ConfigError: a URL that no installed package reads.
-    TransientError: any other fault of the disk or network, after three attempts.
+    a pipe would block and a device never end). ConfigError: a URL that no installed package reads; a store that cannot
+    be reached or refuses its user, which says nothing of this image. TransientError: any other fault of the disk or
+    network, after three attempts, of an object store after minutes.
     """
     path = path.removeprefix("file://")
+    if "://" not in path:
+        return _read_local(path)
+    store, place = filesystem(path)
     try:
-        return _read_url(path) if "://" in path else _read_file(Path(path))
+        return bytes(persistently(path, lambda: store.cat_file(place)))
+    except FileNotFoundError as error:
+        raise ImageError(f"{path}: is gone. Restore it, or index the dataset again.") from error
+
+
+@stamina.retry(on=TransientError, attempts=3, wait_initial=0.1, wait_jitter=0.1)
+def _read_local(path: str) -> bytes:
+    try:
+        return _read_file(Path(path))
     except (FileNotFoundError, NotADirectoryError) as error:
         raise ImageError(f"{path}: is gone. Restore it, or index the dataset again.") from error
     except PermissionError as error:
@@ -136,14 +147,6 @@ def _read_file(path: Path) -> bytes:
     if status.st_size > MAX_BYTES:
         raise ImageError(f"{path}: has {status.st_size} bytes, more than the {MAX_BYTES} that are read. Leave it out.")
     return path.read_bytes()
-
-
-def _read_url(url: str) -> bytes:
-    try:
-        filesystem, path = fsspec.core.url_to_fs(url)
-    except (ImportError, ValueError) as error:  # the package for the scheme is missing; no such scheme
-        raise ConfigError(f"{url}: cannot be opened: {error}") from error
-    return filesystem.cat_file(path)
 
 
 def decode(data: bytes, name: str) -> tuple[Image.Image, ImageInfo]:

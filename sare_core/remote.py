@@ -51,6 +51,8 @@ _CUT = {"HTTPClientError", "IncompleteReadError", "ResponseParserError", "Client
 _UNREACHED = {"EndpointConnectionError", "ConnectTimeoutError", "ProxyConnectionError", "SSLError"}
 _SPOILT = {"BadDigest", "IncompleteBody", "RequestTimeout", "XAmzContentSHA256Mismatch"}  # 400, but worth another try
 _EXPIRED = {"ExpiredToken", "ExpiredTokenException", "TokenRefreshRequired", "InvalidToken"}
+_told = 0.0  # when the user last heard that something is tried again
+
 _REPOSITORIES = ("botocore", "aiobotocore", "aiohttp", "s3fs", "gcsfs", "google", "azure", "adlfs")
 
 
@@ -91,15 +93,12 @@ def persistently(url: str, call: Callable[[], T]) -> T:
     Raises FileNotFoundError and the like as they are. ConfigError: no bucket, no or expired credentials, no right,
     nobody at that address. TransientError: PATIENCE was not enough.
     """
-    begun = told = time.monotonic()
+    begun = time.monotonic()
 
     def passing(error: Exception) -> bool:
-        nonlocal told
         if not may_pass(error):
             return False
-        if time.monotonic() - told > TELL_AFTER:
-            told = time.monotonic()
-            log.warning("%s: %s. Trying again for %.0f seconds.", url, _said(error), begun + PATIENCE - told)
+        _tell(url, error, begun)
         return True
 
     try:
@@ -111,6 +110,15 @@ def persistently(url: str, call: Callable[[], T]) -> T:
             raise
         raise better from error
     raise AssertionError  # the loop returns or raises
+
+
+def _tell(url: str, error: Exception, begun: float) -> None:
+    """Now and then, however many threads wait."""
+    global _told
+    now = time.monotonic()
+    if now - max(begun, _told) > TELL_AFTER:
+        _told = now
+        log.warning("%s: %s. Trying again for %.0f seconds.", url, _said(error), begun + PATIENCE - now)
 
 
 def may_pass(error: Exception) -> bool:
@@ -126,7 +134,7 @@ def explained(url: str, error: Exception) -> Exception:
     """An error of a store as one of ours where the user can do something about it; else itself."""
     code, said = _code(error), _said(error)
     ours = isinstance(error, OSError) or type(error).__module__.partition(".")[0] in _REPOSITORIES
-    if isinstance(error, SareError) or not ours:
+    if isinstance(error, SareError) or not ours or _of_this_machine(error):
         return error
     if code == "NoSuchBucket":
         return ConfigError(f"{url}: there is no such bucket. Create it, or mend the name.")
@@ -149,6 +157,11 @@ def explained(url: str, error: Exception) -> Exception:
     if "Credential" in type(error).__name__ or "Token" in type(error).__name__:
         return ConfigError(f"{url}: {said}. Set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE.")
     return ConfigError(f"{url}: refused ({said}).")
+
+
+def _of_this_machine(error: Exception) -> bool:
+    """A full disk, say, where a file was to be fetched to."""
+    return isinstance(error, OSError) and error.errno in LASTING and not _response(error)
 
 
 def refused(error: BaseException) -> str:

@@ -19,6 +19,7 @@ from typing import Concatenate, ParamSpec, TypeVar
 import fsspec
 import stamina
 
+from sare_core.copies import kept_copy
 from sare_core.errors import ConfigError
 from sare_core.remote import LASTING, filesystem, listing, may_pass, persistently, refused
 
@@ -219,6 +220,7 @@ class Store:
         """Put bytes under a name, whole or not at all. Raises ConfigError when the folder cannot be written."""
         if not self.on_disk:
             self._fs.pipe_file(self._full(name), data)
+            self._check(name, len(data))
             return
         with self._beside(name) as temporary:
             temporary.write(data)
@@ -257,10 +259,16 @@ class Store:
         """Put a local file under a name, whole or not at all. Raises ConfigError when the folder cannot be written."""
         if not self.on_disk:
             self._fs.put_file(str(source), self._full(name))
+            self._check(name, source.stat().st_size)
             return
         with source.open("rb") as data, self._beside(name) as temporary:
             while block := data.read(1 << 22):
                 temporary.write(block)
+
+    def _check(self, name: str, size: int) -> None:
+        """The client's checksum vouches for what the store received; this, for what it kept."""
+        if (kept := int(self._fs.size(self._full(name)))) != size:
+            raise OSError(errno.EIO, f"{name}: {size} bytes were put, {kept} lie there")
 
     def _beside(self, name: str, only_new: bool = False) -> "_Replacement":
         return _Replacement(Path(self._full(name)), only_new)
@@ -268,15 +276,24 @@ class Store:
     def local(self, name: str) -> Path:
         """A path to read a file from: the file itself, or a copy of it that is kept for this user.
 
-        Only for names that hold their content's digest, so that a copy can never be out of date.
+        Only for names that hold their content's digest, so that a copy can never be out of date. A copy may go an hour
+        after it was last asked for: ask again, or hold the file open. Raises FileNotFoundError; StageError when the
+        file is not what its name says.
         """
         if self.on_disk:
             return Path(self._full(name))
-        kept = spool_folder() / "copies" / hashlib.sha256(self.url.encode()).hexdigest()[:16] / name
-        if not kept.exists():
-            with _Replacement(kept) as temporary:
-                temporary.write(self.read(name))
-        return kept
+        copies = spool_folder() / "copies"
+        place = copies / hashlib.sha256(self.url.encode()).hexdigest()[:16] / name
+        try:
+            return kept_copy(place, self.path(name), partial(self.size, name), partial(self._get, name))
+        except OSError as error:
+            if isinstance(error, FileNotFoundError):
+                raise
+            raise _unwritable(place, error) from error
+
+    @_retrying
+    def _get(self, name: str, place: Path) -> None:
+        self._fs.get_file(self._full(name), str(place))
 
 
 class _Replacement:

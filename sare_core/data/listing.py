@@ -8,12 +8,11 @@ import os
 import re
 from collections import Counter
 from collections.abc import Iterator
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any, NamedTuple
 
-import fsspec
-
 from sare_core.errors import ConfigError
+from sare_core.remote import filesystem, persistently
 
 _SIDECAR = re.compile(r"\.(txt|csv|json|md|zip|z\d\d|parquet|npz|pth|log)$", re.IGNORECASE)
 
@@ -95,9 +94,9 @@ def walk(root: str, problems: list[Problem]) -> Iterator[tuple[str, list[File]]]
 def stat(path: str) -> tuple[int | None, int | None]:
     """Size and modification time (ns) of one file, by path or URL; nulls when there is nothing."""
     if "://" in path:
-        fs, name = fsspec.core.url_to_fs(path)
+        fs, name = filesystem(path)
         try:
-            return _size_and_time(fs.info(name))
+            return _size_and_time(persistently(path, lambda: fs.info(name)))
         except FileNotFoundError:
             return None, None
     try:
@@ -145,16 +144,20 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
 
 
 def _remote(root: str) -> Iterator[tuple[str, list[File]]]:
-    fs, top = fsspec.core.url_to_fs(root)
+    fs, top = filesystem(root)
     folders: dict[str, list[File]] = {}
-    for name, info in fs.find(top, detail=True).items():
-        path = PurePosixPath(name).relative_to(PurePosixPath(top))
-        if not any(_hidden(part) for part in path.parts):
-            folder = str(path.parent).removeprefix(".")
-            folders.setdefault(folder, []).append(File(path.name, *_size_and_time(info)))
+    found = persistently(root, lambda: fs.find(top, detail=True))
+    for name, info in found.items():
+        place = name.removeprefix(top).strip("/")
+        # An empty object with a name like a folder's is how a web console makes folders.
+        if not place or name.endswith("/") or info["type"] != "file":
+            continue
+        folder, _, file = place.rpartition("/")
+        if not any(_hidden(part) for part in place.split("/")):
+            folders.setdefault(folder, []).append(File(file, *_size_and_time(info)))
     if not folders:
         raise ConfigError(f"{root}: no such folder, or nothing in it.")
-    yield from sorted(folders.items())
+    yield from sorted(folders.items(), key=lambda item: item[0].split("/"))  # "a/b" comes before "a-b", as on a disk
 
 
 def _size_and_time(info: dict[str, Any]) -> tuple[int | None, int]:
