@@ -119,6 +119,8 @@ def run(
         outcome.before = [shard for shard, state in states.items() if state.kind == "done"]
         outcome.waiting = {s: str(state) for s, state in states.items() if s not in todo and state.kind != "done"}
     if not todo:
+        if rank.first and not outcome.waiting:
+            _compact(folder, index)  # a kill may have been in the way
         return outcome
     claims, device = Claims(folder.store), ""
     sizes = dict(zip(index.shards["shard"], index.shards["images"], strict=True))

@@ -24,6 +24,7 @@ class Pipeline:
     manifests: str
     work: str
     dataset: str = "tree"
+    compact_from: int = 1000  # records on a disk that are gathered in one file; for processes of tests.faults.worker
 
     def index(self, root: Path, layout: str = "genimage", shard_size: int = 8) -> Index:
         return build_index(self.dataset, layout, str(root), self.manifests, shard_size, workers=1).index
@@ -62,6 +63,10 @@ class Pipeline:
 
 
 def outputs(work: str | Path) -> dict[str, bytes]:
-    """Every tar, parquet and safetensors below a work folder, by its path there."""
+    """Every tar, parquet and safetensors that stages made below a work folder, by its path there."""
     kinds = {".tar", ".parquet", ".safetensors"}
-    return {str(p.relative_to(work)): p.read_bytes() for p in sorted(Path(work).rglob("*")) if p.suffix in kinds}
+    return {
+        str(p.relative_to(work)): p.read_bytes()
+        for p in sorted(Path(work).rglob("*"))
+        if p.suffix in kinds and not p.name.startswith("records-")
+    }

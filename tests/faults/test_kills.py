@@ -5,26 +5,30 @@ Each point's hit is asserted: a point that is never reached proves nothing.
 
 import random
 import signal
-import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from sare_core.faults import POINTS
 from sare_core.manifest import read_index
+from tests.faults.soak import kill_at_random
 from tests.faults.whole import check_whole
-from tests.faults.worker import STAGES, finish, start
+from tests.faults.worker import STAGES, finish
 from tests.pipeline import Pipeline, outputs
 
 SHARD_POINTS = ("claimed", "sample-written", "spooled", "verified", "output-put", "record-put")
+FOLDER_POINTS = ("compacted", "compacted-named")
 CHECKPOINT_POINTS = ("checkpoint-put", "checkpoint-named")
 KILLED = -signal.SIGKILL
 
 
 def test_a_kill_at_every_point_of_every_stage(begin: Callable[[str], Pipeline], undisturbed: dict[str, bytes]) -> None:
+    assert {*SHARD_POINTS, *FOLDER_POINTS, *CHECKPOINT_POINTS} == set(POINTS)
     pipeline = begin("killed")
+    pipeline.compact_from = 1
     for stage in STAGES:
-        for point in CHECKPOINT_POINTS if stage == "detector" else SHARD_POINTS:
+        for point in CHECKPOINT_POINTS if stage == "detector" else SHARD_POINTS + FOLDER_POINTS:
             before = {name: data for name, data in outputs(pipeline.work).items() if "/detectors/" not in name}
             hit = 2 if point in ("sample-written", "checkpoint-put") else 1
             assert finish(pipeline, stage, (point,), hit) == KILLED, f"{stage}: {point} was not reached"
@@ -45,17 +49,10 @@ def test_only_the_shard_in_flight_is_done_again(begin: Callable[[str], Pipeline]
     assert outcome.done == shards[2:]
 
 
-def test_kills_at_random_moments(begin: Callable[[str], Pipeline], undisturbed: dict[str, bytes]) -> None:
-    pipeline, rng, killed = begin("random"), random.Random(0), 0
-    for stage in STAGES:
-        for _ in range(4):
-            process = start(pipeline, stage)
-            time.sleep(rng.uniform(0.0, 0.4))
-            process.kill()
-            process.join()
-            killed += process.exitcode == KILLED
-        assert finish(pipeline, stage) == 0
-    assert killed >= 4, "hardly any kill came in time"
+def test_fifty_kills_at_random_moments(begin: Callable[[str], Pipeline], undisturbed: dict[str, bytes]) -> None:
+    pipeline = begin("random")
+    pipeline.compact_from = 1
+    assert kill_at_random(pipeline, kills=50, rng=random.Random(0)) >= 50
     check_whole(pipeline, undisturbed)
 
 

@@ -13,7 +13,7 @@ import sare_core.captioning.blip
 import sare_core.detectors.sare
 import sare_core.diffusion.reconstructor
 import sare_core.training  # noqa: F401
-from sare_core import faults
+from sare_core import faults, ledger
 from sare_core.manifest import read_index
 from stages import options, train
 from tests.pipeline import Pipeline
@@ -60,5 +60,6 @@ def _work(pipeline: Pipeline, stage: str, points: tuple[str, ...], hit: int, sig
 
     signal.signal(signal.SIGINT, signal.default_int_handler)
     faults.hook = hook
+    ledger.COMPACT_FROM = pipeline.compact_from
     with options.exit_codes():
         do(pipeline, stage)
