@@ -2,7 +2,7 @@
 
 import typer
 
-from stages import caption, evaluate, index, inspect, mini, options, reconstruct, report, study, train
+from stages import caption, evaluate, index, inspect, mini, options, plan, reconstruct, report, study, submit, train
 
 app = typer.Typer(
     add_completion=False,
@@ -18,6 +18,8 @@ for command in (
     evaluate.evaluate,
     report.report,
     study.study,
+    submit.submit,
+    plan.plan,
     inspect.status,
     inspect.verify,
     inspect.gc,

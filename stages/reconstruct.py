@@ -1,6 +1,6 @@
 """Images and captions to SARE maps: one webdataset tar a shard.
 
-    sare reconstruct --dataset genimage --preset paper --plan      # what would be done, and the disk it takes
+    sare plan --dataset genimage --preset paper                    # what would be done, and what it takes
     sare reconstruct --dataset genimage --preset paper --shard 3
     accelerate launch --num_processes 8 --multi_gpu -m stages.reconstruct --dataset genimage --preset paper
 
@@ -12,17 +12,15 @@ split, class, caption, seed, sizes, fp, and LPIPS if asked for).
 import json
 from itertools import groupby
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
-import typer
 
 from sare_core.config import Settings, load_settings
 from sare_core.errors import ImageError, NotReached
 from sare_core.images import encode_png, fit_size, resize
 from sare_core.manifest import Index, read_index
 from sare_core.records import Folder
-from sare_core.report.plan import print_plan
 from sare_core.runner import run
 from sare_core.shardfiles import TarWriter, read_rows
 from sare_core.sources import read_source, view_image
@@ -81,6 +79,9 @@ class ReconstructStage:
 
     def open(self, path: Path) -> TarWriter:
         return TarWriter(path)
+
+    def keeps(self, row: dict[str, Any], sample: dict[str, Any]) -> bool:
+        return json.loads(sample["json"])["caption"] == self.captions.get(row["image_id"])
 
     def _size(self, row: dict[str, Any]) -> tuple[int, int]:
         """Width and height of x̂, known before the file is opened."""
@@ -160,15 +161,11 @@ def reconstruct(
     shard: Shard = None,
     work: Work = "work",
     manifests: Manifests = "manifests",
-    plan: Annotated[bool, typer.Option("--plan", help="Only print what would be done, and the disk it takes.")] = False,
 ) -> None:
     """Reconstruct images under their captions: one tar of SARE maps a shard."""
     settings, index = load_settings(preset, set_), read_index(manifests, dataset)
     folder = folder_of(settings, dataset, work)
     shards = chosen_shards(index, ["train", "val", "test"], settings.train_subsets, shard)
-    if plan:
-        print_plan(settings, index, folder, shards, console)
-        return
     folder.describe(preset=preset, model=settings.reconstruct.model, train_subsets=settings.train_subsets)
     finish(run(ReconstructStage(settings, index, folder), index, shards, console), NAME, folder.store.url)
 

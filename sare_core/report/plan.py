@@ -1,56 +1,112 @@
-"""What a reconstruction run would do, and the disk that it takes."""
+"""A plan as its reader sees it: tables that fit a terminal, and a line for each number that is missing."""
 
-from collections import Counter, defaultdict
+from dataclasses import dataclass
 
-import polars as pl
 from rich.console import Console
 from rich.table import Table
 
-from sare_core.config import Settings
-from sare_core.images import fit_size
-from sare_core.manifest import Index
-from sare_core.records import Folder
-from sare_core.views import viewed_size
-
-# Bytes a pixel of a PNG as `encode_png` writes it. tests/test_plan.py holds it against scikit-image's photographs at
-# 512 pixels (1.3 to 2.0 each); maps of moved detail are nearer the upper end.
-PNG_BYTES_PER_PIXEL = 1.9
-JSON_BYTES = 600
-TAR_BYTES = 512 + 256  # a member's header, and half a block of padding
+from sare_core.plan.estimate import Plan, bytes_text, si
+from sare_core.plan.progress import KINDS, Progress
 
 
-def print_plan(settings: Settings, index: Index, folder: Folder, shards: list[int], console: Console) -> None:
-    """Shards by state, images by size, and the disk for what is still to do. Reads no image and loads no model.
+@dataclass(frozen=True)
+class Means:
+    """What the work is done with; None: not said. tflops: a GPU's peak, 10^12/s; price: of an hour of one GPU."""
 
-    Sizes are floored to multiples of 8, Stable Diffusion's own; a model with another multiple moves them by a little.
-    """
-    states = folder.states({shard: index.digests[shard] for shard in shards})
-    table = Table(title=f"{folder.stage} {folder.fingerprint} of {folder.dataset}")
-    for column in ("state", "shards", "images"):
-        table.add_column(column, justify="left" if column == "state" else "right")
-    images = dict(zip(index.shards["shard"], index.shards["images"], strict=True))
-    by_state: dict[str, list[int]] = defaultdict(list)
-    for shard, state in states.items():
-        by_state[str(state)].append(shard)
-    for text, members in by_state.items():
-        table.add_row(text, f"{len(members):,}", f"{sum(images[shard] for shard in members):,}")
+    tflops: float | None = None
+    gpus: int | None = None
+    price: float | None = None
+
+
+def print_states(stages: dict[str, Progress], console: Console) -> None:
+    """What is there already: images and shards by state."""
+    table = _table("what there is", ["stage"], [f"{kind}: images" for kind in KINDS])
+    for stage, progress in stages.items():
+        cells = [progress.states.get(kind, (0, 0)) for kind in KINDS]
+        table.add_row(stage, *(f"{images:,} ({shards:,})" if shards else "–" for shards, images in cells))
     console.print(table)
+    console.print("in brackets: shards", style="dim")
 
-    todo = [shard for shard, state in states.items() if state.kind != "done"]
-    rows = index.frame().filter(pl.col("shard").is_in(todo)).select("width", "height", "bytes")
-    reconstruct = settings.reconstruct
-    targets: Counter[tuple[int, int]] = Counter()
-    for width, height in rows.select("width", "height").iter_rows():
-        viewed = viewed_size(settings.view, width, height)
-        targets[fit_size(viewed[0], viewed[1], reconstruct.longer_side, 8, reconstruct.upscale)] += 1
-    pixels = sum(width * height * count for (width, height), count in targets.items())
-    map_pixels = pixels if reconstruct.sare_size == "full" else len(rows) * reconstruct.sare_size**2
-    fields = 2 + reconstruct.keep_source + reconstruct.keep_reconstruction
-    disk = map_pixels * PNG_BYTES_PER_PIXEL + len(rows) * (JSON_BYTES + fields * TAR_BYTES)
-    disk += pixels * PNG_BYTES_PER_PIXEL if reconstruct.keep_reconstruction else 0
-    disk += int(rows["bytes"].sum() or 0) if reconstruct.keep_source else 0
-    console.print(
-        f"to do: {len(todo):,} shards, {len(rows):,} images, {len(targets)} sizes"
-        + (f" (most often {'×'.join(map(str, targets.most_common(1)[0][0]))})" if targets else "")
-        + f"; about {disk / 1e9:,.2f} GB of disk (PNG at {PNG_BYTES_PER_PIXEL} bytes a pixel, an estimate)"
+
+def print_plan(plan: Plan, means: Means, console: Console) -> None:
+    """What is to do, what it takes, and which option would fill what is missing."""
+    table = _table(plan.title, ["stage"], ["images", "shards", "FLOP/img", "FLOP", "disk", "GPU-h", "days", "cost"])
+    hours = [row.hours(means.tflops) for row in plan.rows]
+    for row, spent in zip(plan.rows, hours, strict=True):
+        table.add_row(
+            row.stage,
+            _whole(row.images),
+            _whole(row.shards),
+            "–" if row.flops_per_image is None else si(row.flops_per_image),
+            "–" if row.flops is None else si(row.flops),
+            "–" if row.disk is None else bytes_text(row.disk),
+            *_time(spent, means),
+        )
+    known = [spent for row, spent in zip(plan.rows, hours, strict=True) if spent and row.stage != "index"]
+    # A stage without hours, or with the least of them, makes the sum a lower bound.
+    least = any(spent is None or spent[1] for row, spent in zip(plan.rows, hours, strict=True) if row.stage != "index")
+    total = (sum(spent[0] for spent in known), least) if any(spent[0] for spent in known) else None
+    table.add_section()
+    table.add_row(
+        "all",
+        "",
+        "",
+        "",
+        si(sum(row.flops or 0 for row in plan.rows)),
+        bytes_text(sum(row.disk or 0 for row in plan.rows)),
+        *_time(total, means),
+        style="bold",
     )
+    console.print(table)
+    for line in plan.lines + _missing(plan, means):
+        console.print(line, markup=False)
+
+
+def _table(title: str, left: list[str], right: list[str]) -> Table:
+    table = Table(title=title, title_justify="left", box=None, pad_edge=False, padding=(0, 1, 0, 0))
+    for column in left:
+        table.add_column(column, no_wrap=True)
+    for column in right:
+        table.add_column(column, justify="right")
+    return table
+
+
+def _time(spent: tuple[float, bool] | None, means: Means) -> list[str]:
+    """GPU-hours, days of wall clock and cost."""
+    if spent is None:
+        return ["–"] * 3
+    hours, least = spent
+    days = hours / means.gpus / 24 if means.gpus else None
+    cost = hours * means.price if means.price is not None else None
+    return ["–" if value is None else _amount(value, least) for value in (hours, days, cost)]
+
+
+def _missing(plan: Plan, means: Means) -> list[str]:
+    """Which option, or what else, gives each number that is not there."""
+    unknown = [row.stage for row in plan.rows if row.hours(None) is None and row.stage != "index"]
+    lines = []
+    if "reconstruct" in unknown:
+        lines.append("GPU-h of reconstruct: give --images-per-second (of one GPU); or the first finished shard tells.")
+    if measured := [stage for stage in unknown if stage in ("caption", "evaluate")]:
+        lines.append(f"GPU-h of {', '.join(measured)}: the first finished shard tells.")
+    if "train" in unknown:
+        lines.append("GPU-h of train: not measured.")
+    if unknown and means.tflops is None:
+        lines.append("--tflops, a GPU's peak in the dtype used, gives the least that it can be (≥).")
+    if means.gpus is None:
+        lines.append("days: give --gpus.")
+    if means.price is None:
+        lines.append("cost: give --price, of an hour of one GPU.")
+    return lines
+
+
+def _whole(value: int | None) -> str:
+    return "–" if value is None else f"{value:,}"
+
+
+def _amount(value: float, least: bool) -> str:
+    """Three digits; `least` marks a lower bound."""
+    if 0 < value < 0.005:
+        return "≥0" if least else "<0.01"
+    digits = 0 if value >= 99.5 else 1 if value >= 9.95 else 2
+    return ("≥" if least else "") + (f"{value:,.{digits}f}" if value else "0")

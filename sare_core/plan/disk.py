@@ -1,0 +1,46 @@
+"""Bytes of each stage's output, estimated from the numbers below; tests/plan holds them against what is written."""
+
+from sare_core.config import Settings
+from sare_core.plan.images import Images
+
+# Bytes a pixel of a PNG as `encode_png` writes it. tests/plan/test_disk.py holds it against scikit-image's photographs
+# at 512 pixels (1.3 to 2.0 each); maps of moved detail are nearer the upper end.
+PNG_BYTES_PER_PIXEL = 1.9
+JSON_BYTES = 600
+TAR_BYTES = 512 + 256  # a member's header, and half a block of padding
+# Bytes a row in zstd parquet: an image_id takes 12, a file's digest 34; captions and paths repeat themselves.
+CAPTION_ROW, PREDICTION_ROW, INDEX_ROW = 40, 22, 70
+PARQUET_BYTES = 3000  # a file's schema and footer
+RECORD_BYTES = 1500
+
+
+def captions_bytes(images: int, shards: int) -> int:
+    return images * CAPTION_ROW + shards * (PARQUET_BYTES + RECORD_BYTES)
+
+
+def predictions_bytes(images: int, shards: int) -> int:
+    return images * PREDICTION_ROW + shards * (PARQUET_BYTES + RECORD_BYTES)
+
+
+def index_bytes(images: int) -> int:
+    return images * INDEX_ROW + 2 * PARQUET_BYTES
+
+
+def reconstructions_bytes(settings: Settings, images: Images) -> int:
+    """All tars. Without the sources' own bytes where these are not known."""
+    tars = _tar_bytes(settings, images.images, images.pixels, images.source_bytes)
+    return tars + images.shards * RECORD_BYTES
+
+
+def spool_bytes(settings: Settings, images: Images) -> int:
+    """The largest tar, which a process writes locally before it is put in place."""
+    return _tar_bytes(settings, images.largest_images, images.largest_pixels, images.largest_source_bytes)
+
+
+def _tar_bytes(settings: Settings, images: int, pixels: int, source_bytes: int | None) -> int:
+    reconstruct = settings.reconstruct
+    fields = 2 + reconstruct.keep_source + reconstruct.keep_reconstruction
+    map_pixels = pixels if reconstruct.sare_size == "full" else images * reconstruct.sare_size**2
+    stored = map_pixels + pixels * reconstruct.keep_reconstruction
+    sources = (source_bytes or 0) * reconstruct.keep_source
+    return round(stored * PNG_BYTES_PER_PIXEL) + images * (JSON_BYTES + fields * TAR_BYTES) + sources

@@ -1,0 +1,182 @@
+"""`sare plan` as its user sees it, against what a pipeline then really leaves."""
+
+import re
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+from sare_core.config import Settings, load_settings
+from sare_core.errors import ConfigError
+from sare_core.manifest import INDEX_SCHEMA, read_index
+from sare_core.plan import disk
+from sare_core.plan.estimate import Plan, Row, si
+from sare_core.plan.images import indexed_images, supposed_images
+from sare_core.plan.models import diffusion
+from sare_core.report.plan import Means, print_plan
+from stages import plan as command
+from stages.options import console
+from tests.conftest import STANDIN, standin_overrides
+from tests.pipeline import Pipeline
+from tests.trees import genimage_tree
+
+MakeSettings = Callable[..., Settings]
+
+
+@pytest.fixture(autouse=True)
+def terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "100")
+
+
+def test_a_hundred_million_images(capsys: pytest.CaptureFixture[str]) -> None:
+    start = time.monotonic()
+    command.plan(preset="paper", images=100_000_000, images_per_second=3, gpus=64, price=2.5, tflops=990)
+    said, took = capsys.readouterr().out, time.monotonic() - start
+    assert max(map(len, said.splitlines())) <= 100
+    assert took < 60  # about 5 s; the machine may be busy
+    (row,) = [line.split() for line in said.splitlines() if line.startswith("reconstruct ")]
+    hours = 1e8 / 3 / 3600
+    assert row[1:3] == ["100,000,000", "100,000"]
+    assert row[3:7] == ["43.8", "T", "4.38", "Z"]
+    assert row[9:] == [f"{hours:,.0f}", f"{hours / 64 / 24:,.1f}", f"{2.5 * hours:,.0f}"]
+    (caption,) = [line.split() for line in said.splitlines() if line.startswith("caption ")]
+    assert caption[-3] == f"≥{1e8 * 132.66e9 / 990e12 / 3600:.2f}"
+
+
+def test_nothing_is_assumed(capsys: pytest.CaptureFixture[str]) -> None:
+    command.plan(preset="mini", images=1000)
+    said = capsys.readouterr().out
+    rows = [line.split() for line in said.splitlines() if re.match("caption |reconstruct |train |all ", line)]
+    assert len(rows) == 4 and all(row[-3:] == ["–", "–", "–"] for row in rows)
+    for option in ("--images-per-second", "--tflops", "--gpus", "--price"):
+        assert option in said
+
+
+def test_an_unknown_captioner_and_an_unreachable_model_are_no_crash(capsys: pytest.CaptureFixture[str]) -> None:
+    changes = ["caption.captioner=llava-next", "reconstruct.model=nobody/no-such-model"]
+    command.plan(preset="mini", images=10, set_=changes)
+    said = " ".join(capsys.readouterr().out.split())
+    assert "caption: FLOPs not counted: captioner llava-next" in said
+    assert "reconstruct: FLOPs not counted: nobody/no-such-model: no such folder" in said
+
+
+def test_wrong_options_are_refused() -> None:
+    with pytest.raises(ConfigError, match="--dataset NAME .* or --images N"):
+        command.plan(preset="mini")
+    with pytest.raises(ConfigError, match="as 512x384"):
+        command.plan(preset="mini", images=1, size="512")
+    with pytest.raises(ConfigError, match="above 0"):
+        command.plan(preset="mini", images=1, images_per_second=0)
+    with pytest.raises(ConfigError, match="goes with --images"):
+        command.plan(preset="mini", dataset="it", size="8x8")
+
+
+def test_a_bound_in_one_stage_makes_the_sum_a_bound(capsys: pytest.CaptureFixture[str]) -> None:
+    rows = [
+        Row("caption", 3600, 4, flops_per_image=1e12, disk=1),  # one hour at 1 TFLOP/s
+        Row("reconstruct", 7200, 8, flops_per_image=1e15, disk=1, rate=1.0),  # two hours
+    ]
+    assert (rows[0].hours(1.0), rows[0].hours(None), rows[1].hours(1.0)) == ((1, True), None, (2, False))
+    print_plan(Plan("it", rows), Means(tflops=1.0, gpus=2, price=10), console)
+    last = next(line.split() for line in capsys.readouterr().out.splitlines() if line.startswith("all"))
+    assert last[-3:] == ["≥3.00", "≥0.06", "≥30.0"]
+
+
+def test_prefixes() -> None:
+    assert [si(value) for value in (0, 999, 1000, 43.8082e12, 999_600, 1e24)] == [
+        "0 ", "999 ", "1.00 k", "43.8 T", "1.00 M", "1.00 Y",
+    ]  # fmt: skip
+
+
+def test_a_plan_foretells_what_a_pipeline_leaves(
+    standin_models: Path, standin_settings: MakeSettings, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Images, shards and sizes exactly; the rate from records; disk within a factor of two for each stage."""
+    settings = standin_settings(
+        "reconstruct.steps=2", "train.epochs=1", "train.batch_size=8", "train.micro_batch_size=8"
+    )
+    pipeline = Pipeline(settings, str(tmp_path / "manifests"), str(tmp_path / "work"))
+    index = pipeline.index(genimage_tree(tmp_path / "data", per_cell=12, subsets=["sdv1.4"]))
+    changes = [*standin_overrides(standin_models), "reconstruct.steps=2", "train.epochs=1"]
+    changes += ["train.batch_size=8", "train.micro_batch_size=8"]
+
+    def planned() -> tuple[dict[str, Row], dict[str, dict[str, tuple[int, int]]]]:
+        plan, done = command.of_dataset(load_settings(STANDIN, changes), index, pipeline.work, None)
+        return {row.stage: row for row in plan.rows}, {stage: part.states for stage, part in done.items()}
+
+    rows, states = planned()
+    counts, shards = int(index.shards["images"].sum()), len(index.shards)
+    assert {stage: set(part) for stage, part in states.items()} == dict.fromkeys(states, {"open"})
+    assert states["caption"]["open"] == states["reconstruct"]["open"] == (shards, counts)
+    assert (rows["caption"].images, rows["reconstruct"].images) == (counts, counts)
+    assert (rows["train"].images or 0) + (rows["evaluate"].images or 0) == counts
+    images = indexed_images(index, settings, index.shards["shard"].to_list(), 8)
+
+    pipeline.captions()
+    first = index.shards["shard"][0]
+    pipeline.reconstructions([first])
+    midway, states = planned()
+    done_images = index.shards["images"][0]
+    assert states["reconstruct"] == {"done": (1, done_images), "open": (shards - 1, counts - done_images)}
+    assert midway["caption"].images == 0 and midway["reconstruct"].images == counts - done_images
+    assert midway["reconstruct"].rate is not None and midway["reconstruct"].hours(None) is not None
+
+    pipeline.reconstructions()
+    pipeline.predictions(pipeline.detector())
+    final, states = planned()
+    assert all(set(part) == {"done"} for part in states.values())
+    assert all((row.images, row.disk) == (0, 0) for row in final.values())
+
+    tars = [path.stat().st_size for path in Path(pipeline.work).rglob("*.tar")]
+    assert max(tars) / 2 < disk.spool_bytes(settings, images) < max(tars) * 2
+    folders = {"caption": "captions", "reconstruct": "reconstructions", "train": "detectors", "evaluate": "predictions"}
+    for stage, folder in folders.items():
+        here = tmp_path / "work" / "tree" / folder
+        kinds = {".parquet", ".tar", ".safetensors", ".json"}
+        left = sum(p.stat().st_size for p in here.rglob("*") if p.suffix in kinds and p.name != "about.json")
+        assert left / 2 < (rows[stage].disk or 0) < left * 2, stage
+    capsys.readouterr()
+    command.plan(dataset="tree", preset=STANDIN, set_=changes, work=pipeline.work, manifests=pipeline.manifests)
+    assert f"{counts} ({shards})" in capsys.readouterr().out
+
+
+def test_sizes_are_those_of_the_index(standin_settings: MakeSettings, tmp_path: Path) -> None:
+    settings = standin_settings("view=resize:0.5")
+    pipeline = Pipeline(settings, str(tmp_path / "manifests"), str(tmp_path / "work"))
+    index = pipeline.index(genimage_tree(tmp_path / "data", per_cell=6, subsets=["sdv1.4"]))
+    from stages.reconstruct import ReconstructStage, folder_of
+
+    stage = ReconstructStage(settings, index, folder_of(settings, "tree", pipeline.work))
+    stage.reconstructor = diffusion(settings.reconstruct)  # type: ignore[assignment]  # it is asked for its multiple
+    rows = [row for shard in index.digests for row in index.rows(shard)]
+    found = indexed_images(index, settings, list(index.digests), 8)
+    assert sorted(found.sizes.elements()) == sorted(stage._size(row) for row in rows)
+    assert found.source_bytes == sum(row["bytes"] for row in rows)
+    shard = max(index.digests, key=lambda shard: sum(w * h for w, h in map(stage._size, index.rows(shard))))
+    assert found.largest_pixels == sum(w * h for w, h in map(stage._size, index.rows(shard)))
+    assert indexed_images(index, settings, [], 8).images == 0
+
+
+def test_index_rows_take_what_is_said(tmp_path: Path, standin_settings: MakeSettings) -> None:
+    index = Pipeline(standin_settings(), str(tmp_path / "m"), str(tmp_path / "w")).index(
+        genimage_tree(tmp_path / "data", per_cell=12, subsets=["sdv1.4"])
+    )
+    assert read_index(str(tmp_path / "m"), "tree").frame().schema == INDEX_SCHEMA
+    rows = pl.read_parquet(index.store.local(index.images), glob=False)
+    written = Path(index.store.local(index.images)).stat().st_size
+    # One row group a shard: so small a shard is mostly its own header.
+    assert written > len(rows) * disk.INDEX_ROW / 2
+    shipped = Path("manifests/miniature")
+    if shipped.is_dir():
+        shipped_index = read_index("manifests", "miniature")
+        size = Path(shipped_index.store.local(shipped_index.images)).stat().st_size
+        assert size / 1.5 < disk.index_bytes(len(shipped_index.frame())) < size * 1.5
+
+
+def test_supposed_images_are_all_of_one_size() -> None:
+    images = supposed_images(2500, load_settings("paper"), (1000, 600), 8)
+    assert (images.images, images.shards, images.largest_images) == (2500, 3, 1000)
+    assert images.sizes == {(512, 304): 2500}
+    assert images.pixels == 2500 * 512 * 304
