@@ -47,8 +47,9 @@ _S3: dict[str, Any] = {
 _OPTIONS = {"s3": _S3, "s3a": _S3}
 
 # Errors of the stores' packages that are no OSError, by the names of their classes: few of the packages are installed.
-_CUT = {"HTTPClientError", "IncompleteReadError", "ResponseParserError", "ClientPayloadError", "ClientConnectionError"}
+# A connection that is cut in the midst of a request is an EndpointConnectionError too.
 _UNREACHED = {"EndpointConnectionError", "ConnectTimeoutError", "ProxyConnectionError", "SSLError"}
+_CUT = {"HTTPClientError", "IncompleteReadError", "ResponseParserError", "ClientPayloadError", "ClientConnectionError"}
 _SPOILT = {"BadDigest", "IncompleteBody", "RequestTimeout", "XAmzContentSHA256Mismatch"}  # 400, but worth another try
 _EXPIRED = {"ExpiredToken", "ExpiredTokenException", "TokenRefreshRequired", "InvalidToken"}
 _told = 0.0  # when the user last heard that something is tried again
@@ -127,7 +128,7 @@ def may_pass(error: Exception) -> bool:
         return status >= 500 or status in (408, 409, 429) or _code(error) in _SPOILT
     if isinstance(error, OSError):
         return error.errno not in LASTING and not isinstance(error, _LASTING_KINDS)
-    return bool(_names(error) & _CUT)
+    return bool(_names(error) & (_CUT | _UNREACHED))
 
 
 def explained(url: str, error: Exception) -> Exception:
