@@ -1,8 +1,12 @@
-# A target is one line that you can copy. Variables: DATASET, PRESET, SHARD, GPUS, WORK, MANIFESTS, SET="key=value …",
+# A target is one line that you can copy. Variables: DATASET, PRESET, SHARD, GPUS (a node), NODES, NODE and MAIN (which
+# node this is, and where node 0 listens), WORK, MANIFESTS, SET="key=value …",
 # JOBS (of study and mini-world) and ARTICLES (folder of Fashion-MNIST's .gz files).
 DATASET   ?= mini
 PRESET    ?= mini
 GPUS      ?= 1
+NODES     ?= 1
+NODE      ?= 0
+MAIN      ?=
 WORK      ?= work
 MANIFESTS ?= manifests
 PYTHON    ?= python3
@@ -14,9 +18,12 @@ ARGS  = --dataset $(DATASET) --preset $(PRESET) --work $(WORK) --manifests $(MAN
 MINI  = --dataset mini --preset mini --work $(WORK) --manifests $(MANIFESTS)
 UNCAPTIONED = --set caption.captioner=none --set caption.model=null
 WHICH = $(if $(SHARD),--shard $(SHARD))
-# One process on one device, or one a GPU by accelerate.
-RUN   = $(if $(filter 1,$(GPUS)),$(BIN)/python,$(BIN)/accelerate launch --multi_gpu --num_machines 1 \
-        --num_processes $(GPUS) --mixed_precision no --dynamo_backend no)
+# One process on one device, or one a GPU by accelerate, which gives each a thread pool of OMP_NUM_THREADS, or of 1.
+NET   = $(if $(filter 1,$(NODES)),--main_process_port 0,--machine_rank $(NODE) $(foreach m,$(or $(MAIN),$(error \
+        NODES=$(NODES) needs MAIN=host:port of node 0)),--main_process_ip $(word 1,$(subst :, ,$m)) --main_process_port \
+        $(word 2,$(subst :, ,$m))))
+RUN   = $(if $(filter-out 1,$(GPUS) $(NODES)),$(BIN)/accelerate launch --multi_gpu --num_machines $(NODES) $(NET) \
+        --num_processes $(shell expr $(GPUS) \* $(NODES)) --mixed_precision no --dynamo_backend no,$(BIN)/python)
 
 .DEFAULT_GOAL := help
 .PHONY: help install demo study mini-world captions reconstruct train evaluate report status verify gc test lint

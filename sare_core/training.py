@@ -13,8 +13,8 @@ from torch.utils.data import DataLoader
 
 from sare_core.config import TrainSettings
 from sare_core.data.pairs import Pairs, Ticket
-from sare_core.errors import ConfigError
-from sare_core.signals import leave_signals_to_the_parent
+from sare_core.errors import ConfigError, Stopped
+from sare_core.signals import check_stop, leave_signals_to_the_parent
 
 Entry = dict[str, float | None]  # accuracy, auc and loss of one epoch; None where undefined
 
@@ -29,25 +29,49 @@ def learning_rate(settings: TrainSettings, step: int, steps_per_epoch: int) -> f
 
 
 def micro_batch(settings: TrainSettings, processes: int) -> int:
-    """Images a forward pass. Raises ConfigError unless all steps and processes get equal parts."""
-    micro = min(settings.micro_batch_size, settings.batch_size // processes)
-    if micro == 0 or settings.batch_size % (processes * micro):
+    """Images a forward pass, which no number of processes changes: BatchNorm sees so many at a time.
+
+    Raises ConfigError unless a step is of whole micro-batches, and of as many for each process.
+    """
+    size, micro = settings.batch_size, min(settings.micro_batch_size, settings.batch_size)
+    if size % micro:
         raise ConfigError(
-            f"train.batch_size={settings.batch_size} does not divide by {processes} processes "
-            f"of train.micro_batch_size={micro}; change one of them."
+            f"train.batch_size={size} does not divide by train.micro_batch_size={micro}; change one of them."
+        )
+    if size // micro % processes:
+        raise ConfigError(
+            f"train.batch_size={size} makes {size // micro} micro-batches of train.micro_batch_size={micro}, which do "
+            f"not divide by {processes} processes. Train on a number of processes that divides {size // micro}; or change "
+            "train.micro_batch_size, which makes another detector: BatchNorm then sees other batches."
         )
     return micro
 
 
-def step_seed(seed: int, step: int, rank: int) -> int:
-    """Of torch's generator in one step of one process."""
-    return int.from_bytes(hashlib.blake2b(f"{seed}:{step}:{rank}".encode(), digest_size=7).digest())
+def step_seed(seed: int, step: int, place: int) -> int:
+    """Of torch's generator for micro-batch `place` of one step, on whichever process it is."""
+    return int.from_bytes(hashlib.blake2b(f"{seed}:{step}:{place}".encode(), digest_size=7).digest())
+
+
+def meet(accelerator: Accelerator, loss: torch.Tensor) -> tuple[float, int]:
+    """Where all processes meet at the end of a step: the mean of their losses, and the signal that reached any, or 0.
+
+    So all of them stop after the same step, and none is left waiting for one that has gone.
+    """
+    try:
+        check_stop()
+        signum = 0
+    except Stopped as stop:
+        signum = stop.signum
+    mine = torch.stack([loss, torch.full_like(loss, signum)])
+    losses, signals = accelerator.gather(mine[None]).unbind(1)
+    return float(losses.mean()), int(signals.max())
 
 
 def validate(accelerator: Accelerator, model: Any, part: Pairs, batch_size: int, workers: int) -> Entry:
     """Accuracy at 0.5, AUC and loss on the held-out images, shared over the processes; None where undefined."""
-    mine = range(accelerator.process_index, len(part), accelerator.num_processes)
-    tickets = [[Ticket(0, p) for p in mine[start : start + batch_size]] for start in range(0, len(mine), batch_size)]
+    batches = [range(len(part))[start : start + batch_size] for start in range(0, len(part), batch_size)]
+    mine = batches[accelerator.process_index :: accelerator.num_processes]  # whole ones: a logit is the same anywhere
+    tickets = [[Ticket(0, position) for position in batch] for batch in mine]
     model.eval()
     pairs: list[tuple[float, float]] = []
     with torch.no_grad():

@@ -6,7 +6,8 @@
 Paper 3.3 and 4.1: binary cross-entropy on one logit, AdamW. The last checkpoint is where a killed run goes on, the best
 one is the epoch with the highest accuracy on the held-out 10 % of the training images. Initial weights are drawn from
 train.seed, steps from it and the epoch, augmentations from both and image_id: a run that goes on ends with the weights
-of an undisturbed one.
+of an undisturbed one. Micro-batches are the same on any number of processes, and so is the detector, up to the order in
+which gradients are summed: a run may go on with another number.
 """
 
 from typing import Any
@@ -26,8 +27,8 @@ from sare_core.manifest import Index, read_index
 from sare_core.progress import bar
 from sare_core.records import Folder
 from sare_core.runner import Rank
-from sare_core.signals import check_stop, stop_cleanly
-from sare_core.training import best_epoch, learning_rate, micro_batch, step_seed, validate
+from sare_core.signals import stop_cleanly
+from sare_core.training import best_epoch, learning_rate, meet, micro_batch, step_seed, validate
 from sare_core.weights import Weights, fetch, resolve
 from stages.options import Dataset, Manifests, Preset, Set, Work, chosen_shards, console, run_command
 from stages.reconstruct import folder_of as reconstructions_folder
@@ -94,10 +95,11 @@ def train_detector(settings: Settings, train_part: Any, val_part: Any, folder: F
     """Train until the last epoch, from the last checkpoint if there is one."""
     import torch
     from accelerate import Accelerator
-    from accelerate.utils import ProjectConfiguration, set_seed
+    from accelerate.utils import DistributedDataParallelKwargs, ProjectConfiguration, set_seed
     from torch.nn.functional import binary_cross_entropy_with_logits as cross_entropy
     from torch.utils.data import DataLoader
 
+    from sare_core.batchnorm import shared_statistics
     from sare_core.data.pairs import MicroBatches
     from sare_core.detectors import build_detector
 
@@ -108,9 +110,12 @@ def train_detector(settings: Settings, train_part: Any, val_part: Any, folder: F
         log_with="tensorboard",
         project_config=ProjectConfiguration(project_dir=project, logging_dir=project),
         step_scheduler_with_optimizer=False,
+        kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False)],  # sare_core.batchnorm sees to them
     )
-    micro = micro_batch(plan, accelerator.num_processes)
-    accelerator.gradient_accumulation_steps = plan.batch_size // accelerator.num_processes // micro
+    rank, world = accelerator.process_index, accelerator.num_processes
+    micro = micro_batch(plan, world)
+    mine = range(rank, plan.batch_size // micro, world)  # of a step's micro-batches
+    accelerator.gradient_accumulation_steps = len(mine)
     steps_per_epoch = len(train_part) // plan.batch_size
     if steps_per_epoch == 0:
         raise ConfigError(
@@ -144,7 +149,6 @@ def train_detector(settings: Settings, train_part: Any, val_part: Any, folder: F
             facts: dict[str, Any] = {"step": step, "epoch": step // steps_per_epoch, "finished": step == steps}
             save_checkpoint(store, name, state | tensors, **facts, history=history, scaler=scaler, about=folder.made_by)
 
-    rank, world = accelerator.process_index, accelerator.num_processes
     batches = MicroBatches(train_part.shards, plan, plan.seed, range(step, steps), micro, rank, world)
     # Not given to accelerator.prepare: the sampler has dealt the images out to the ranks already.
     loader = iter(
@@ -157,28 +161,30 @@ def train_detector(settings: Settings, train_part: Any, val_part: Any, folder: F
         ) as advance,
     ):
         try:
+            signum = 0
             while step < steps:
-                check_stop()
-                # Fresh generators for each step, so that dropout, if any, does not depend on where a run was cut.
-                torch.manual_seed(step_seed(plan.seed, step, rank))
+                if signum:
+                    raise Stopped(signum)
                 rate = learning_rate(plan, step, steps_per_epoch)
                 for group in optimizer.param_groups:
                     group["lr"] = rate
                 model.train()
                 total = torch.zeros((), device=accelerator.device)
-                for _ in range(accelerator.gradient_accumulation_steps):
-                    image, sare, label = (part.to(accelerator.device, non_blocking=True) for part in next(loader))
-                    with accelerator.accumulate(model):
-                        loss = cross_entropy(model(image, sare).float(), label.float())
-                        accelerator.backward(loss)
-                        optimizer.step()
-                        optimizer.zero_grad()
-                    total += loss.detach() / accelerator.gradient_accumulation_steps
+                with shared_statistics(detector, accelerator) as note:
+                    for place in mine:
+                        # A fresh generator, so that dropout, if any, hangs on neither cuts nor number of processes.
+                        torch.manual_seed(step_seed(plan.seed, step, place))
+                        image, sare, label = (part.to(accelerator.device, non_blocking=True) for part in next(loader))
+                        with accelerator.accumulate(model):
+                            loss = cross_entropy(model(image, sare).float(), label.float())
+                            note()
+                            accelerator.backward(loss)
+                            optimizer.step()
+                            optimizer.zero_grad()
+                        total += loss.detach() / len(mine)
                 step += 1
-                loss_value = float(accelerator.reduce(total, "mean"))
-                accelerator.log(
-                    {"train/loss": loss_value, "train/lr": learning_rate(plan, step - 1, steps_per_epoch)}, step
-                )
+                loss_value, signum = meet(accelerator, total)
+                accelerator.log({"train/loss": loss_value, "train/lr": rate}, step)
                 advance(plan.batch_size, f"epoch {step / steps_per_epoch:.1f}/{plan.epochs} loss {loss_value:.4f}")
                 if step % steps_per_epoch == 0:
                     entry = validate(accelerator, model, val_part, settings.evaluate.batch_size, plan.workers)

@@ -124,7 +124,10 @@ def epoch_order(shard_of: np.ndarray, seed: int, epoch: int, mixed: int) -> np.n
 
 
 class MicroBatches(torch.utils.data.Sampler[list[Ticket]]):
-    """This rank's micro-batches from a step on to the end: `batch_size` images a step over all ranks."""
+    """This rank's micro-batches from a step on to the end: of each step, number j belongs to rank j mod `world`.
+
+    What a micro-batch holds does not depend on the number of ranks.
+    """
 
     def __init__(
         self, shard_of: np.ndarray, settings: TrainSettings, seed: int, steps: range, micro: int, rank: int, world: int
@@ -135,7 +138,7 @@ class MicroBatches(torch.utils.data.Sampler[list[Ticket]]):
         self.steps_per_epoch = len(shard_of) // settings.batch_size
 
     def __len__(self) -> int:
-        return len(self.steps) * (self.batch_size // self.world // self.micro)
+        return len(self.steps) * (self.batch_size // self.micro // self.world)
 
     def __iter__(self) -> Iterator[list[Ticket]]:
         order, of_epoch = np.empty(0, dtype=int), -1
@@ -143,6 +146,7 @@ class MicroBatches(torch.utils.data.Sampler[list[Ticket]]):
             epoch, place = divmod(step, self.steps_per_epoch)
             if epoch != of_epoch:
                 order, of_epoch = epoch_order(self.shard_of, self.seed, epoch, self.mixed), epoch
-            batch = order[place * self.batch_size : (place + 1) * self.batch_size][self.rank :: self.world]
-            for start in range(0, len(batch), self.micro):
-                yield [Ticket(epoch, int(position)) for position in batch[start : start + self.micro]]
+            batch = order[place * self.batch_size : (place + 1) * self.batch_size]
+            for number in range(self.rank, self.batch_size // self.micro, self.world):
+                positions = batch[number * self.micro : (number + 1) * self.micro]
+                yield [Ticket(epoch, int(position)) for position in positions]

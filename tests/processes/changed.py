@@ -1,0 +1,44 @@
+"""A stage's command as `python -m` starts it, changed for a test.
+
+    python -m tests.processes.changed RANK POINT HIT SIGNAL TARGET stages.reconstruct --dataset …
+
+One rank sends a signal when it comes to a named point for the HIT-th time (0: never), to TARGET: "self", or "launcher",
+which is its parent. A detector is trained in double precision: the order of sums then shows in the tenth digit at most,
+and everything else that the number of processes might change shows well above.
+"""
+
+import os
+import runpy
+import sys
+from typing import Any
+
+import sare_core.detectors
+from sare_core import faults
+
+
+def main() -> None:
+    rank, wanted, count, signum, target, module = sys.argv[1:7]
+    left = int(count)
+
+    def hook(point: str) -> None:
+        nonlocal left
+        left -= point == wanted
+        if left == 0 and point == wanted:
+            os.kill(os.getpid() if target == "self" else os.getppid(), int(signum))
+
+    if os.environ.get("RANK", "0") == rank:
+        faults.hook = hook
+    build = sare_core.detectors.build_detector
+
+    def build_double(*arguments: Any, **named: Any) -> Any:
+        detector = build(*arguments, **named).double()
+        detector.register_forward_pre_hook(lambda _, views: tuple(view.double() for view in views))
+        return detector
+
+    sare_core.detectors.build_detector = build_double
+    sys.argv = [module, *sys.argv[7:]]
+    runpy.run_module(module, run_name="__main__", alter_sys=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,61 @@
+"""Starts stages as `make` does, on several processes and nodes, all of them on this machine."""
+
+import os
+import shlex
+import socket
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.conftest import STANDIN
+
+ROOT = Path(__file__).parents[2]
+BIN = Path(sys.executable).parent
+
+
+@dataclass
+class Launch:
+    """One dataset, indexed, and a work folder. settings: `--set` arguments on the stand-ins' preset."""
+
+    settings: list[str]
+    manifests: str
+    work: Path
+
+    def start(self, target: str, *variables: str, changed: tuple[object, ...] = ()) -> "subprocess.Popen[str]":
+        """`make target GPUS=2 …`, as the Makefile spells the command; `changed`: see there."""
+        (line,) = [text for text in printed(target, *variables).splitlines() if "-m stages." in text]
+        launcher, _, rest = line.partition(" -m stages.")
+        stage = rest.split()[0]
+        module = ["tests.processes.changed", *map(str, changed), f"stages.{stage}"] if changed else [f"stages.{stage}"]
+        command = [*shlex.split(launcher), "-m", *module, "--dataset", "tree", "--preset", STANDIN]
+        command += [part for setting in self.settings for part in ("--set", setting)]
+        command += ["--work", str(self.work), "--manifests", self.manifests]
+        environment = {key: value for key, value in os.environ.items() if key != "OMP_NUM_THREADS"}
+        environment["SARE_SPOOL"] = str(self.work.parent / "spool")
+        return subprocess.Popen(
+            command, cwd=ROOT, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+        )
+
+    def run(self, target: str, *variables: str, changed: tuple[object, ...] = ()) -> tuple[int, str]:
+        """The same to its end: exit code and what it said."""
+        return ended(self.start(target, *variables, changed=changed))
+
+
+def ended(process: "subprocess.Popen[str]", seconds: float = 200) -> tuple[int, str]:
+    """Exit code and output of a process, once it has come to its end."""
+    said, _ = process.communicate(timeout=seconds)
+    return process.returncode, said
+
+
+def printed(target: str, *variables: str) -> str:
+    """What `make -n` prints, with the programs of this Python in place of .venv's."""
+    command = ["make", "-n", f"BIN={BIN}", "-o", f"{BIN}/.installed", target, *variables]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+
+
+def free_port() -> int:
+    """A port of loopback that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
