@@ -15,6 +15,8 @@ from benchmarks.scale.table import Row
 from sare_core.manifest import read_index
 from sare_core.runner import Rank, run
 
+SECONDS = 0.02  # of sleep a batch
+
 
 def rows(folder: Path, shards: int = 200) -> Iterator[Row]:
     manifests, work = str(folder / "manifests"), str(folder / "work")
@@ -37,7 +39,7 @@ def rows(folder: Path, shards: int = 200) -> Iterator[Row]:
 
 def main(manifests: str, work: str) -> None:
     index = read_index(manifests, DATASET)
-    stage = SleepStage(folder_of(work), seconds=0.02, log=True)
+    stage = SleepStage(folder_of(work), seconds=SECONDS, log=True)
     outcome = run(stage, index, index.shards["shard"].to_list(), Console(quiet=True))
     sys.exit(0 if outcome.complete else 1)
 

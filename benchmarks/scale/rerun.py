@@ -5,7 +5,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import fsspec
-from tests.objectstore.moto import moto_server
 
 from benchmarks.scale.command import IMPORT, SARE, Standins, median_seconds, standins
 from benchmarks.scale.made_up import DATASET, make_index, make_records
@@ -46,6 +45,8 @@ def _beyond(settings: Standins, folder: Path, bare: float, shards: int, per_shar
 
 def _on_s3(settings: Standins, folder: Path, bare: float, shards: int) -> float:
     """Records are made and compacted on disk, and copied up; the outputs are not, since nobody asks for them."""
+    from tests.objectstore.moto import moto_server
+
     manifests, work = str(folder / "manifests"), str(folder / "work")
     if not folder.exists():
         index = make_index(manifests, shards, 1)

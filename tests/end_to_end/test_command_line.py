@@ -15,6 +15,7 @@ from tests.pipeline import outputs
 from tests.trees import genimage_tree
 
 SMALL = ["reconstruct.longer_side=32", "reconstruct.steps=4", "train.epochs=2", "train.batch_size=8"]
+SMALL += ["train.micro_batch_size=4"]  # two processes share a step by whole micro-batches
 Command = Callable[..., subprocess.CompletedProcess[str]]
 
 

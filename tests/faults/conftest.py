@@ -1,11 +1,13 @@
 """A small tree, a pipeline on it, and what a run leaves that nothing disturbs."""
 
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from sare_core.config import Settings
+from sare_core.config import Settings, load_settings
+from tests.conftest import STANDIN, standin_overrides
 from tests.faults.disks import Disk
 from tests.faults.whole import SMALL
 from tests.faults.worker import STAGES, finish
@@ -32,14 +34,30 @@ def begin(tree: Path, tmp_path: Path, standin_settings: Callable[..., Settings])
     return make
 
 
-@pytest.fixture
-def undisturbed(begin: Callable[[str], Pipeline]) -> dict[str, bytes]:
-    """What a run that nothing disturbs leaves."""
-    pipeline = begin("undisturbed")
+@pytest.fixture(scope="module")
+def whole(tree: Path, standin_models: Path, tmp_path_factory: pytest.TempPathFactory) -> Pipeline:
+    """All stages done, and nothing disturbed them. Not to be touched: `done` is a copy."""
+    folder = tmp_path_factory.mktemp("whole")
+    settings = load_settings(STANDIN, [*standin_overrides(standin_models), *SMALL])
+    pipeline = Pipeline(settings, str(folder / "manifests"), str(folder / "work"))
+    pipeline.index(tree)
     assert [finish(pipeline, stage) for stage in STAGES] == [0, 0, 0, 0]
-    found = outputs(pipeline.work)
+    return pipeline
+
+
+@pytest.fixture
+def undisturbed(whole: Pipeline) -> dict[str, bytes]:
+    """What a run that nothing disturbs leaves."""
+    found = outputs(whole.work)
     assert {name.split("/")[1] for name in found} == {"captions", "reconstructions", "detectors", "predictions"}
     return found
+
+
+@pytest.fixture
+def done(whole: Pipeline, tmp_path: Path) -> Pipeline:
+    """All stages done, to be damaged."""
+    shutil.copytree(whole.work, tmp_path / "damaged")
+    return Pipeline(whole.settings, whole.manifests, str(tmp_path / "damaged"))
 
 
 @pytest.fixture

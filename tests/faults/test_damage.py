@@ -12,7 +12,7 @@ from sare_core.audit import breaches, folders, reopen
 from sare_core.errors import StageError
 from sare_core.manifest import read_index
 from tests.faults.whole import check_whole
-from tests.faults.worker import STAGES, finish
+from tests.faults.worker import finish
 from tests.pipeline import Pipeline, outputs
 
 Damage = Callable[[Path], None]
@@ -40,13 +40,6 @@ DAMAGES: dict[str, Damage] = {
     "gone": Path.unlink,
     "a member that climbs out": climb_out,
 }
-
-
-@pytest.fixture
-def done(begin: Callable[[str], Pipeline]) -> Pipeline:
-    pipeline = begin("damaged")
-    assert [finish(pipeline, stage) for stage in STAGES] == [0, 0, 0, 0]
-    return pipeline
 
 
 @pytest.mark.parametrize("name", DAMAGES)

@@ -61,9 +61,9 @@ def test_a_runner_that_hangs_loses_its_shard_and_does_no_harm(tmp_path: Path, mo
     claim = json.loads(folder.store.read("claims/00000.json"))
     folder.store.write("claims/00000.json", json.dumps(claim | {"host": "far-away"}).encode())
     monkeypatch.setattr(claims, "LOST", 0.0)
-    assert run(SleepStage(folder, 0.0), index, [0], QUIET).done == [0]
+    assert run(SleepStage(folder, race.SECONDS), index, [0], QUIET).done == [0]
     os.kill(hanging.pid, signal.SIGCONT)
     assert hanging.wait() == 0
     assert [state.kind for state in folder.states(index.digests).values()] == ["done"]
-    assert [breach.text for breach in breaches(folder, index) if "lost" not in breach.text] == []
-    assert [name for name in rubbish(folder, index) if name.endswith(".parquet")] in ([], [f"00000-{'x'}"])
+    assert list(breaches(folder, index)) == []
+    assert [name for name in rubbish(folder, index) if name.endswith(".parquet")] == [], "the same bytes, one file"
