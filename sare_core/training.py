@@ -41,7 +41,7 @@ def micro_batch(settings: TrainSettings, processes: int) -> int:
     if size // micro % processes:
         raise ConfigError(
             f"train.batch_size={size} makes {size // micro} micro-batches of train.micro_batch_size={micro}, which do "
-            f"not divide by {processes} processes. Train on a number of processes that divides {size // micro}; or change "
+            f"not divide by {processes} processes. Take a number of processes that divides {size // micro}; or change "
             "train.micro_batch_size, which makes another detector: BatchNorm then sees other batches."
         )
     return micro

@@ -22,7 +22,9 @@ class Launch:
     manifests: str
     work: Path
 
-    def start(self, target: str, *variables: str, changed: tuple[object, ...] = ()) -> "subprocess.Popen[str]":
+    def start(
+        self, target: str, *variables: str, changed: tuple[object, ...] = (), **environment: str
+    ) -> "subprocess.Popen[str]":
         """`make target GPUS=2 …`, as the Makefile spells the command; `changed`: see there."""
         (line,) = [text for text in printed(target, *variables).splitlines() if "-m stages." in text]
         launcher, _, rest = line.partition(" -m stages.")
@@ -31,8 +33,7 @@ class Launch:
         command = [*shlex.split(launcher), "-m", *module, "--dataset", "tree", "--preset", STANDIN]
         command += [part for setting in self.settings for part in ("--set", setting)]
         command += ["--work", str(self.work), "--manifests", self.manifests]
-        environment = {key: value for key, value in os.environ.items() if key != "OMP_NUM_THREADS"}
-        environment["SARE_SPOOL"] = str(self.work.parent / "spool")
+        environment = {**os.environ, "SARE_SPOOL": str(self.work.parent / "spool"), **environment}
         return subprocess.Popen(
             command, cwd=ROOT, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
         )

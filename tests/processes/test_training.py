@@ -31,7 +31,7 @@ SMALL = [
 ]
 STEPS = 8
 # In double precision; TensorBoard keeps single. Another micro-batch, seed or running statistic shows at 1e-3 and more.
-CLOSE = {"rtol": 1e-6, "atol": 1e-7}
+TOLERANCE = 1e-6
 DOUBLE = (0, "none", 0, 0, "self")
 
 
@@ -105,11 +105,13 @@ def assert_same_training(launch: Launch, alone: Launch) -> None:
     assert detector(launch).fingerprint == detector(alone).fingerprint
     found, expected = losses(launch), losses(alone)
     assert found.keys() == expected.keys() == set(range(1, STEPS + 1))
-    np.testing.assert_allclose([found[step] for step in expected], list(expected.values()), **CLOSE)
+    np.testing.assert_allclose(
+        [found[step] for step in expected], list(expected.values()), rtol=TOLERANCE, atol=TOLERANCE
+    )
     for ours, theirs in zip(history(launch), history(alone), strict=True):
         assert ours.keys() == theirs.keys()
-        np.testing.assert_allclose([ours[key] for key in theirs], list(theirs.values()), **CLOSE)
-    np.testing.assert_allclose(statistics(launch), statistics(alone), **CLOSE)
+        np.testing.assert_allclose([ours[key] for key in theirs], list(theirs.values()), rtol=TOLERANCE, atol=TOLERANCE)
+    np.testing.assert_allclose(statistics(launch), statistics(alone), rtol=TOLERANCE, atol=TOLERANCE)
 
 
 @pytest.mark.parametrize("processes", [2, 4])

@@ -1,0 +1,130 @@
+"""Shards over processes and nodes: each is done once, with the bytes of one process; and what a death costs."""
+
+import shutil
+import signal
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from sare_core.audit import breaches, folders
+from sare_core.config import load_settings
+from sare_core.manifest import read_index
+from sare_core.records import Folder
+from tests.conftest import STANDIN, standin_overrides
+from tests.pipeline import Pipeline, outputs
+from tests.processes.launching import Launch, ended, free_port
+from tests.trees import genimage_tree
+
+SMALL = ["reconstruct.longer_side=32", "reconstruct.steps=4", "train_subsets=null"]
+SIZE = 6  # images a shard
+
+
+@pytest.fixture(scope="module")
+def captioned(tmp_path_factory: pytest.TempPathFactory, standin_models: Path) -> Pipeline:
+    """Captions of all shards, and nothing more."""
+    folder = tmp_path_factory.mktemp("world")
+    settings = load_settings(STANDIN, [*standin_overrides(standin_models), *SMALL])
+    pipeline = Pipeline(settings, str(folder / "manifests"), str(folder / "work"))
+    pipeline.index(genimage_tree(folder / "tree", per_cell=16, subsets=["sdv1.4"]), shard_size=SIZE)
+    assert pipeline.captions().complete
+    assert len(pipeline.shards()) >= 9
+    return pipeline
+
+
+@pytest.fixture(scope="module")
+def alone(captioned: Pipeline, tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+    """What one process makes of them."""
+    work = tmp_path_factory.mktemp("alone") / "work"
+    shutil.copytree(captioned.work, work)
+    assert Pipeline(captioned.settings, captioned.manifests, str(work)).reconstructions().complete
+    return outputs(work)
+
+
+@pytest.fixture
+def launch(captioned: Pipeline, standin_models: Path, tmp_path: Path) -> Launch:
+    shutil.copytree(captioned.work, tmp_path / "work")
+    return Launch([*standin_overrides(standin_models), *SMALL], captioned.manifests, tmp_path / "work")
+
+
+def reconstructions(launch: Launch) -> Folder:
+    (folder,) = [folder for folder in folders(str(launch.work)) if folder.stage == "reconstructions"]
+    return folder
+
+
+def check_whole(launch: Launch, alone: dict[str, bytes]) -> None:
+    """The bytes of one process, and what the records promise."""
+    assert outputs(launch.work) == alone
+    assert list(breaches(reconstructions(launch), read_index(launch.manifests, "tree"))) == []
+
+
+def check_left(launch: Launch) -> set[int]:
+    """The shards that are done, each of them whole; nothing half done lies in any place that counts."""
+    records = reconstructions(launch).records()
+    assert {record.status for record in records.values()} <= {"done"}
+    assert not list(launch.work.rglob("*.tmp"))
+    named = {record.output.name for record in records.values() if record.output}
+    assert {path.name for path in launch.work.rglob("*.tar")} == named
+    return set(records)
+
+
+def test_two_nodes_share_the_shards(launch: Launch, alone: dict[str, bytes], captioned: Pipeline) -> None:
+    """The same command on each node, with its number; rank k mod W has shard k, and a thread pool of its own."""
+    main = f"127.0.0.1:{free_port()}"
+    nodes = [launch.start("reconstruct", "NODES=2", f"NODE={node}", f"MAIN={main}") for node in (0, 1)]
+    threads = [one_thread(node.pid) for node in nodes]
+    results = [ended(node) for node in nodes]
+    assert [code for code, _ in results] == [0, 0], results
+    assert threads == ["1", "1"]
+    shards = captioned.shards()
+    for rank, (_, said) in enumerate(results):
+        mine = [shard for shard in shards if shard % 2 == rank]
+        assert f"rank {rank}: reconstructions: {len(mine)} shards done, 0 were done before" in said
+    check_whole(launch, alone)
+
+
+def one_thread(launcher: int) -> str:
+    """OMP_NUM_THREADS of a launcher's first process."""
+    while not (workers := psutil.Process(launcher).children()):
+        time.sleep(0.05)
+    return workers[0].environ()["OMP_NUM_THREADS"]
+
+
+def test_a_rank_needs_no_other(launch: Launch, alone: dict[str, bytes], captioned: Pipeline) -> None:
+    """No collective: rank 1 of 2 does its shards though rank 0 is never started."""
+    code, said = ended(launch.start("reconstruct", RANK="1", WORLD_SIZE="2"))
+    assert code == 0, said
+    assert check_left(launch) == {shard for shard in captioned.shards() if shard % 2}
+    assert set(outputs(launch.work)) < set(alone)
+
+
+def test_a_killed_rank_costs_the_shards_in_flight(launch: Launch, alone: dict[str, bytes]) -> None:
+    """Rank 1 dies in its second shard; accelerate stops rank 0, the exit code tells, the same command goes on."""
+    dying = (1, "sample-written", SIZE + 2, int(signal.SIGKILL), "self")
+    code, said = launch.run("reconstruct", "GPUS=2", changed=dying)
+    assert code == 1, said
+    done = check_left(launch)
+    assert {shard for shard in done if shard % 2} == {1}
+    code, said = launch.run("reconstruct", "GPUS=2")
+    assert code == 0, said
+    counts = [int(part.split()[0]) for part in said.split("reconstructions: ")[1:]]
+    assert sum(counts) == len(alone_tars(alone)) - len(done), "what was done is not done again"
+    check_whole(launch, alone)
+
+
+def alone_tars(alone: dict[str, bytes]) -> list[str]:
+    return [name for name in alone if name.endswith(".tar")]
+
+
+def test_a_signal_to_the_launcher_stops_all_ranks_cleanly(launch: Launch, alone: dict[str, bytes]) -> None:
+    stopping = (1, "sample-written", SIZE + 2, int(signal.SIGTERM), "launcher")
+    code, said = launch.run("reconstruct", "GPUS=2", changed=stopping)
+    assert code != 0, said
+    assert "stopped by signal 15; what was finished is kept" in said
+    assert 1 in check_left(launch)
+    assert not list(launch.work.rglob("claims/*.json")), "claims are given up"
+    assert not list((launch.work.parent / "spool").iterdir()), "the shard in flight is dropped"
+    code, said = launch.run("reconstruct", "GPUS=2")
+    assert code == 0, said
+    check_whole(launch, alone)
