@@ -183,6 +183,7 @@ def _do_shard(stage: Stage, index: Index, shard: int, device: str, threads: int,
     upstream, source = None, None
     if folder.upstream is not None and (upstream := folder.upstream.record(shard)) and upstream.output:
         source = folder.upstream.store.local(upstream.output.name)
+    before = folder.record(shard) if retry else None
     started, clock = datetime.now(UTC), time.monotonic()
     record = Record(
         stage=folder.stage,
@@ -207,7 +208,7 @@ def _do_shard(stage: Stage, index: Index, shard: int, device: str, threads: int,
     try:
         with _spool(folder, shard, stage.suffix) as path:
             stage.begin(shard, source)
-            kept = _kept(stage, rows, shard) if retry else {}
+            kept = _kept(stage, rows, before) if before else {}
             written, record.failures = _compute(stage, rows, path, threads, advance, kept)
             point("spooled")
             _check(path, written, record)
@@ -222,16 +223,17 @@ def _do_shard(stage: Stage, index: Index, shard: int, device: str, threads: int,
             record.status, record.error = "failed", str(error)
             folder.commit(record)
         raise
-    record.ok, record.seconds = len(written), round(time.monotonic() - clock, 3)
+    # A retry's seconds count on top: images / seconds is what a stage's rate is read from.
+    record.seconds = round(time.monotonic() - clock + (before.seconds if before else 0.0), 3)
+    record.ok = len(written)
     folder.commit(record)
     point("record-put")
     return record
 
 
-def _kept(stage: Stage, rows: list[Row], shard: int) -> dict[str, Sample]:
+def _kept(stage: Stage, rows: list[Row], record: Record) -> dict[str, Sample]:
     """By image_id, what lies in the shard's output already and still holds; its bytes are read when they are asked."""
-    record = stage.folder.record(shard)
-    if record is None or record.output is None:
+    if record.output is None:
         return {}
     reader = read_samples(stage.folder.store.local(record.output.name))
     return {

@@ -2,9 +2,11 @@
 
 import os
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import fsspec
+from moto.server import ThreadedMotoServer
 
 from benchmarks.scale.command import IMPORT, SARE, Standins, median_seconds, standins
 from benchmarks.scale.made_up import DATASET, make_index, make_records
@@ -35,6 +37,19 @@ def rows(folder: Path, shards: int = 430, per_shard: int = 1000, many: int = 100
     )
 
 
+@contextmanager
+def _moto() -> Iterator[dict[str, str]]:
+    """An S3 on loopback; the environment that leads there."""
+    server = ThreadedMotoServer(port=0)
+    server.start()
+    _, port = server.get_host_and_port()
+    try:
+        keys = dict.fromkeys(("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"), "testing")
+        yield keys | {"AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}", "AWS_DEFAULT_REGION": "us-east-1"}
+    finally:
+        server.stop()
+
+
 def _beyond(settings: Standins, folder: Path, bare: float, shards: int, per_shard: int) -> float:
     manifests, work = str(folder / "manifests"), str(folder / "work")
     if not folder.exists():
@@ -45,14 +60,12 @@ def _beyond(settings: Standins, folder: Path, bare: float, shards: int, per_shar
 
 def _on_s3(settings: Standins, folder: Path, bare: float, shards: int) -> float:
     """Records are made and compacted on disk, and copied up; the outputs are not, since nobody asks for them."""
-    from tests.objectstore.moto import moto_server
-
     manifests, work = str(folder / "manifests"), str(folder / "work")
     if not folder.exists():
         index = make_index(manifests, shards, 1)
         for made in make_records(load_settings(settings.preset, settings.sets), settings.preset, manifests, work):
             assert made.ledger.compact(index.digests), f"fewer than {ledger.COMPACT_FROM} records"
-    with moto_server() as environment:
+    with _moto() as environment:
         os.environ.update(environment)
         fsspec.filesystem("s3").mkdir("bench")
         for top in ("manifests", "work"):
