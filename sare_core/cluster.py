@@ -5,8 +5,10 @@ when Slurm takes the node away, and gives back what is to be queued again.
 """
 
 import re
+import shlex
 import shutil
 import subprocess
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -31,6 +33,8 @@ _SETUP = [
     "export SRUN_CPUS_PER_TASK=$SLURM_CPUS_PER_TASK OMP_NUM_THREADS=${OMP_NUM_THREADS:-$SLURM_CPUS_PER_TASK}",
     "unset ${!SLURM_CPU_BIND@}",
 ]
+# Until submitit has bound its signal, a few seconds after the start, the signal must not end the process.
+_PYTHON = shlex.join(["sh", "-c", 'trap "" USR2; exec "$@"', "sh", sys.executable])
 
 
 class Slurm:
@@ -72,7 +76,7 @@ class Slurm:
             waits = [f"{'aftercorr' if len(part) > 1 else 'afterok'}:{each_after[number]}"] if each_after else []
             waits += [f"afterok:{':'.join(after)}"] if after else []
             waits += [f"afterany:{jobs[-1]}"] if jobs else []  # so that no more run at a time than in one array
-            executor = submitit.SlurmExecutor(self.folder, max_num_timeout=TIMEOUTS)
+            executor = submitit.SlurmExecutor(self.folder, max_num_timeout=TIMEOUTS, python=_PYTHON)
             options = self.options | {"job_name": f"sare-{name}", "array_parallelism": self.parallel}
             if waits:
                 options["dependency"] = ",".join(waits)

@@ -161,7 +161,7 @@ def submit(
         folder = Path(work if store.on_disk else ".").absolute() / "slurm"
         console.print(_submit(steps, arguments, Slurm(folder, options, gpus)))
         console.print(f"follow: sare status --work {work} --manifests {manifests}", soft_wrap=True)
-        console.print(f"logs:   {folder}/<job>_<task>_0_log.out and .err", soft_wrap=True)
+        console.print(f"logs:   {folder}/<job>_*_log.out and .err", soft_wrap=True)
     elif not waiting:
         console.print(f"{stage}: all is done, nothing was submitted.")
     if waiting:

@@ -1,0 +1,92 @@
+"""One Slurm for all of these tests, and what a run on this machine alone leaves of a small tree."""
+
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from sare_core.config import load_settings
+from stages import submit
+from tests.conftest import STANDIN, standin_overrides
+from tests.faults.whole import SMALL
+from tests.pipeline import Pipeline
+from tests.slurm.cluster import Cluster, missing, running
+from tests.slurm.gate import Gate
+from tests.trees import genimage_tree
+
+ARRAY = 2  # the cluster's bound on an array's size
+REPOSITORY = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="session")
+def cluster() -> Iterator[Cluster]:
+    """A Slurm of four CPUs. Where none can be started, tests are skipped, or fail with SARE_REQUIRE_SLURM set."""
+    if why := missing():
+        (pytest.fail if os.environ.get("SARE_REQUIRE_SLURM") else pytest.skip)(why)
+    # Not below pytest's folder: a socket's path must be short.
+    folder = Path(tempfile.mkdtemp(prefix="sare-slurm-"))
+    with running(folder, cpus=4, array=ARRAY) as cluster:
+        yield cluster
+    left = cluster.processes()
+    shutil.rmtree(folder)
+    assert left == []
+
+
+@pytest.fixture(scope="session")
+def local(tmp_path_factory: pytest.TempPathFactory, standin_models: Path) -> Pipeline:
+    """The whole pipeline in this process. The tree has five shards, two of them of the test split."""
+    folder = tmp_path_factory.mktemp("local")
+    settings = load_settings(STANDIN, [*standin_overrides(standin_models), *SMALL])
+    pipeline = Pipeline(settings, str(folder / "manifests"), str(folder / "work"))
+    pipeline.index(genimage_tree(folder / "tree", per_cell=10, subsets=["sdv1.4"]), shard_size=10)
+    assert pipeline.captions().complete
+    assert pipeline.reconstructions().complete
+    assert pipeline.predictions(pipeline.detector()).complete
+    return pipeline
+
+
+@pytest.fixture
+def captioned(local: Pipeline, tmp_path: Path) -> Pipeline:
+    """A work folder of its own, in which nothing but the captions is done."""
+    shutil.copytree(Path(local.work) / "tree" / "captions", tmp_path / "work" / "tree" / "captions")
+    return Pipeline(local.settings, local.manifests, str(tmp_path / "work"))
+
+
+Submit = Callable[..., dict[str, list[str]]]
+
+
+@pytest.fixture
+def sare_submit(
+    cluster: Cluster,
+    standin_models: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+) -> Submit:
+    """`sare_submit("all", pipeline, gate, shards_per_task=2)`: the job ids of each stage, as the command prints."""
+    for name, value in cluster.environment.items():
+        monkeypatch.setenv(name, value)
+    (tmp_path / "spool").mkdir()
+    monkeypatch.setenv("SARE_SPOOL", str(tmp_path / "spool"))
+    monkeypatch.chdir(REPOSITORY)
+
+    def call(stage: str, pipeline: Pipeline, gate: Gate | None = None, **options: object) -> dict[str, list[str]]:
+        monkeypatch.setattr(submit, "Task", gate.task if gate else submit.Task)
+        submit.submit(
+            stage,
+            pipeline.dataset,
+            STANDIN,
+            [*standin_overrides(standin_models), *SMALL],
+            pipeline.work,
+            pipeline.manifests,
+            **options,  # type: ignore[arg-type]
+        )
+        printed = capsys.readouterr().out
+        rows = re.findall(r"^(caption|reconstruct|train|evaluate) +\d+ +\S+ +(\d+(?:, \d+)*)", printed, re.MULTILINE)
+        return {name: jobs.split(", ") for name, jobs in rows}
+
+    return call
