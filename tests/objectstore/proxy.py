@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Literal
 
-Kind = Literal["slow down", "cut upload", "lose half", "swallow", "cut answer", "late", "expired", "denied"]
+Kind = Literal["slow down", "cut upload", "stall", "lose half", "swallow", "cut answer", "late", "expired", "denied"]
 _REFUSALS: dict[Kind, tuple[int, str]] = {
     "slow down": (503, "SlowDown"),
     "expired": (403, "ExpiredToken"),
@@ -22,8 +22,8 @@ _REFUSALS: dict[Kind, tuple[int, str]] = {
 class Fault:
     """What goes wrong with requests of this method whose path holds `part`: so many times, after some that go well.
 
-    slow down, expired, denied: the store's refusals. cut upload: the connection ends in the middle of the body. lose
-    half: half of the body is stored, and all is said to be well. swallow: it is done, but the answer is lost. cut
+    slow down, expired, denied: the store's refusals. cut upload: the connection ends in the middle of the body. stall:
+    it stays, but nothing more is read of it for `seconds`. lose half: half of the body is stored, and all is said to be well. swallow: it is done, but the answer is lost. cut
     answer: half of it comes. late: it comes after `seconds`.
     """
 
@@ -93,8 +93,9 @@ class _Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         fault = self.proxy.fault_for(self.command, self.path)
         kind, length = fault.kind if fault else None, int(self.headers.get("Content-Length") or 0)
-        if kind == "cut upload":
+        if fault and kind in ("cut upload", "stall"):
             self.rfile.read(length // 2)
+            time.sleep(fault.seconds)
             self.hang_up()
             return
         body = self.rfile.read(length)

@@ -1,0 +1,61 @@
+"""Stages in processes that can be killed, on an object store: as tests.faults.worker, but with an environment."""
+
+import os
+from dataclasses import dataclass, field
+from multiprocessing.context import ForkServerProcess
+
+from sare_core.indexing import build_index
+from sare_core.manifest import Index, read_index
+from sare_core.records import Folder
+from sare_core.storage import Store
+from stages import train
+from tests.faults import worker
+from tests.pipeline import Pipeline
+
+
+@dataclass
+class Remote(Pipeline):
+    """A pipeline whose images, indexes and work lie on an object store."""
+
+    environment: dict[str, str] = field(default_factory=dict)
+
+    def index(self, root: str, layout: str = "genimage", shard_size: int = 20) -> Index:  # type: ignore[override]
+        return build_index(self.dataset, layout, root, self.manifests, shard_size, workers=1).index
+
+    def detector(self) -> Folder:
+        index = read_index(self.manifests, self.dataset)
+        parts = train.training_data(self.settings, index, self.work)
+        folder = train.detector_folder(self.settings, index, self.work)
+        folder.describe(preset="test")
+        train.train_detector(self.settings, *parts, folder, os.environ["SARE_SPOOL"])  # its curves are for a disk
+        return folder
+
+    def outputs(self) -> dict[str, bytes]:
+        """As tests.pipeline.outputs; without the gathered records, which hold times."""
+        store = Store(self.work)
+        names = [name.removeprefix(f"{store._root}/") for name in store._fs.find(store._root)]
+        kinds = (".tar", ".parquet", ".safetensors")
+        return store.read_many(sorted(n for n in names if n.endswith(kinds) and "/records-" not in n))
+
+    def start(self, stage: str, points: tuple[str, ...] = ()) -> ForkServerProcess:
+        """Start a stage; it is killed at the first of the points."""
+        process = worker._context.Process(target=_work, args=(self, stage, points))
+        process.start()
+        return process
+
+    def finish(self, stage: str, points: tuple[str, ...] = ()) -> int | None:
+        """Run a stage to its end; its exit code, negative when a signal ended it."""
+        process = self.start(stage, points)
+        process.join()
+        return process.exitcode
+
+
+def _work(pipeline: Remote, stage: str, points: tuple[str, ...]) -> None:
+    os.environ.update(pipeline.environment)
+    worker._work(pipeline, stage, points, 1, 9)
+
+
+def holds_what_it_names(folder: Folder) -> bool:
+    """No record names an output that is not there."""
+    records = folder.records().values()
+    return all(record.output is None or folder.store.exists(record.output.name) for record in records)
