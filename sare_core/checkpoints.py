@@ -73,7 +73,7 @@ def load_tensors(store: Store, checkpoint: Checkpoint) -> Tensors:
     try:
         return load(data)
     except SafetensorError as error:
-        raise ConfigError(f"{where}: not a safetensors file ({error}).") from error
+        raise ConfigError(f"{where}: not a safetensors file ({error}); delete the JSON, train again.") from error
 
 
 def pack_optimizer(optimizer: torch.optim.Optimizer) -> Tensors:

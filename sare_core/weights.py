@@ -1,9 +1,11 @@
 """Which weights a model's name stands for: a local folder by its bytes, a hub model by its commit."""
 
 import hashlib
+import json
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 from sare_core.errors import ConfigError
 from sare_core.storage import sha256_file
@@ -22,6 +24,7 @@ _NEVER = [
     "*.gguf",
     "*pruned*",
 ]
+CURE = "Fetch the whole model again, or name another folder."
 _HASHED = {".safetensors", ".json", ".txt", ".bin", ".model", ".jinja"}
 
 
@@ -66,6 +69,43 @@ def fetch(weights: Weights) -> str:
     if not any(snapshot.rglob("*.safetensors")):  # older models have pickles only; loaders read them weights-only
         snapshot = _snapshot(weights.model, commit, [*_SMALL, "*.bin"])
     return str(snapshot)
+
+
+def require_whole(folder: str | Path) -> None:
+    """Look at each file of a model folder: a loader says badly what is wrong with one, or fills up what is missing.
+
+    Reads all JSON, and of weights the headers, which tell their length. Pickles are no business of ours.
+    Raises ConfigError: a file is cut, empty or of another kind, or an index names weights that are not there.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    for path in sorted(Path(folder).rglob("*")):
+        if "safety_checker" in path.relative_to(folder).parts:
+            continue
+        try:
+            if path.suffix == ".safetensors":
+                with safe_open(path, framework="pt"):
+                    pass
+            elif path.suffix == ".json":
+                values = json.loads(path.read_text(encoding="utf-8"))
+                if path.name.endswith(".safetensors.index.json"):
+                    _require_shards(path, values)
+        except (SafetensorError, ValueError, KeyError, TypeError, AttributeError, OSError) as error:
+            raise ConfigError(f"{path}: cut or damaged ({str(error)[:200]}). {CURE}") from error
+
+
+def require_tokenizer(folder: Path) -> None:
+    """Raises ConfigError unless the folder holds the words of a CLIP tokenizer."""
+    if not (folder / "tokenizer.json").is_file():
+        for name in ("vocab.json", "merges.txt"):
+            if not (folder / name).is_file():
+                raise ConfigError(f"{folder}: holds neither tokenizer.json nor {name}. {CURE}")
+
+
+def _require_shards(index: Path, values: Any) -> None:
+    for name in sorted(set(values["weight_map"].values())):
+        if not (index.parent / name).is_file():
+            raise ConfigError(f"{index.parent}: holds no {name}, which {index.name} names. {CURE}")
 
 
 def hide_loading_bars() -> None:

@@ -6,6 +6,7 @@ from typing import Any
 
 from sare_core.config import CaptionSettings
 from sare_core.errors import ConfigError
+from sare_core.weights import require_whole
 
 _CURE = "Fetch the whole model again, or name another folder in caption.model."
 
@@ -15,7 +16,7 @@ def checked_folder(weights_dir: str | None, captioner: str, model_type: str) -> 
 
     Weights in safetensors, or pytorch_model.bin: the hub's blip-image-captioning-base has no other.
 
-    Raises ConfigError: no folder given, a file is missing, config.json is not JSON or is of another type.
+    Raises ConfigError: no folder given, a file is missing or damaged, config.json is of another type.
     """
     if weights_dir is None:
         raise ConfigError(f"caption.model: captioner {captioner} needs a model; give its folder or hub id.")
@@ -28,12 +29,9 @@ def checked_folder(weights_dir: str | None, captioner: str, model_type: str) -> 
     ):
         if not any((folder / name).is_file() for name in names):
             raise ConfigError(f"{folder}: holds no {' or '.join(names)}. {_CURE}")
-    index = folder / "model.safetensors.index.json"
-    if index.is_file() and not (folder / "model.safetensors").is_file():
-        for shard in sorted(set(_read(index).get("weight_map", {}).values())):
-            if not (folder / shard).is_file():
-                raise ConfigError(f"{folder}: holds no {shard}, which {index.name} names. {_CURE}")
-    found = _read(folder / "config.json").get("model_type")
+    require_whole(folder)
+    config = json.loads((folder / "config.json").read_text())
+    found = config.get("model_type") if isinstance(config, dict) else None
     if found != model_type:
         raise ConfigError(f"{folder}: a model of type {found!r}, but captioner {captioner} needs {model_type!r}.")
     return str(folder)
@@ -63,11 +61,3 @@ def load_model(model_class: Any, folder: str, settings: CaptionSettings, device:
     if missing:
         raise ConfigError(f"{folder}: the weights lack {len(missing)} tensors, such as {missing[0]}. {_CURE}")
     return model.to(device).eval()
-
-
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        values: dict[str, Any] = json.loads(path.read_text())
-    except ValueError as error:  # not JSON, or not UTF-8
-        raise ConfigError(f"{path}: not readable as JSON: {error}. {_CURE}") from error
-    return values

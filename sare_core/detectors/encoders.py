@@ -10,6 +10,7 @@ from timm.models import ResNet
 from transformers import CLIPVisionModelWithProjection
 
 from sare_core.errors import ConfigError
+from sare_core.weights import require_whole
 
 # What transformers, timm and safetensors raise over a broken or foreign config.json or weight file.
 _UNREADABLE = (OSError, ValueError, RuntimeError, KeyError, TypeError, SafetensorError)
@@ -68,6 +69,7 @@ def _require_files(folder: str) -> None:
     for name in ("config.json", "model.safetensors"):
         if not (Path(folder) / name).is_file():
             raise ConfigError(f"{folder}: holds no {name}. A model folder holds config.json and model.safetensors.")
+    require_whole(folder)
 
 
 def _refuse_missing(folder: str, names: set[str]) -> None:

@@ -7,6 +7,7 @@ the device.
 
 import hashlib
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from transformers import CLIPTextModel, CLIPTokenizer
 
 from sare_core.config import ReconstructSettings
 from sare_core.errors import ConfigError, ImageError
+from sare_core.weights import CURE, require_tokenizer, require_whole
 
 
 def generator_for(seed: int, image_id: str) -> torch.Generator:
@@ -48,9 +50,11 @@ class Reconstructor:
 
     def __init__(self, settings: ReconstructSettings, folder: str, device: str) -> None:
         self.settings, self.device, self.dtype = settings, device, getattr(torch, settings.dtype)
+        require_whole(folder)
         self.vae = self._part(AutoencoderKL, folder, "vae")
         self.unet = self._part(UNet2DConditionModel, folder, "unet")
         self.text_encoder = self._part(CLIPTextModel, folder, "text_encoder")
+        require_tokenizer(Path(folder) / "tokenizer")  # without its files, transformers makes one that knows no word
         self.tokenizer = self._part(CLIPTokenizer, folder, "tokenizer")
         # From the checkpoint's own config: a bare DDIMScheduler() has other betas and clips.
         self.scheduler = self._part(DDIMScheduler, folder, "scheduler")
@@ -58,15 +62,19 @@ class Reconstructor:
         self._texts: dict[str, torch.Tensor] = {}
 
     def _part(self, kind: Any, folder: str, name: str) -> Any:
-        precision = {"torch_dtype": self.dtype} if issubclass(kind, torch.nn.Module) else {}
+        model = issubclass(kind, torch.nn.Module)
+        options = {"torch_dtype": self.dtype, "output_loading_info": True} if model else {}
         try:
-            part = kind.from_pretrained(folder, subfolder=name, **precision)
+            part = kind.from_pretrained(folder, subfolder=name, **options)
         except (OSError, ValueError, KeyError, RuntimeError) as error:
             raise ConfigError(
                 f"{folder}/{name}: not a readable {kind.__name__} ({_first_line(error)}). "
                 "Give a whole Stable Diffusion folder or hub id as reconstruct.model."
             ) from error
-        if isinstance(part, torch.nn.Module):
+        if model:
+            part, loading = part
+            if missing := sorted(loading["missing_keys"]):  # they would be random
+                raise ConfigError(f"{folder}/{name}: the weights lack {missing[0]} ({len(missing)} in all). {CURE}")
             part = part.to(self.device).eval().requires_grad_(False)
         return part
 

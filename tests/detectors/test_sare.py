@@ -258,7 +258,7 @@ def test_unusable_model_folders_are_named(request, tmp_path, source, load):
     save_file(weights | {removed: torch.zeros(3, 3)}, folder / "model.safetensors", {"format": "pt"})
     refused("not readable as")
     (folder / "model.safetensors").write_bytes((folder / "model.safetensors").read_bytes()[:-100])
-    refused("not readable as")
+    refused("model.safetensors: cut or damaged")
     (folder / "model.safetensors").unlink()
     refused("holds no model.safetensors")
     save_file(weights, folder / "model.safetensors", {"format": "pt"})
@@ -267,7 +267,7 @@ def test_unusable_model_folders_are_named(request, tmp_path, source, load):
     refused("not readable as|lacks")
     for text in ("not json", "[]", ""):
         (folder / "config.json").write_text(text)
-        refused("not readable as")
+        refused("not readable as|config.json: cut or damaged")
     (folder / "config.json").unlink()
     refused("holds no config.json")
 
