@@ -23,8 +23,8 @@ class Fault:
     """What goes wrong with requests of this method whose path holds `part`: so many times, after some that go well.
 
     slow down, expired, denied: the store's refusals. cut upload: the connection ends in the middle of the body. stall:
-    it stays, but nothing more is read of it for `seconds`. lose half: half of the body is stored, and all is said to be well. swallow: it is done, but the answer is lost. cut
-    answer: half of it comes. late: it comes after `seconds`.
+    it stays, but nothing more is read of it for `seconds`. lose half: half of the body is stored, and all is said to be
+    well. swallow: it is done, but the answer is lost. cut answer: half of it comes. late: it comes after `seconds`.
     """
 
     kind: Kind

@@ -75,7 +75,8 @@ def test_the_index_is_that_of_a_disk(bucket: str, proxy: Proxy, tmp_path: Path, 
     assert on_disk["error"].is_null().equals(remote["error"].is_null())
     assert shards.equals(remote_shards)
     assert read == files > 0
-    before, listed = [], []
+    before: list[Problem] = []
+    listed: list[Problem] = []
     assert [folder for folder, _ in walk(str(local), before)] == [folder for folder, _ in walk(url, listed)]
     assert before == listed
     proxy.clear()
