@@ -1,5 +1,6 @@
 import errno
 import os
+import shutil
 import signal
 import time
 from collections.abc import Callable, Iterator
@@ -181,6 +182,48 @@ def test_a_copy_of_a_remote_file_is_kept(tmp_path: Path, monkeypatch: pytest.Mon
     stores[0].delete("x-abc.tar")
     assert [path.read_bytes() for path in paths] == [store.url.encode() for store in stores]
     assert stores[0].local("x-abc.tar") == paths[0]
+
+
+def test_copies_are_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The disk seems to have 1,000 bytes free beside the copies, of which these may take half."""
+
+    def usage(folder: Path) -> Any:
+        used = sum(path.stat().st_size for path in Path(folder).rglob("*") if path.is_file())
+        return shutil._ntuple_diskusage(2000, used, 1000 - used)
+
+    monkeypatch.setattr(shutil, "disk_usage", usage)
+    monkeypatch.setenv("SARE_SPOOL", str(tmp_path / "spool"))
+    store = Store(f"memory://{tmp_path}/bounded")
+    for number in range(6):
+        store.write(f"{number}.tar", bytes(200))
+
+    def kept() -> list[str]:
+        return sorted(path.name for path in (tmp_path / "spool").rglob("*") if path.is_file())
+
+    for number, hours in ((0, 2), (1, 4)):
+        os.utime(store.local(f"{number}.tar"), (time.time() - 3600 * hours,) * 2)
+    store.local("2.tar")
+    assert kept() == ["0.tar", "2.tar"]  # the one that was not used for longest went
+    store.local("0.tar")
+    store.local("3.tar")
+    assert kept() == ["0.tar", "2.tar", "3.tar"]  # all are in use
+
+
+def test_a_fetch_that_is_killed_leaves_no_copy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SARE_SPOOL", str(tmp_path / "spool"))
+    store = Store(f"memory://{tmp_path}/killed")
+    store.write("x-2d711642b726.tar", b"x")
+
+    def half(_: Store, name: str, place: Path) -> None:
+        place.write_bytes(b"")
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    def killed() -> None:
+        monkeypatch.setattr(Store, "_get", half)
+        store.local("x-2d711642b726.tar")
+
+    assert in_child(killed) == signal.SIGKILL
+    assert store.local("x-2d711642b726.tar").read_bytes() == b"x"
 
 
 @pytest.mark.parametrize(("place", "name"), [(os, "fsync"), (Path, "replace")])
