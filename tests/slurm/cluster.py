@@ -53,7 +53,7 @@ SchedulerParameters=sched_interval=1,sched_min_interval=0,batch_sched_delay=0,bf
 ReturnToService=2
 KillWait=2
 SlurmctldTimeout=10
-SlurmdTimeout=20
+SlurmdTimeout=10
 MaxArraySize={array}
 NodeName={host} NodeAddr=127.0.0.1 CPUs={cpus} State=UNKNOWN
 PartitionName=low Nodes={host} Default=YES PriorityTier=1 PreemptMode=REQUEUE GraceTime={grace} MaxTime=INFINITE

@@ -66,7 +66,7 @@ def sare_submit(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
     tmp_path: Path,
-) -> Submit:
+) -> Iterator[Submit]:
     """`sare_submit("all", pipeline, gate, shards_per_task=2)`: the job ids of each stage, as the command prints."""
     for name, value in cluster.environment.items():
         monkeypatch.setenv(name, value)
@@ -89,4 +89,6 @@ def sare_submit(
         rows = re.findall(r"^(caption|reconstruct|train|evaluate) +\d+ +\S+ +(\d+(?:, \d+)*)", printed, re.MULTILINE)
         return {name: jobs.split(", ") for name, jobs in rows}
 
-    return call
+    yield call
+    cluster("scancel", "--user=root")
+    cluster.until(lambda: not cluster("squeue", "-h"), "the queue to be empty")

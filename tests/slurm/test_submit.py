@@ -1,12 +1,13 @@
 """`sare submit` on a real Slurm: whatever happens to its tasks, what lies there in the end is that of a local run."""
 
-import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from sare_core.audit import breaches, folders, summarize
+from sare_core.cluster import Slurm
 from sare_core.errors import ConfigError
 from sare_core.manifest import read_index
 from stages import reconstruct
@@ -144,6 +145,7 @@ def test_daemons_and_a_node_that_die(
     cluster.start_controller()
     cluster.until(lambda: cluster.states(job) == {"": ("RUNNING", 0)}, "the task to be at work still")
     cluster.kill("slurmd", "slurmstepd")  # and the task itself: as if the node had lost its power
+    cluster.until(lambda: "down" in cluster("sinfo", "-h", "-o", "%T"), "the controller to miss it")
     cluster.start_node()
     cluster.until(lambda: gate.reached("0-1"), "the task to start again")
     assert running_shards(captioned) == 1, "a dead process's claim does not count"
@@ -176,9 +178,17 @@ def test_the_script_for_those_without_submitit(
 
 
 def test_what_slurm_refuses_leaves_nothing_in_the_queue(
-    sare_submit: Submit, cluster: Cluster, local: Pipeline, tmp_path: Path
+    sare_submit: Submit, cluster: Cluster, local: Pipeline, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    pipeline = Pipeline(local.settings, local.manifests, str(tmp_path / "work"))
+    pipeline, submitted = Pipeline(local.settings, local.manifests, str(tmp_path / "work")), Slurm.submit
+
+    def then_the_partition_is_gone(slurm: Slurm, name: str, *args: Any) -> list[str]:
+        if name.startswith("train"):
+            assert len(cluster("squeue", "-h", "-r").splitlines()) == 6, "captions and reconstructions wait"
+            slurm.options["partition"] = "nowhere"
+        return submitted(slurm, name, *args)
+
+    monkeypatch.setattr(Slurm, "submit", then_the_partition_is_gone)
     with pytest.raises(ConfigError, match="invalid partition"):
-        sare_submit("all", pipeline, slurm=["partition=nowhere"])
-    assert subprocess.run(["squeue", "-h"], capture_output=True, text=True, check=True).stdout == ""
+        sare_submit("all", pipeline, shards_per_task=2, slurm=["hold=true"])
+    assert cluster("squeue", "-h") == ""
