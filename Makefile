@@ -1,6 +1,5 @@
 # A target is one line that you can copy. Variables: DATASET, PRESET, SHARD, GPUS (a node), NODES, NODE and MAIN (which
-# node this is, and where node 0 listens), WORK, MANIFESTS, SET="key=value …",
-# JOBS (of study and mini-world) and ARTICLES (folder of Fashion-MNIST's .gz files).
+# node this is, and where node 0 listens), LAUNCH=slurm, WORK, MANIFESTS, SET="key=value …", JOBS (of study and mini-world) and ARTICLES (folder of Fashion-MNIST's .gz files).
 DATASET   ?= mini
 PRESET    ?= mini
 GPUS      ?= 1
@@ -25,8 +24,12 @@ NET   = $(if $(filter 1,$(NODES)),--main_process_port 0,--machine_rank $(NODE) $
 RUN   = $(if $(filter-out 1,$(GPUS) $(NODES)),$(BIN)/accelerate launch --multi_gpu --num_machines $(NODES) $(NET) \
         --num_processes $(shell expr $(GPUS) \* $(NODES)) --mixed_precision no --dynamo_backend no,$(BIN)/python)
 
+# In this process (or these), or with LAUNCH=slurm as tasks of Slurm, at most GPUS of them at a time.
+STAGE = $(if $(filter slurm,$(LAUNCH)),$(BIN)/sare submit $(1) $(ARGS) --gpus $(GPUS),$(RUN) -m stages.$(1) $(ARGS) $(2))
+
 .DEFAULT_GOAL := help
-.PHONY: help install demo study mini-world captions reconstruct train evaluate report status verify gc test lint
+.PHONY: help install demo study mini-world captions reconstruct train evaluate report status verify gc \
+        plan retry-failed bench-scale soak test lint
 
 help: ## print the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -60,16 +63,16 @@ mini-world: install ## train the scale model's models and generators anew, from 
 	$(BIN)/python -m sare_core.miniature.world --articles $(ARTICLES) --work $(WORK)/mini-world --jobs $(JOBS)
 
 captions: install ## caption images: make captions DATASET=genimage PRESET=paper GPUS=8
-	$(RUN) -m stages.caption $(ARGS) $(WHICH)
+	$(call STAGE,caption,$(WHICH))
 
 reconstruct: install ## reconstruct them into SARE maps: make reconstruct SHARD=3, or all that is open
-	$(RUN) -m stages.reconstruct $(ARGS) $(WHICH)
+	$(call STAGE,reconstruct,$(WHICH))
 
 train: install ## train the detector
-	$(RUN) -m stages.train $(ARGS)
+	$(call STAGE,train)
 
 evaluate: install ## predict the test split, print ACC and AUC
-	$(RUN) -m stages.evaluate $(ARGS) $(WHICH)
+	$(call STAGE,evaluate,$(WHICH))
 
 report: install ## one page of pictures, tables and figures: WORK/<dataset>/report/<fp>/index.html
 	$(BIN)/python -m stages.report $(ARGS)
@@ -82,6 +85,18 @@ verify: install ## read back what records promise
 
 gc: install ## list what no record names
 	$(BIN)/sare gc --work $(WORK) --manifests $(MANIFESTS)
+
+plan: install ## what there is to do, and what it takes: FLOPs, disk, GPU-hours
+	$(BIN)/sare plan $(ARGS)
+
+retry-failed: install ## once more the images that failed in shards that are done, and only those
+	$(BIN)/sare retry-failed $(ARGS) $(WHICH)
+
+bench-scale: install ## measure the bars of a cluster run, tables to benchmarks/scale (about half an hour; wants Slurm)
+	$(BIN)/python -m benchmarks.scale
+
+soak: install ## kill a thousand runs at random moments and compare bytes (about half an hour)
+	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(BIN)/python -m tests.faults.soak
 
 test: install ## run the tests
 	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest

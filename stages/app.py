@@ -2,7 +2,21 @@
 
 import typer
 
-from stages import caption, evaluate, index, inspect, mini, options, plan, reconstruct, report, study, submit, train
+from stages import (
+    caption,
+    evaluate,
+    index,
+    inspect,
+    mini,
+    options,
+    plan,
+    reconstruct,
+    report,
+    retry,
+    study,
+    submit,
+    train,
+)
 
 app = typer.Typer(
     add_completion=False,
@@ -20,6 +34,7 @@ for command in (
     study.study,
     submit.submit,
     plan.plan,
+    retry.retry_failed,
     inspect.status,
     inspect.verify,
     inspect.gc,

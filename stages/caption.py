@@ -23,7 +23,7 @@ from sare_core.runner import run
 from sare_core.shardfiles import ParquetWriter
 from sare_core.sources import read_source, view_image
 from sare_core.storage import sha256_file
-from sare_core.weights import Weights, fetch, resolve
+from sare_core.weights import Weights, fetch, require_tokenizer, require_whole, resolve
 from stages.options import Dataset, Manifests, Preset, Set, Shard, Work, chosen_shards, console, finish, run_command
 
 NAME, VERSION = "captions", 1  # raise the version when the same settings come to give other captions
@@ -78,8 +78,8 @@ class CaptionStage:
         model = fetch(weights["model"]) if "model" in weights else None
         self.captioner = load_captioner(self.settings.caption, model, device)
         folder = Path(weights["text_tokenizer"].folder)
-        if not any((folder / name).is_file() for name in ("tokenizer.json", "vocab.json")):
-            raise ConfigError(f"caption.text_tokenizer: {folder} holds no tokenizer.json and no vocab.json.")
+        require_whole(folder)
+        require_tokenizer(folder)
         self.tokenizer = CLIPTokenizer.from_pretrained(folder)
         made_with = weights.get("model") or weights.get("table")
         self.revision = made_with.revision if made_with else ""
