@@ -19,9 +19,10 @@ from typing import Concatenate, ParamSpec, TypeVar
 import fsspec
 import stamina
 
+from sare_core.atomic import Replacement, unwritable
 from sare_core.copies import kept_copy
 from sare_core.errors import ConfigError
-from sare_core.remote import LASTING, filesystem, listing, may_pass, persistently, refused
+from sare_core.remote import filesystem, listing, may_pass, persistently, refused
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -270,8 +271,8 @@ class Store:
         if (kept := int(self._fs.size(self._full(name)))) != size:
             raise OSError(errno.EIO, f"{name}: {size} bytes were put, {kept} lie there")
 
-    def _beside(self, name: str, only_new: bool = False) -> "_Replacement":
-        return _Replacement(Path(self._full(name)), only_new)
+    def _beside(self, name: str, only_new: bool = False) -> "Replacement":
+        return Replacement(Path(self._full(name)), only_new)
 
     def local(self, name: str) -> Path:
         """A path to read a file from: the file itself, or a copy of it that is kept for this user.
@@ -289,77 +290,11 @@ class Store:
         except OSError as error:
             if isinstance(error, FileNotFoundError):
                 raise
-            raise _unwritable(place, error) from error
+            raise unwritable(place, error) from error
 
     @_retrying
     def _get(self, name: str, place: Path) -> None:
         self._fs.get_file(self._full(name), str(place))
-
-
-class _Replacement:
-    """A file written beside its final name, synced and put there on a clean exit, removed on any other.
-
-    only_new: raises FileExistsError, and leaves it alone, when something has the name.
-    """
-
-    def __init__(self, target: Path, only_new: bool = False) -> None:
-        self._target, self._only_new = target, only_new
-        mark = f"{os.uname().nodename}.{os.getpid()}.{threading.get_ident()}"
-        self._temporary = target.with_name(f".{target.name}.{mark}.tmp")
-
-    def __enter__(self) -> "_Replacement":
-        try:
-            self._target.parent.mkdir(parents=True, exist_ok=True)
-            self._file = self._temporary.open("wb")
-        except OSError as error:
-            raise _unwritable(self._target, error) from error
-        return self
-
-    def write(self, data: bytes) -> None:
-        self._file.write(data)
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: object) -> None:
-        try:
-            if kind is None:
-                self._file.flush()
-                os.fsync(self._file.fileno())
-            self._file.close()
-            if kind is None:
-                self._put_in_place()
-        except OSError as fault:
-            if self._only_new and isinstance(fault, FileExistsError):
-                raise
-            raise _unwritable(self._target, fault) from fault
-        finally:
-            self._temporary.unlink(missing_ok=True)
-        if isinstance(error, OSError):
-            raise _unwritable(self._target, error) from error
-
-    def _put_in_place(self) -> None:
-        if not self._only_new:
-            self._temporary.replace(self._target)
-            return
-        try:
-            os.link(self._temporary, self._target)
-        except FileExistsError:
-            if self._temporary.stat().st_nlink != 2:  # else it is ours: NFS had lost its answer and asked again
-                raise
-        except OSError as error:
-            if error.errno not in (errno.EPERM, errno.ENOTSUP, errno.ENOSYS):
-                raise
-            # A file system without hard links: here a reader may see the name before all of its bytes.
-            with self._target.open("xb") as file:
-                file.write(self._temporary.read_bytes())
-
-
-def _unwritable(target: Path, error: OSError) -> Exception:
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return ConfigError(f"{target}: no space left. Free some and run the same command: it goes on where it was.")
-    if error.errno in LASTING:
-        return ConfigError(
-            f"{target}: cannot be written ({error.strerror}). Choose another folder, or mend its rights."
-        )
-    return error
 
 
 def spool_folder() -> Path:
