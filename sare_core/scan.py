@@ -161,7 +161,11 @@ def _facts(path: str) -> tuple[Any, ...]:
     try:
         data = read_bytes(path)
         image, info = decode(data, path)
-    except (ImageError, TransientError) as error:
+    except TransientError as error:
+        if "://" in path:  # a store that does not answer for minutes will not for the next image either
+            raise
+        return (*[None] * (len(_FACTS) - 1), str(error).removeprefix(f"{path}: "))
+    except ImageError as error:
         return (*[None] * (len(_FACTS) - 1), str(error).removeprefix(f"{path}: "))
     digest = hashlib.sha256(data).hexdigest()
     looks = (info.width, info.height, info.format, info.extension, info.mode, info.quality)

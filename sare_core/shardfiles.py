@@ -5,6 +5,7 @@ error, so what was read back is compared with what was written, key by key, and 
 """
 
 import io
+import os
 import tarfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -97,7 +98,8 @@ class TarReader:
     """Random access to one shard's samples, by key. The headers are read once, when it is opened."""
 
     def __init__(self, path: Path) -> None:
-        self._path = path
+        # Kept open: a copy of an object store's file may be removed while training still reads it.
+        self._file = path.open("rb")
         self._places: dict[str, dict[str, tuple[int, int]]] = {}
         for key, field, member in tar_members(path):
             self._places.setdefault(key, {})[field] = (member.offset_data, member.size)
@@ -116,9 +118,7 @@ class TarReader:
     def read(self, key: str, field: str) -> bytes:
         """One field's bytes. Raises KeyError."""
         offset, size = self._places[key][field]
-        with self._path.open("rb") as file:
-            file.seek(offset)
-            return file.read(size)
+        return os.pread(self._file.fileno(), size, offset)  # threads share the file
 
     def sample(self, key: str) -> dict[str, Any]:
         """All fields of a sample, and its key as webdataset writes it. Raises KeyError."""

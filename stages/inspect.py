@@ -105,11 +105,12 @@ def gc(
     count = size = 0
     broken: list[str] = []
     for folder in folders(work, dataset, broken):
-        for name in list(rubbish(folder, read_index(manifests, folder.dataset))):
+        names = list(rubbish(folder, read_index(manifests, folder.dataset)))
+        for name in names:
             count, size = count + 1, size + folder.store.size(name)
             console.print(folder.store.path(name), soft_wrap=True, markup=False)
-            if delete:
-                folder.store.delete(name)
+        if delete:
+            folder.store.delete_many(names)
     for line in broken:
         console.print(line, soft_wrap=True, markup=False)
     for path in dead_spools():

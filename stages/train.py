@@ -224,7 +224,7 @@ def train(
         raise StageError(
             f"{folder.store.url}: trained, but its best checkpoint is gone. Delete last.json there, then train again."
         )
-    project = folder.store.url if folder.store.on_disk else "runs"
+    project = folder.store.url if folder.store.on_disk else f"runs/{dataset}-{folder.fingerprint}"
     claims = Claims(folder.store)
     if Rank().first and not claims.take(0):
         raise StageError(f"{folder.store.url}: another process trains this very detector; see sare status.")

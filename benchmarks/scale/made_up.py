@@ -48,9 +48,11 @@ def make_records(settings: Settings, preset: str, manifests: str, work: str) -> 
     for folder in folders:
         folder.describe(preset=preset, train_subsets=None)
         kind = ".parquet" if folder.upstream is None else ".tar"
+        records = Path(folder.store.url, "records")
+        records.mkdir(parents=True, exist_ok=True)
         for shard, images in index.shards.select("shard", "images").iter_rows():
             record = _record(folder, index, shard, images, kind)
-            folder.commit(record)
+            (records / f"{shard:05d}.json").write_text(record.model_dump_json(indent=1))  # without commit's fsync
             assert record.output is not None
             Path(folder.store.url, record.output.name).touch()
     return folders

@@ -12,10 +12,11 @@ from sare_core.config import load_settings
 def rows(folder: Path, shards: int = 10_000) -> Iterator[Row]:
     settings = standins(folder)
     manifests, work = str(folder / "manifests"), str(folder / "work")
-    if not folder.joinpath("manifests").exists():
+    if not (folder / "made").exists():
         index = make_index(manifests, shards, 1000)
         for made in make_records(load_settings(settings.preset, settings.sets), settings.preset, manifests, work):
             made.ledger.compact(index.digests)
+        (folder / "made").touch()
     bare = measure(IMPORT)
     options = settings.options(DATASET, work, manifests)
     commands = {

@@ -132,9 +132,10 @@ class Cluster:
     def processes(self) -> list[psutil.Process]:
         """This cluster's daemons and steps that live."""
         found = []
-        for process in psutil.process_iter(["name", "environ", "status"]):
+        for process in psutil.process_iter(["name", "environ", "cwd", "status"]):
             about = process.info
-            ours = (about["environ"] or {}).get("SLURM_CONF") == str(self.conf)
+            # A step writes its title over its environment, but works where the logs lie.
+            ours = (about["environ"] or {}).get("SLURM_CONF") == str(self.conf) or about["cwd"] == str(self.folder)
             daemon = about["name"] in ("munged", "slurmctld", "slurmd", "slurmstepd")
             if ours and daemon and about["status"] != psutil.STATUS_ZOMBIE:
                 found.append(process)
