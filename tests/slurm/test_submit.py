@@ -149,7 +149,6 @@ def test_daemons_and_a_node_that_die(
     # What the controller does by itself once it has missed the node for long enough.
     cluster("scontrol", "update", f"nodename={socket.gethostname()}", "state=down", "reason=dead")
     cluster.start_node()
-    cluster("scontrol", "update", f"nodename={socket.gethostname()}", "state=resume")
     cluster.until(lambda: gate.reached("0-1"), "the task to start again")
     assert running_shards(captioned) == 1, "a dead process's claim does not count"
     gate.open()
