@@ -5,18 +5,19 @@
 
 import hashlib
 import json
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
 from pydantic import BaseModel, ConfigDict, ValidationError
 from safetensors import SafetensorError
-from safetensors.torch import load, save
 
 from sare_core.errors import ConfigError
 from sare_core.faults import point
 from sare_core.storage import Store
 
-Tensors = dict[str, torch.Tensor]
+if TYPE_CHECKING:  # `sare status` reads checkpoints' JSON and needs no torch
+    import torch
+
+Tensors = dict[str, "torch.Tensor"]
 
 
 class Checkpoint(BaseModel):
@@ -36,6 +37,8 @@ class Checkpoint(BaseModel):
 
 def save_checkpoint(store: Store, name: str, tensors: Tensors, **facts: Any) -> None:
     """Put `<name>-<digest>.safetensors` in place, then `<name>.json`; the file that it named before goes."""
+    from safetensors.torch import save
+
     data = save({key: value.detach().cpu().contiguous() for key, value in sorted(tensors.items())})
     digest = hashlib.sha256(data).hexdigest()
     before = read_checkpoint(store, name)
@@ -63,6 +66,8 @@ def read_checkpoint(store: Store, name: str) -> Checkpoint | None:
 
 def load_tensors(store: Store, checkpoint: Checkpoint) -> Tensors:
     """The tensors that a checkpoint names. Raises ConfigError: gone, cut, changed, or not safetensors at all."""
+    from safetensors.torch import load
+
     where = store.path(checkpoint.file)
     try:
         data = store.read(checkpoint.file)
@@ -76,8 +81,10 @@ def load_tensors(store: Store, checkpoint: Checkpoint) -> Tensors:
         raise ConfigError(f"{where}: not a safetensors file ({error}); delete the JSON, train again.") from error
 
 
-def pack_optimizer(optimizer: torch.optim.Optimizer) -> Tensors:
+def pack_optimizer(optimizer: "torch.optim.Optimizer") -> Tensors:
     """An optimizer's state as named tensors: `optimizer.<parameter>.<what>`."""
+    import torch
+
     state = optimizer.state_dict()["state"]
     return {
         f"optimizer.{number}.{key}": torch.as_tensor(value)
@@ -86,9 +93,9 @@ def pack_optimizer(optimizer: torch.optim.Optimizer) -> Tensors:
     }
 
 
-def unpack_optimizer(optimizer: torch.optim.Optimizer, tensors: Tensors) -> None:
+def unpack_optimizer(optimizer: "torch.optim.Optimizer", tensors: Tensors) -> None:
     """Give an optimizer the state that `pack_optimizer` took; its groups keep their settings."""
-    state: dict[int, dict[str, torch.Tensor]] = {}
+    state: dict[int, Tensors] = {}
     for name, value in tensors.items():
         if name.startswith("optimizer."):
             _, number, key = name.split(".", 2)

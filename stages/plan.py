@@ -20,7 +20,6 @@ from sare_core.plan import disk
 from sare_core.plan.estimate import Plan, Row, Split, caption_row, detector_rows, multiple_of, reconstruct_row
 from sare_core.plan.images import SHARD_SIZE, Size, indexed_images, supposed_images
 from sare_core.plan.known import KNOWN
-from sare_core.plan.models import config_folder
 from sare_core.plan.progress import Progress, progress, training_progress
 from sare_core.records import Folder
 from sare_core.report.plan import Means, print_plan, print_states
@@ -105,6 +104,8 @@ def standing_in(settings: Settings) -> list[str]:
     """Models whose configuration is not to be had and whose published one is taken."""
     detector = settings.detector
     named = [settings.caption.model, settings.reconstruct.model, detector.image_encoder, detector.semantic_encoder]
+    from sare_core.plan.models import config_folder  # torch: seconds
+
     return [name for name in dict.fromkeys(named) if name in KNOWN and config_folder(name) is None]
 
 

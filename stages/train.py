@@ -28,7 +28,6 @@ from sare_core.progress import bar
 from sare_core.records import Folder
 from sare_core.runner import Rank
 from sare_core.signals import stop_cleanly
-from sare_core.training import best_epoch, learning_rate, meet, micro_batch, step_seed, validate
 from sare_core.weights import Weights, fetch, resolve
 from stages.options import Dataset, Manifests, Preset, Set, Work, chosen_shards, console, run_command
 from stages.reconstruct import folder_of as reconstructions_folder
@@ -102,6 +101,7 @@ def train_detector(settings: Settings, train_part: Any, val_part: Any, folder: F
     from sare_core.batchnorm import shared_statistics
     from sare_core.data.pairs import MicroBatches
     from sare_core.detectors import build_detector
+    from sare_core.training import best_epoch, learning_rate, meet, micro_batch, step_seed, validate
 
     plan, store = settings.train, folder.store
     accelerator = Accelerator(

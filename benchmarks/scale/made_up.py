@@ -1,5 +1,6 @@
 """Indexes and records of images that do not exist, to measure what only reads those."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,7 @@ import polars as pl
 
 from sare_core.config import Settings
 from sare_core.ledger import Output, Record
-from sare_core.manifest import INDEX_SCHEMA, Index, read_index, write_index
+from sare_core.manifest import INDEX_SCHEMA, SHARD_SCHEMA, Index, read_index, write_index
 from sare_core.records import Folder
 from stages import caption, reconstruct
 
@@ -39,6 +40,19 @@ def make_index(manifests: str, shards: int, per_shard: int) -> Index:
     about = {"dataset": DATASET, "root": "/nowhere", "layout": "genimage", "shard_size": per_shard, "holdout": 0.0}
     about |= {"next_shard": shards, "images": n, "errors": 0}
     return write_index(manifests, DATASET, frame.sort("shard", "image_id"), about)
+
+
+def make_shards(manifests: str, shards: int) -> Index:
+    """An index of so many shards of 1,000 images, without the rows of the images, which a rerun does not read."""
+    index = make_index(manifests, 1, 1)
+    digest = pl.format("{}", pl.int_range(shards)).str.zfill(16)
+    frame = pl.select(shard=pl.int_range(shards, dtype=pl.Int32), digest=digest).with_columns(
+        subset=pl.lit("sdv1.4"), split=pl.lit("train"), images=pl.lit(1000, pl.Int64)
+    )
+    frame.select(SHARD_SCHEMA.names()).write_parquet(index.store.local("shards-made-up.parquet"))
+    switch = {"about": index.about, "images": index.images, "shards": "shards-made-up.parquet", "rows": shards * 1000}
+    index.store.write("index.json", json.dumps(switch).encode())
+    return read_index(manifests, DATASET)
 
 
 def make_records(settings: Settings, preset: str, manifests: str, work: str) -> list[Folder]:

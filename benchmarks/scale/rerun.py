@@ -10,7 +10,7 @@ import fsspec
 from moto.server import ThreadedMotoServer
 
 from benchmarks.scale.command import IMPORT, SARE, Standins, median_seconds, standins
-from benchmarks.scale.made_up import DATASET, make_index, make_records
+from benchmarks.scale.made_up import DATASET, make_index, make_records, make_shards
 from benchmarks.scale.table import Row
 from sare_core import ledger
 from sare_core.config import load_settings
@@ -65,7 +65,7 @@ def _on_s3(settings: Standins, folder: Path, bare: float, shards: int) -> float:
     """Records are made and compacted on disk, and copied up; the outputs are not, since nobody asks for them."""
     manifests, work = str(folder / "manifests"), str(folder / "work")
     if not (folder / "made").exists():
-        index = make_index(manifests, shards, 1)
+        index = make_shards(manifests, shards)
         for made in make_records(load_settings(settings.preset, settings.sets), settings.preset, manifests, work):
             assert made.ledger.compact(index.digests), f"fewer than {ledger.COMPACT_FROM} records"
         (folder / "made").touch()

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 
 from sare_core.config import Settings
 from sare_core.errors import ConfigError
-from sare_core.plan import disk, flops, models
+from sare_core.plan import disk
 from sare_core.plan.images import Images
 
 
@@ -49,6 +49,8 @@ class Plan:
 def multiple_of(settings: Settings) -> int:
     """Pixels that sizes are floored to: the model's, or Stable Diffusion's 8 where that is not to be had."""
     try:
+        from sare_core.plan import models  # torch: seconds
+
         return models.diffusion(settings.reconstruct).multiple
     except ConfigError:
         return 8
@@ -58,6 +60,8 @@ def caption_row(plan: Plan, settings: Settings, images: int, shards: int, rate: 
     caption = settings.caption
     per_image = None
     try:
+        from sare_core.plan import flops  # torch: seconds
+
         per_image = flops.caption_flops(caption)
         if per_image and images:
             plan.lines.append(f"caption: counted to the last of {caption.max_new_tokens} words; many are shorter.")
@@ -69,6 +73,8 @@ def caption_row(plan: Plan, settings: Settings, images: int, shards: int, rate: 
 def reconstruct_row(plan: Plan, settings: Settings, images: Images, rate: float | None) -> Row:
     reconstruct, total = settings.reconstruct, None
     try:
+        from sare_core.plan import flops, models  # torch: seconds
+
         model = models.diffusion(reconstruct)
         captioned = settings.caption.captioner != "none"
         per_size = flops.reconstruct_flops(reconstruct, model, images.sizes, captioned)
@@ -106,6 +112,8 @@ def detector_rows(
     """Rows of train and evaluate. None: an index has to say which images these are. epochs: still to come."""
     cost = None
     try:
+        from sare_core.plan import flops  # torch: seconds
+
         cost = flops.detector_cost(settings.detector)
     except ConfigError as error:
         plan.lines.append(f"train, evaluate: FLOPs and checkpoints not counted: {error}")
