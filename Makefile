@@ -25,7 +25,7 @@ RUN   = $(if $(filter-out 1,$(GPUS) $(NODES)),$(BIN)/accelerate launch --multi_g
         --num_processes $(shell expr $(GPUS) \* $(NODES)) --mixed_precision no --dynamo_backend no,$(BIN)/python)
 
 # In this process (or these), or with LAUNCH=slurm as tasks of Slurm, at most GPUS of them at a time.
-STAGE = $(if $(filter slurm,$(LAUNCH)),$(BIN)/sare submit $(1) $(ARGS) --gpus $(GPUS),$(RUN) -m stages.$(1) $(ARGS) $(2))
+STAGE = $(if $(filter slurm,$(LAUNCH)),$(BIN)/sare submit $(1) $(ARGS) $(if $(filter-out file,$(origin GPUS)),--gpus $(GPUS)),$(RUN) -m stages.$(1) $(ARGS) $(2))
 
 .DEFAULT_GOAL := help
 .PHONY: help install demo study mini-world captions reconstruct train evaluate report status verify gc \

@@ -11,6 +11,7 @@ import hashlib
 import json
 from collections.abc import Collection
 from functools import lru_cache
+from itertools import repeat
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -81,7 +82,7 @@ class Entry(NamedTuple):
 
     status: str
     error: str | None
-    inputs: dict[str, str]
+    inputs: str  # as JSON of sorted keys: compared far more often than read
     output: str | None
     sha256: str
     images: int
@@ -166,7 +167,9 @@ class Ledger:
     def complete(self, shards: Collection[int]) -> bool:
         """Whether each of these shards has a record, without reading any."""
         missing = set(shards) - set(self._loose_names(None))
-        return not missing or missing <= set(self._compacted_entries(missing))
+        if not missing or (path := self._parquet()) is None:
+            return not missing
+        return missing <= set(_light(path)["shard"].to_pylist())
 
     def compact(self, shards: Collection[int]) -> bool:
         """Gather the records of these shards into one parquet, where that is worth while; whether it was.
@@ -227,9 +230,8 @@ class Ledger:
         table = _light(path)
         if shards is not None:
             table = table.filter(pc.is_in(table["shard"], pa.array(sorted(shards), pa.int32())))
-        number, status, error, inputs, *others = (table[name].to_pylist() for name in _LIGHT)
-        rows = zip(number, status, error, map(json.loads, inputs), *others, strict=True)
-        return {shard: Entry._make([*row, True]) for shard, *row in rows}
+        number, *others = (table[name].to_pylist() for name in _LIGHT)
+        return dict(zip(number, map(Entry, *others, repeat(True)), strict=False))
 
     def _compacted_texts(self, shards: Collection[int] | None) -> dict[int, str]:
         if (path := self._parquet()) is None:
@@ -247,6 +249,11 @@ def _light(path: Path) -> pa.Table:
     return pq.read_table(path, columns=_LIGHT)
 
 
+def inputs_text(inputs: dict[str, str]) -> str:
+    """Digests of inputs as `Entry` has them."""
+    return json.dumps(inputs, sort_keys=True)
+
+
 def _name(shard: int) -> str:
     return f"records/{shard:05d}.json"
 
@@ -254,10 +261,10 @@ def _name(shard: int) -> str:
 def _entry(record: Record) -> Entry:
     name, digest = (record.output.name, record.output.sha256) if record.output else (None, "")
     counts = (record.images, len(record.failures), record.seconds)
-    return Entry(record.status, record.error, record.inputs, name, digest, *counts, compacted=False)
+    return Entry(record.status, record.error, inputs_text(record.inputs), name, digest, *counts, compacted=False)
 
 
 def _row(text: str) -> dict[str, Any]:
     record = Record.model_validate_json(text)
-    entry = _entry(record)._asdict() | {"inputs": json.dumps(record.inputs), "shard": record.shard, "record": text}
+    entry = _entry(record)._asdict() | {"shard": record.shard, "record": text}
     return {name: entry[name] for name in _SCHEMA.names}

@@ -117,7 +117,7 @@ def run(
         states = folder.states(digests)
         todo = [shard for shard, state in states.items() if state.kind != "done" and not state.waiting]
         outcome.before = [shard for shard, state in states.items() if state.kind == "done"]
-        outcome.waiting = {s: str(state) for s, state in states.items() if s not in todo and state.kind != "done"}
+        outcome.waiting = {shard: str(state) for shard, state in states.items() if state.waiting}
     if not todo:
         if rank.first and not outcome.waiting:
             _compact(folder, index)  # a kill may have been in the way

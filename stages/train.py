@@ -27,7 +27,7 @@ from sare_core.manifest import Index, read_index
 from sare_core.progress import bar
 from sare_core.records import Folder
 from sare_core.runner import Rank
-from sare_core.signals import stop_cleanly
+from sare_core.signals import leave_signals_to_the_parent, stop_cleanly
 from sare_core.weights import Weights, fetch, resolve
 from stages.options import Dataset, Manifests, Preset, Set, Work, chosen_shards, console, run_command
 from stages.reconstruct import folder_of as reconstructions_folder
@@ -152,7 +152,13 @@ def train_detector(settings: Settings, train_part: Any, val_part: Any, folder: F
     batches = MicroBatches(train_part.shards, plan, plan.seed, range(step, steps), micro, rank, world)
     # Not given to accelerator.prepare: the sampler has dealt the images out to the ranks already.
     loader = iter(
-        DataLoader(train_part, batch_sampler=batches, num_workers=plan.workers, pin_memory=torch.cuda.is_available())
+        DataLoader(
+            train_part,
+            batch_sampler=batches,
+            num_workers=plan.workers,
+            pin_memory=torch.cuda.is_available(),
+            worker_init_fn=leave_signals_to_the_parent,
+        )
     )
     with (
         stop_cleanly(),

@@ -19,12 +19,12 @@ TASKS, SHARDS_PER_TASK, SECONDS = 64, 4, 100.0  # of sleep a shard
 
 
 def rows(folder: Path) -> Iterator[Row]:
-    from tests.slurm.cluster import Cluster
+    from tests.slurm.cluster import running
 
     manifests, work, logs = (str(folder / name) for name in ("manifests", "work", "logs"))
     make_index(manifests, TASKS * SHARDS_PER_TASK, 4)
     Path(logs).mkdir(parents=True, exist_ok=True)
-    with Cluster(folder / "slurm", cpus=TASKS) as cluster:
+    with running(folder / "slurm", TASKS) as cluster:
         task = f"{sys.executable} -m benchmarks.scale.slurm {manifests} {work}"
         command = [
             "sbatch",
