@@ -15,6 +15,7 @@ from itertools import repeat
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
+import polars as pl
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -82,7 +83,7 @@ class Entry(NamedTuple):
 
     status: str
     error: str | None
-    inputs: str  # as JSON of sorted keys: compared far more often than read
+    inputs: str  # by `inputs_text`: compared far more often than read
     output: str | None
     sha256: str
     images: int
@@ -96,7 +97,7 @@ _SCHEMA = pa.schema(
         ("shard", pa.int32()),
         ("status", pa.string()),
         ("error", pa.string()),
-        ("inputs", pa.string()),  # as JSON
+        ("inputs", pa.string()),  # by `inputs_text`
         ("output", pa.string()),
         ("sha256", pa.string()),
         ("images", pa.int64()),
@@ -195,6 +196,13 @@ class Ledger:
         self._store.delete_many([_name(shard) for shard in loose])
         return True
 
+    def gathered(self) -> pl.DataFrame:
+        """What the parquet says beside the records' JSON, but for shards that have a later record."""
+        if (path := self._parquet()) is None:
+            return pl.DataFrame(_SCHEMA.empty_table().select(_LIGHT))
+        frame = pl.DataFrame(_light(path))
+        return frame.filter(~pl.col("shard").is_in(list(self._loose_names(None))))
+
     def _loose_names(self, shards: Collection[int] | None) -> dict[int, str]:
         if shards is not None and len(shards) <= FEW:
             return {shard: _name(shard) for shard in shards}
@@ -250,8 +258,13 @@ def _light(path: Path) -> pa.Table:
 
 
 def inputs_text(inputs: dict[str, str]) -> str:
-    """Digests of inputs as `Entry` has them."""
-    return json.dumps(inputs, sort_keys=True)
+    """Digests of inputs as `Entry` and the parquet have them: `captions:<digest> index:<digest>`."""
+    return " ".join(f"{name}:{digest}" for name, digest in sorted(inputs.items()))
+
+
+def read_inputs(text: str) -> dict[str, str]:
+    """What `inputs_text` was given."""
+    return dict(part.split(":", 1) for part in text.split())
 
 
 def _name(shard: int) -> str:

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import polars as pl
 import pytest
 
 from sare_core import faults, ledger
@@ -14,6 +15,7 @@ from sare_core.storage import Store
 from tests.builders import shard_record
 
 COUNT = 40
+TABLE = {"shard": pl.Int32, "digest": pl.String}
 DIGESTS = {shard: f"rows-of-{shard}" for shard in range(COUNT)}
 
 
@@ -63,8 +65,6 @@ def test_a_record_is_kept_word_for_word(folder: Folder) -> None:
     folder.ledger.compact(range(COUNT))
     name = folder.ledger.file()
     assert name is not None
-    import polars as pl
-
     table = pl.read_parquet(folder.store.local(name), glob=False)
     assert dict(table.select("shard", "record").iter_rows()) == words
 
@@ -151,3 +151,28 @@ def test_a_parquet_that_is_gone_is_told(folder: Folder) -> None:
     folder.store.delete(name)
     with pytest.raises(ConfigError, match=f"{name}: named by records.json but gone"):
         folder.states(DIGESTS)
+
+
+def test_what_was_compacted_shows_what_became_stale(folder: Folder) -> None:
+    """Of many shards the state is found by a join; it says what is found one by one."""
+    maps = Folder(folder.work, "it", "reconstructions", {"stage": "reconstructions"}, folder)
+    for shard in range(COUNT):
+        output = Output(name=f"{shard:05d}-map.tar", bytes=3, sha256=f"{shard:064x}")
+        maps.store.write(output.name, b"map")
+        maps.commit(shard_record(maps, shard, maps.inputs(DIGESTS[shard], folder.record(shard)), output=output))
+    assert {str(state) for state in maps.states(DIGESTS).values()} == {"done"}
+    assert folder.ledger.compact(range(COUNT)) and maps.ledger.compact(range(COUNT))
+    assert {str(state) for state in maps.states(DIGESTS).values()} == {"done"}
+    assert (
+        len(maps._surely_done(pl.DataFrame({"shard": list(DIGESTS), "digest": list(DIGESTS.values())}, TABLE))) == COUNT
+    )
+    do(folder, 3, "xyz")  # its captions changed
+    maps.store.delete("00005-map.tar")
+    maps.commit(shard_record(maps, 6, {"index": "x"}, status="failed", error="disk", output=None))
+    changed = DIGESTS | {8: "more rows"}
+    many, one_by_one = maps.states(changed), {s: maps.states({s: digest})[s] for s, digest in changed.items()}
+    assert many == one_by_one
+    assert {shard: state.kind for shard, state in many.items() if state.kind != "done"} == dict.fromkeys(
+        (3, 5, 6, 8), "stale"
+    )
+    assert list(many) == list(changed)
