@@ -95,7 +95,7 @@ retry-failed: install ## once more the images that failed in shards that are don
 bench-scale: install ## measure the bars of a cluster run, tables to benchmarks/scale (about half an hour; wants Slurm)
 	$(BIN)/python -m benchmarks.scale
 
-soak: install ## kill a thousand runs at random moments and compare bytes (about half an hour)
+soak: install ## kill a thousand runs at random moments and compare bytes (a quarter of an hour)
 	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(BIN)/python -m tests.faults.soak
 
 test: install ## run the tests

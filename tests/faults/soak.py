@@ -72,7 +72,7 @@ def main(kills: int) -> None:
         took = time.monotonic() - start_time
     where = f"{os.cpu_count()} cores, Python {platform.python_version()}, {datetime.now(UTC):%Y-%m-%d}"
     text = (
-        f"# soak\n\n`make soak` on {where}, {took / 60:.0f} minutes.\n\n"
+        f"# soak\n\n`python -m tests.faults.soak {kills}` on {where}, {took / 60:.0f} minutes.\n\n"
         "| kills made | survived with equal bytes |\n|---|---|\n"
         f"| {hit:,}, at random moments of captions, reconstructions, training and predictions | all |\n"
     )
