@@ -92,10 +92,10 @@ plan: install ## what there is to do, and what it takes: FLOPs, disk, GPU-hours
 retry-failed: install ## once more the images that failed in shards that are done, and only those
 	$(BIN)/sare retry-failed $(ARGS) $(WHICH)
 
-bench-scale: install ## measure the bars of a cluster run, tables to benchmarks/scale (about half an hour; wants Slurm)
+bench-scale: install ## measure the bars of a cluster run, tables to benchmarks/scale (wants Slurm)
 	$(BIN)/python -m benchmarks.scale
 
-soak: install ## kill a thousand runs at random moments and compare bytes (a quarter of an hour)
+soak: install ## kill a thousand runs at random moments and compare bytes
 	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(BIN)/python -m tests.faults.soak
 
 test: install ## run the tests

@@ -106,7 +106,7 @@ def persistently(url: str, call: Callable[[], T]) -> T:
         for attempt in stamina.retry_context(on=passing, **_ATTEMPTS):
             with attempt:
                 return call()
-    except Exception as error:
+    except Exception as error:  # of any package; it goes on as it is, or as what it means
         if (better := explained(url, error)) is error:
             raise
         raise better from error

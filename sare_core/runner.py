@@ -134,16 +134,12 @@ def run(
             elsewhere = []
             for shard in todo:
                 check_stop()
-                if not retry and _done(folder, index, shard):  # by another process, since the plan was made
-                    outcome.before.append(shard)
-                    advance(sizes[shard])
-                    continue
                 if not claims.take(shard):
                     elsewhere.append(shard)
                     continue
                 try:
                     point("claimed")
-                    if not retry and _done(folder, index, shard):  # while we asked for the claim
+                    if not retry and _done(folder, index, shard):  # by another, since the plan was made
                         outcome.before.append(shard)
                         advance(sizes[shard])
                         continue

@@ -245,7 +245,7 @@ class Store:
             self._fs.pipe_file(full, data, mode="create")
         except FileExistsError:
             return False
-        except (OSError, TypeError, NotImplementedError) as error:
+        except (OSError, TypeError, NotImplementedError) as error:  # the last two: no such request in this package
             if refused(error) == "PreconditionFailed":
                 return False
             if isinstance(error, OSError) and error.errno != errno.ENOSYS:

@@ -31,7 +31,6 @@ def retry_failed(
     """Do the failed images of finished shards once more, and nothing else. Exits with 1 when some fail again."""
     settings, index = load_settings(preset, set_), read_index(manifests, dataset)
     shards = chosen_shards(index, ["train", "val", "test"], settings.train_subsets, shard)
-    digests = {number: index.digests[number] for number in shards}
     stages: list[tuple[Any, Any]] = [
         (caption.folder_of, caption.CaptionStage),
         (reconstruct.folder_of, reconstruct.ReconstructStage),
@@ -40,11 +39,10 @@ def retry_failed(
     for folder_of, stage in stages:
         folder: Folder = folder_of(settings, dataset, work)
         before = _failures(folder, shards)
-        lacking = folder.lacking(digests)
         outcome = run(stage(settings, index, folder), index, shards, console, retry=True)
         after = _failures(folder, shards)
         console.print(
-            f"{folder.stage}: {len(lacking)} shards lacked images; {len(before)} images had failed, "
+            f"{folder.stage}: {len(outcome.done)} shards lacked images; {len(before)} images had failed, "
             f"{len(after)} still do. {folder.store.url}",
             soft_wrap=True,
         )
