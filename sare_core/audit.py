@@ -99,14 +99,14 @@ def others_differ(summary: Summary, newest: Summary) -> list[str]:
     return differences(summary.folder.made_by, newest.folder.made_by)
 
 
-class Breach(NamedTuple):
-    """A promise that does not hold, with the cure; and the shard to do again, if it is one's."""
+class IntegrityError(NamedTuple):
+    """What a record promises and a file does not keep, with the cure; and the shard to do again, if it is one's."""
 
     text: str
     shard: int | None = None
 
 
-def breaches(folder: Folder, index: Index) -> Iterator[Breach]:
+def integrity_errors(folder: Folder, index: Index) -> Iterator[IntegrityError]:
     """Reads back everything that a folder's records promise; yields what is not so, with the cure."""
     store = folder.store
     if folder.stage == "detectors":
@@ -115,23 +115,25 @@ def breaches(folder: Folder, index: Index) -> Iterator[Breach]:
                 if checkpoint := read_checkpoint(store, name):
                     load_tensors(store, checkpoint)
             except ConfigError as error:
-                yield Breach(str(error))
+                yield IntegrityError(str(error))
         return
     try:
         records = folder.records()
     except ConfigError as error:
-        yield Breach(str(error))
+        yield IntegrityError(str(error))
         return
     for name in store.names("records"):
         stem = name.removesuffix(".json")
-        in_flight = name.endswith(".tmp")  # being written now, or rubbish
+        in_flight = name.endswith(".tmp")  # being written now, or orphaned
         if not in_flight and (not stem.isdigit() or int(stem) not in records):
-            yield Breach(f"{store.path('records/' + name)}: not a readable record; delete it, run the stage again.")
+            yield IntegrityError(
+                f"{store.path('records/' + name)}: not a readable record; delete it, run the stage again."
+            )
     for shard, record in records.items():
         if shard not in index.digests:  # it left the index: gc's business
             continue
         for fault in _record_faults(folder, index, shard, record):
-            yield Breach(f"{store.path(f'records/{shard:05d}.json')}: {fault}", shard)
+            yield IntegrityError(f"{store.path(f'records/{shard:05d}.json')}: {fault}", shard)
 
 
 def _record_faults(folder: Folder, index: Index, shard: int, record: Record) -> Iterator[str]:
@@ -169,7 +171,7 @@ def _record_faults(folder: Folder, index: Index, shard: int, record: Record) -> 
 def reopen(folder: Folder, shard: int, why: str) -> None:
     """Make a shard one that is to be done again, whatever its record says."""
     record = folder.record(shard)
-    assert record is not None, "a breach names a shard with a record"
+    assert record is not None, "an integrity error names a shard with a record"
     record.status, record.error, record.output = "failed", f"reopened: {why}", None
     folder.commit(record)
 
@@ -186,7 +188,7 @@ def _fetched(store: Store, name: str) -> Iterator[Path]:
         yield path
 
 
-def rubbish(folder: Folder, index: Index) -> Iterator[str]:
+def orphaned_files(folder: Folder, index: Index) -> Iterator[str]:
     """Names in a folder that nothing vouches for: left by a kill, by an output that was replaced, or by a shard that
     left the index."""
     store = folder.store

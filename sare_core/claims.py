@@ -34,7 +34,7 @@ class Claim:
     quiet: float
 
     def alive(self) -> bool:
-        """False when the holder is surely gone: its process is dead (same host), or its heart has stopped."""
+        """False when the holder is surely gone: its process is dead (same host), or its heartbeat has expired."""
         if self.host == os.uname().nodename:
             try:
                 process = psutil.Process(self.pid)

@@ -27,7 +27,7 @@ class Section(BaseModel):
     runtime: ClassVar[frozenset[str]] = frozenset()
     files: ClassVar[frozenset[str]] = frozenset()
 
-    def meaning(self) -> dict[str, Any]:
+    def fingerprint_fields(self) -> dict[str, Any]:
         """The fields that change the output, as plain JSON values: what a fingerprint hashes."""
         return self.model_dump(mode="json", exclude=set(self.runtime | self.files))
 
@@ -130,7 +130,10 @@ class TrainSettings(Section):
     micro_batch_size: int = Field(ge=1)  # images a forward pass on one device: BatchNorm sees so many at a time
     learning_rate: float = Field(gt=0)
     weight_decay: float = Field(ge=0)
-    schedule: Literal["cosine-bounce", "cosine", "constant"]  # bounce: DRCT's per-epoch cosine with T_max 5
+    # cosine_annealing: DRCT's, stepped once an epoch with period 2 * t_max, so that it goes down and up again;
+    # cosine: stepped each step, down to 0 at the end of the training
+    schedule: Literal["cosine_annealing", "cosine", "constant"]
+    t_max: int = Field(5, ge=1)  # epochs; of cosine_annealing only
     mixed_precision: Literal["no", "fp16", "bf16"]
     shuffle_shards: int = Field(ge=1)  # so many shards are mixed at a time: each epoch reads disks nearly in order
     augment: AugmentSettings

@@ -20,7 +20,7 @@ import stamina
 from PIL import Image, ImageCms, UnidentifiedImageError
 
 from sare_core.errors import ImageError, TransientError
-from sare_core.remote import filesystem, persistently
+from sare_core.remote import filesystem, with_retries
 
 MAX_PIXELS = 178_956_970  # where Pillow itself refuses; ours also holds where someone has switched Pillow's off
 MAX_SIDE = 65_500  # what JPEG libraries store
@@ -116,7 +116,7 @@ def read_bytes(path: str) -> bytes:
         return _read_local(path)
     store, place = filesystem(path)
     try:
-        return bytes(persistently(path, lambda: store.cat_file(place)))
+        return bytes(with_retries(path, lambda: store.cat_file(place)))
     except FileNotFoundError as error:
         raise ImageError(f"{path}: is gone. Restore it, or index the dataset again.") from error
 

@@ -1,7 +1,7 @@
 """The index of a dataset: one row an image, grouped into shards; committed whole or not at all.
 
 On disk: `<manifests>/<dataset>/index.json` names `images-<digest>.parquet` (INDEX_SCHEMA, one row group a shard) and
-`shards-<digest>.parquet` (SHARD_SCHEMA). The JSON is put last and is the only switch.
+`shards-<digest>.parquet` (SHARD_SCHEMA). The JSON is put last: it commits the index.
 """
 
 import hashlib

@@ -1,4 +1,5 @@
-"""What a stage has done with each shard. A record is the only switch: what no record names does not count.
+"""What a stage has done with each shard. A shard is committed once its record exists; what no record names
+does not count.
 
 One folder a fingerprint, under `WORK/<dataset>/<stage>/<fp>/`:
 
@@ -140,7 +141,7 @@ class Folder:
             rows = rows.filter(pl.col("output").is_in(self.store.names()))
         return rows.select("shard", "sha256")
 
-    def lacking(self, digests: dict[int, str]) -> list[int]:
+    def shards_with_failures(self, digests: dict[int, str]) -> list[int]:
         """Shards that were done but for some images, or before some images of the stage before were."""
         states, entries = self.states_and_entries(digests)
         return [

@@ -38,7 +38,7 @@ _ATTEMPTS: dict[str, Any] = {
 }
 
 # One request is tried a few times by s3fs, so that a listing of a hundred pages survives a busy store; all else is
-# `persistently`'s. botocore's own attempts on top of both would make minutes into hours.
+# `with_retries`'s. botocore's own attempts on top of both would make minutes into hours.
 _REQUEST_ATTEMPTS = 3
 _S3: dict[str, Any] = {
     "config_kwargs": {"connect_timeout": 10, "read_timeout": 60, "retries": {"total_max_attempts": 1}},
@@ -88,7 +88,7 @@ def listing(fs: fsspec.AbstractFileSystem, place: str) -> list[dict[str, Any]]:
         return []
 
 
-def persistently(url: str, call: Callable[[], T]) -> T:
+def with_retries(url: str, call: Callable[[], T]) -> T:
     """What `call` returns, tried again while that helps, for minutes. It must bear being called twice.
 
     Raises FileNotFoundError and the like as they are. ConfigError: no bucket, no or expired credentials, no right,
@@ -97,7 +97,7 @@ def persistently(url: str, call: Callable[[], T]) -> T:
     begun = time.monotonic()
 
     def passing(error: Exception) -> bool:
-        if not may_pass(error):
+        if not is_retryable(error):
             return False
         _tell(url, error, begun)
         return True
@@ -122,7 +122,7 @@ def _tell(url: str, error: Exception, begun: float) -> None:
         log.warning("%s: %s. Trying again for %.0f seconds.", url, _said(error), begun + PATIENCE - now)
 
 
-def may_pass(error: Exception) -> bool:
+def is_retryable(error: Exception) -> bool:
     """Whether another try may succeed where this one failed."""
     if (status := _status(error)) is not None:
         return status >= 500 or status in (408, 409, 429) or _code(error) in _SPOILT
@@ -150,7 +150,7 @@ def explained(url: str, error: Exception) -> Exception:
             f"{url}: access denied ({said}). The credentials lack the right, are wrong or have expired: mend that "
             "and run the same command again."
         )
-    if may_pass(error):
+    if is_retryable(error):
         return TransientError(
             f"{url}: still fails after {PATIENCE / 60:.0f} minutes ({said}). "
             "Run the same command again later: it goes on where it was."

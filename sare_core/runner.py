@@ -28,7 +28,7 @@ from sare_core.manifest import Index
 from sare_core.progress import bar
 from sare_core.records import Failure, Folder, Output, Record
 from sare_core.shardfiles import ShardWriter, read_back, read_samples
-from sare_core.signals import abandoning, check_stop, stop_cleanly, wait
+from sare_core.signals import check_stop, release_on_preemption, stop_cleanly, wait
 from sare_core.storage import sha256_file, spool_folder
 
 # A shard of which more than this share fails is not "a few bad images": a setting or a disk is wrong, so the run stops.
@@ -103,7 +103,7 @@ def run(
     """Bring every shard of `shards` that belongs to this rank up to date.
 
     A shard that another process works on is left to it, and looked at again at the end: done by then, or taken over.
-    retry: do the images that shards lack which are done (`Folder.lacking`), and no others.
+    retry: do the images that shards lack which are done (`Folder.shards_with_failures`), and no others.
 
     Raises StageError when a shard fails (it is recorded as failed, with the reason), Stopped on SIGTERM or SIGINT,
     ConfigError from loading models or an unwritable folder.
@@ -112,7 +112,7 @@ def run(
     mine = [shard for shard in shards if shard % rank.world == rank.number]
     digests = {shard: index.digests[shard] for shard in mine}
     if retry:
-        todo = folder.lacking(digests)
+        todo = folder.shards_with_failures(digests)
     else:
         states = folder.states(digests)
         todo = [shard for shard, state in states.items() if state.kind != "done" and not state.waiting]
@@ -127,7 +127,7 @@ def run(
     images = sum(sizes[shard] for shard in todo)
     with (
         stop_cleanly(),
-        abandoning(claims.free),
+        release_on_preemption(claims.free),
         bar(console, rank.title(folder.stage), images, rank.first) as advance,
     ):
         while todo:
@@ -289,7 +289,7 @@ def _spool(folder: Folder, shard: int, suffix: str) -> Iterator[Path]:
     spool.mkdir(parents=True, exist_ok=True)
     path = spool / f"{folder.dataset}-{folder.stage}-{folder.fingerprint}-{shard:05d}.{os.getpid()}{suffix}"
     try:
-        with abandoning(partial(path.unlink, missing_ok=True)):
+        with release_on_preemption(partial(path.unlink, missing_ok=True)):
             yield path
     except OSError as error:
         if error.errno == errno.ENOSPC:

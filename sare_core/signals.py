@@ -66,7 +66,7 @@ def wait(seconds: float) -> None:
 
 
 @contextmanager
-def abandoning(cleanup: Callable[[], object]) -> Iterator[None]:
+def release_on_preemption(cleanup: Callable[[], object]) -> Iterator[None]:
     """Within this block `abandon` calls the cleanup. It may be called in the midst of anything, and must bear that."""
     _cleanups.append(cleanup)
     try:

@@ -22,7 +22,7 @@ import stamina
 from sare_core.atomic import Replacement, unwritable
 from sare_core.copies import kept_copy
 from sare_core.errors import ConfigError
-from sare_core.remote import filesystem, listing, may_pass, persistently, refused
+from sare_core.remote import filesystem, is_retryable, listing, refused, with_retries
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -34,7 +34,7 @@ _THREADS = 16  # for small files of a network disk
 
 _clocks: dict[str, tuple[float, float]] = {}  # of each URL: when it was looked at (monotonic), offset to monotonic
 
-_on_disk = stamina.retry(on=may_pass, attempts=4, wait_initial=0.2, wait_max=5.0)
+_on_disk = stamina.retry(on=is_retryable, attempts=4, wait_initial=0.2, wait_max=5.0)
 
 
 def _retrying(method: Callable[Concatenate["Store", P], T]) -> Callable[Concatenate["Store", P], T]:
@@ -45,7 +45,7 @@ def _retrying(method: Callable[Concatenate["Store", P], T]) -> Callable[Concaten
     def tried(self: "Store", *args: P.args, **kwargs: P.kwargs) -> T:
         if self.on_disk:
             return disk(self, *args, **kwargs)
-        return persistently(self.url, partial(method, self, *args, **kwargs))
+        return with_retries(self.url, partial(method, self, *args, **kwargs))
 
     return tried
 
@@ -156,7 +156,7 @@ class Store:
             if faults:  # what was read is kept: the next try asks for the rest only
                 raise faults[0]
 
-        persistently(self.url, cat)
+        with_retries(self.url, cat)
         return {name: found[name] for name in names if name in found}
 
     @_retrying

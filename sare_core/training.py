@@ -12,7 +12,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 from torch.utils.data import DataLoader
 
 from sare_core.config import TrainSettings
-from sare_core.data.pairs import Pairs, Ticket
+from sare_core.data.pairs import Pairs, SampleKey
 from sare_core.errors import ConfigError, Stopped
 from sare_core.signals import check_stop, leave_signals_to_the_parent
 
@@ -20,11 +20,11 @@ Entry = dict[str, float | None]  # accuracy, auc and loss of one epoch; None whe
 
 
 def learning_rate(settings: TrainSettings, step: int, steps_per_epoch: int) -> float:
-    """The rate of one step. cosine-bounce is DRCT's: per epoch, half a period of 5, down to exactly 0 and up again."""
+    """The rate of one step. cosine_annealing is DRCT's: once an epoch, to exactly 0 in t_max epochs, up again."""
     if settings.schedule == "constant":
         return settings.learning_rate
-    bounce = settings.schedule == "cosine-bounce"
-    part = step // steps_per_epoch / 5 if bounce else step / (settings.epochs * steps_per_epoch)
+    annealing = settings.schedule == "cosine_annealing"
+    part = step // steps_per_epoch / settings.t_max if annealing else step / (settings.epochs * steps_per_epoch)
     return settings.learning_rate * (1 + math.cos(math.pi * part)) / 2
 
 
@@ -52,7 +52,7 @@ def step_seed(seed: int, step: int, place: int) -> int:
     return int.from_bytes(hashlib.blake2b(f"{seed}:{step}:{place}".encode(), digest_size=7).digest())
 
 
-def meet(accelerator: Accelerator, loss: torch.Tensor) -> tuple[float, int]:
+def sync_loss_and_stop(accelerator: Accelerator, loss: torch.Tensor) -> tuple[float, int]:
     """Where all processes meet at the end of a step: the mean of their losses, and the signal that reached any, or 0.
 
     So all of them stop after the same step, and none is left waiting for one that has gone.
@@ -71,12 +71,12 @@ def validate(accelerator: Accelerator, model: Any, part: Pairs, batch_size: int,
     """Accuracy at 0.5, AUC and loss on the held-out images, shared over the processes; None where undefined."""
     batches = [range(len(part))[start : start + batch_size] for start in range(0, len(part), batch_size)]
     mine = batches[accelerator.process_index :: accelerator.num_processes]  # whole ones: a logit is the same anywhere
-    tickets = [[Ticket(0, position) for position in batch] for batch in mine]
+    batches_of_keys = [[SampleKey(0, position) for position in batch] for batch in mine]
     model.eval()
     pairs: list[tuple[float, float]] = []
     with torch.no_grad():
         for image, sare, label in DataLoader(
-            part, batch_sampler=tickets, num_workers=workers, worker_init_fn=leave_signals_to_the_parent
+            part, batch_sampler=batches_of_keys, num_workers=workers, worker_init_fn=leave_signals_to_the_parent
         ):
             logits = accelerator.unwrap_model(model)(image.to(accelerator.device), sare.to(accelerator.device))
             pairs += zip(logits.float().tolist(), label.tolist(), strict=True)

@@ -123,7 +123,7 @@ def _snapshot(model: str, revision: str | None, patterns: list[str]) -> Path:
         return Path(snapshot_download(model, revision=revision, allow_patterns=patterns, ignore_patterns=_NEVER))
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
         raise ConfigError(
-            f"{model}: no such folder, and not to be had from the model hub ({type(error).__name__}). "
+            f"{model}: no such folder, and unavailable from the model hub ({type(error).__name__}). "
             "Check the name and the network (or HF_HUB_OFFLINE), or give a local folder."
         ) from error
 

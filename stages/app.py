@@ -3,10 +3,10 @@
 import typer
 
 from stages import (
+    audit,
     caption,
     evaluate,
     index,
-    inspect,
     mini,
     options,
     plan,
@@ -35,9 +35,9 @@ for command in (
     submit.submit,
     plan.plan,
     retry.retry_failed,
-    inspect.status,
-    inspect.verify,
-    inspect.gc,
+    audit.status,
+    audit.verify,
+    audit.gc,
     mini.mini,
 ):
     app.command()(command)

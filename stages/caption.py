@@ -59,7 +59,7 @@ def folder_of(settings: Settings, dataset: str, work: str) -> Folder:
         "stage": NAME,
         "version": VERSION,
         "view": settings.view,
-        "settings": settings.caption.meaning(),
+        "settings": settings.caption.fingerprint_fields(),
         "weights": {role: weights.digest for role, weights in weights_of(settings).items()},
     }
     return Folder(work, dataset, NAME, made_by, upstream=None)

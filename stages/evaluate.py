@@ -52,8 +52,8 @@ def folder_of(settings: Settings, dataset: str, work: str, checkpoint: Checkpoin
     made_by = {
         "stage": NAME,
         "version": VERSION,
-        "settings": settings.evaluate.meaning(),
-        "detector": settings.detector.meaning(),
+        "settings": settings.evaluate.fingerprint_fields(),
+        "detector": settings.detector.fingerprint_fields(),
         "weights": {role: weights.digest for role, weights in weights_of(settings).items()},
         "checkpoint": checkpoint.sha256[:16],
         "reconstructions": reconstructions.fingerprint,

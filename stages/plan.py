@@ -22,7 +22,7 @@ from sare_core.plan.images import SHARD_SIZE, Size, indexed_images, supposed_ima
 from sare_core.plan.known import KNOWN
 from sare_core.plan.progress import Progress, progress, training_progress
 from sare_core.records import Folder
-from sare_core.report.plan import Means, print_plan, print_states
+from sare_core.report.plan import Resources, print_plan, print_states
 from stages import caption, evaluate, reconstruct, train
 from stages.options import Manifests, Preset, Set, Work, chosen_shards, console, run_command
 
@@ -32,7 +32,7 @@ ALL = ["train", "val", "test"]
 def folders(settings: Settings, index: Index, work: str, shards: dict[str, list[int]]) -> dict[str, Folder | None]:
     """The folder of each stage; None: not named yet, since a stage before is not done.
 
-    Raises ConfigError: a model is not to be had, and its commit or digest is part of the name.
+    Raises ConfigError: a model is unavailable, and its commit or digest is part of the name.
     """
     dataset = str(index.about["dataset"])
     captions = caption.folder_of(settings, dataset, work)
@@ -101,7 +101,7 @@ def of_number(settings: Settings, count: int, size: Size, given: float | None) -
 
 
 def standing_in(settings: Settings) -> list[str]:
-    """Models whose configuration is not to be had and whose published one is taken."""
+    """Models whose configuration is unavailable and whose published one is taken."""
     detector = settings.detector
     named = [settings.caption.model, settings.reconstruct.model, detector.image_encoder, detector.semantic_encoder]
     from sare_core.plan.models import config_folder  # torch: seconds
@@ -145,9 +145,9 @@ def plan(
         console.print()
     if names := standing_in(settings):
         found.lines.append(
-            f"Not to be had from the model hub, so counted on the published architecture: {', '.join(names)}."
+            f"Unavailable from the model hub, so counted on the published architecture: {', '.join(names)}."
         )
-    print_plan(found, Means(tflops, gpus, price), console)
+    print_plan(found, Resources(tflops, gpus, price), console)
 
 
 def _size(text: str) -> Size:

@@ -40,7 +40,7 @@ def folder_of(settings: Settings, dataset: str, work: str) -> Folder:
         "version": VERSION,
         "view": settings.view,
         "seed": settings.seed,
-        "settings": settings.reconstruct.meaning(),
+        "settings": settings.reconstruct.fingerprint_fields(),
         "weights": {"model": resolve(settings.reconstruct.model, settings.reconstruct.revision).digest},
         "captions": captions.fingerprint,
     }

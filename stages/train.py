@@ -50,8 +50,8 @@ def folder_of(settings: Settings, dataset: str, work: str, inputs: list[str]) ->
     made_by = {
         "stage": NAME,
         "version": VERSION,
-        "settings": settings.train.meaning(),
-        "detector": settings.detector.meaning(),
+        "settings": settings.train.fingerprint_fields(),
+        "detector": settings.detector.fingerprint_fields(),
         "weights": {role: weights.digest for role, weights in weights_of(settings).items()},
         "reconstructions": reconstructions.fingerprint,
         "inputs": digest_of(inputs)[:16],
@@ -101,7 +101,7 @@ def train_detector(settings: Settings, train_part: Any, val_part: Any, folder: F
     from sare_core.batchnorm import shared_statistics
     from sare_core.data.pairs import MicroBatches
     from sare_core.detectors import build_detector
-    from sare_core.training import best_epoch, learning_rate, meet, micro_batch, step_seed, validate
+    from sare_core.training import best_epoch, learning_rate, micro_batch, step_seed, sync_loss_and_stop, validate
 
     plan, store = settings.train, folder.store
     accelerator = Accelerator(
@@ -189,7 +189,7 @@ def train_detector(settings: Settings, train_part: Any, val_part: Any, folder: F
                             optimizer.zero_grad()
                         total += loss.detach() / len(mine)
                 step += 1
-                loss_value, signum = meet(accelerator, total)
+                loss_value, signum = sync_loss_and_stop(accelerator, total)
                 accelerator.log({"train/loss": loss_value, "train/lr": rate}, step)
                 advance(plan.batch_size, f"epoch {step / steps_per_epoch:.1f}/{plan.epochs} loss {loss_value:.4f}")
                 if step % steps_per_epoch == 0:

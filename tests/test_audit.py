@@ -8,7 +8,7 @@ import psutil
 import pytest
 import torch
 
-from sare_core.audit import breaches, dead_spools, folders, others_differ, rubbish, summarize
+from sare_core.audit import dead_spools, folders, integrity_errors, orphaned_files, others_differ, summarize
 from sare_core.checkpoints import save_checkpoint
 from sare_core.errors import ConfigError
 from sare_core.manifest import Index, write_index
@@ -80,8 +80,8 @@ def claim(folder: Folder, shard: int, pid: int) -> None:
 
 
 def test_a_sound_folder_keeps_its_promises(folder: Folder, index: Index) -> None:
-    assert list(breaches(folder, index)) == []
-    assert list(rubbish(folder, index)) == []
+    assert list(integrity_errors(folder, index)) == []
+    assert list(orphaned_files(folder, index)) == []
 
 
 def flip_a_byte(path: Path) -> None:
@@ -107,11 +107,11 @@ def test_a_damaged_output_is_a_breach(
 ) -> None:
     path = output_of(folder, 1)
     damage(path)
-    [(breach, _)] = breaches(folder, index)
-    assert breach.startswith(f"{folder.store.url}/records/00001.json: ")
-    assert path.name in breach
-    assert message in breach
-    assert "`sare verify --reopen` opens the shard again; then run captions for shard 1" in breach
+    [(error, _)] = integrity_errors(folder, index)
+    assert error.startswith(f"{folder.store.url}/records/00001.json: ")
+    assert path.name in error
+    assert message in error
+    assert "`sare verify --reopen` opens the shard again; then run captions for shard 1" in error
 
 
 @pytest.mark.parametrize(
@@ -128,32 +128,32 @@ def test_a_record_that_promises_other_things_is_a_breach(
     folder: Folder, index: Index, changes: dict[str, Any], message: str
 ) -> None:
     do(folder, index, 0, **changes)
-    [(breach, _)] = breaches(folder, index)
-    assert message in breach
+    [(error, _)] = integrity_errors(folder, index)
+    assert message in error
 
 
 def test_an_image_that_is_nowhere_is_a_breach(folder: Folder, index: Index) -> None:
     do(folder, index, 0, failed=1, failures=[], images=1)
-    [(breach, _)] = breaches(folder, index)
-    assert f"1 images of the index are lost or unknown here, the first is {ROWS[1]['image_id']}" in breach
+    [(error, _)] = integrity_errors(folder, index)
+    assert f"1 images of the index are lost or unknown here, the first is {ROWS[1]['image_id']}" in error
 
 
 def test_a_stale_shard_is_no_breach(folder: Folder, index: Index, tmp_path: Path) -> None:
     new = write_index(str(tmp_path / "manifests"), "it", index_frame(*ROWS[1:]), {"dataset": "it"})
-    assert list(breaches(folder, new)) == []
+    assert list(integrity_errors(folder, new)) == []
     assert summarize(folder, new).states[0].kind == "stale"
 
 
 def test_an_unreadable_record_is_a_breach(folder: Folder, index: Index) -> None:
     path = folder.store.local("records/00000.json")
     path.write_bytes(path.read_bytes()[:99])
-    [(breach, _)] = breaches(folder, index)
-    assert breach == f"{path}: not a readable record; delete it, run the stage again."
+    [(error, _)] = integrity_errors(folder, index)
+    assert error == f"{path}: not a readable record; delete it, run the stage again."
 
 
 def test_a_failed_shard_promises_nothing(folder: Folder, index: Index) -> None:
     do(folder, index, 0, status="failed", error="9 of 10 images failed", output=None, ok=0)
-    assert list(breaches(folder, index)) == []
+    assert list(integrity_errors(folder, index)) == []
 
 
 def test_damaged_checkpoints_are_breaches(tmp_path: Path, index: Index) -> None:
@@ -161,14 +161,14 @@ def test_damaged_checkpoints_are_breaches(tmp_path: Path, index: Index) -> None:
     facts: dict[str, Any] = {"step": 4, "epoch": 2, "finished": False, "history": [], "about": {}}
     for name in ("last", "best"):
         save_checkpoint(folder.store, name, {"w": torch.zeros(300)}, **facts)
-    assert list(breaches(folder, index)) == list(rubbish(folder, index)) == []
+    assert list(integrity_errors(folder, index)) == list(orphaned_files(folder, index)) == []
     assert summarize(folder, index).note == "epoch 2 of 3, step 4"
     [path] = Path(folder.store.url).glob("best-*")
     flip_a_byte(path)
-    [(breach, _)] = breaches(folder, index)
-    assert f"{path}: not the bytes that its JSON names" in breach
+    [(error, _)] = integrity_errors(folder, index)
+    assert f"{path}: not the bytes that its JSON names" in error
     folder.store.write("last-0123456789ab.safetensors", b"")
-    assert list(rubbish(folder, index)) == ["last-0123456789ab.safetensors"]
+    assert list(orphaned_files(folder, index)) == ["last-0123456789ab.safetensors"]
 
 
 def test_a_summary_counts_shards_and_failures(folder: Folder, index: Index) -> None:
@@ -226,10 +226,10 @@ def test_what_nothing_vouches_for_is_rubbish(folder: Folder, index: Index) -> No
     claim(folder, 1, NOBODY)
     for kept in ("metrics.csv", "tables.md", "events.out.tfevents.1"):
         folder.store.write(kept, b"x")
-    assert sorted(rubbish(folder, index)) == sorted([*left, "claims/00001.json"])
-    for name in rubbish(folder, index):
+    assert sorted(orphaned_files(folder, index)) == sorted([*left, "claims/00001.json"])
+    for name in orphaned_files(folder, index):
         folder.store.delete(name)
-    assert list(rubbish(folder, index)) == list(breaches(folder, index)) == []
+    assert list(orphaned_files(folder, index)) == list(integrity_errors(folder, index)) == []
 
 
 def test_what_a_living_process_writes_is_no_rubbish(folder: Folder, index: Index) -> None:
@@ -237,7 +237,7 @@ def test_what_a_living_process_writes_is_no_rubbish(folder: Folder, index: Index
     folder.store.write(".00001-0123.tar.host.7.tmp", b"x")
     folder.store.write("00000-0123456789ab.tar", b"x")
     claim(folder, 1, os.getpid())
-    assert list(rubbish(folder, index)) == ["00000-0123456789ab.tar"]
+    assert list(orphaned_files(folder, index)) == ["00000-0123456789ab.tar"]
 
 
 def test_all_folders_of_all_stages_are_found(folder: Folder, tmp_path: Path) -> None:

@@ -119,7 +119,7 @@ def test_the_last_override_wins() -> None:
         ("reconstruct.strength=-0.1", "setting reconstruct.strength:"),
         ("reconstruct.strength=1.01", "setting reconstruct.strength:"),
         ("reconstruct.eta=nought", "(given: 'nought')"),
-        ("train.schedule=linear", "'cosine-bounce', 'cosine' or 'constant'"),
+        ("train.schedule=linear", "'cosine_annealing', 'cosine' or 'constant'"),
         ("train.augment.blur_kernel=[2, 6]", "two odd sizes"),
         ("train.augment.blur_kernel=[7, 3]", "the smaller first"),
         ("reconstruct.sare_size=half", "setting reconstruct.sare_size"),
@@ -199,8 +199,8 @@ def test_what_is_not_part_of_the_meaning() -> None:
     }
     for name, fields in left_out.items():
         section = getattr(settings, name)
-        assert type(section).model_fields.keys() - section.meaning().keys() == fields
-    assert settings.train.meaning()["augment"]["noise_variance"] == [10, 50]
+        assert type(section).model_fields.keys() - section.fingerprint_fields().keys() == fields
+    assert settings.train.fingerprint_fields()["augment"]["noise_variance"] == [10, 50]
 
 
 @pytest.mark.parametrize("section", [None, "reconstruct", "train"])

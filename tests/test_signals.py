@@ -10,7 +10,7 @@ import pytest
 
 from sare_core import signals
 from sare_core.errors import Stopped
-from sare_core.signals import abandon, abandoning, check_stop, signals_of_the_launcher, stop_cleanly, wait
+from sare_core.signals import abandon, check_stop, release_on_preemption, signals_of_the_launcher, stop_cleanly, wait
 
 
 def test_the_first_signal_only_sets_the_flag() -> None:
@@ -53,11 +53,15 @@ def test_abandon_runs_each_cleanup_once_the_newest_first(tmp_path: Path) -> None
     def fails() -> None:
         raise OSError("the disk is gone")
 
-    with abandoning(lambda: ran.append("outer")), abandoning(fails), abandoning(lambda: ran.append("inner")):
+    with (
+        release_on_preemption(lambda: ran.append("outer")),
+        release_on_preemption(fails),
+        release_on_preemption(lambda: ran.append("inner")),
+    ):
         abandon()
         abandon()
     assert ran == ["inner", "outer"]
-    with abandoning(lambda: ran.append("over")):
+    with release_on_preemption(lambda: ran.append("over")):
         pass
     abandon()
     assert ran == ["inner", "outer"], "what is over is not abandoned"
@@ -73,7 +77,7 @@ def test_abandon_in_a_handler_comes_back_although_a_lock_is_held(monkeypatch: py
             ran.append("cleaned")
 
     try:
-        with abandoning(cleanup), lock:
+        with release_on_preemption(cleanup), lock:
             os.kill(os.getpid(), signal.SIGUSR2)
             assert ran == []
         end = time.monotonic() + 5

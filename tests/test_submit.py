@@ -12,7 +12,7 @@ from sare_core import cluster
 from sare_core.cluster import Slurm, array_limit
 from sare_core.config import Settings
 from sare_core.errors import ConfigError, StageError
-from sare_core.signals import abandoning
+from sare_core.signals import release_on_preemption
 from stages import submit
 from stages.submit import Task, steps_of_all, steps_of_one
 from tests.faults.whole import SMALL
@@ -75,7 +75,7 @@ def test_a_task_that_is_not_complete_fails(monkeypatch: pytest.MonkeyPatch) -> N
 def test_a_checkpoint_drops_what_is_in_hand_and_is_the_same_task() -> None:
     dropped: list[int] = []
     task = Task("train", {"dataset": "tree"})
-    with abandoning(lambda: dropped.append(1)):
+    with release_on_preemption(lambda: dropped.append(1)):
         again = task.checkpoint()
     assert dropped == [1]
     assert pickle.loads(pickle.dumps(again.function)) == task

@@ -91,7 +91,7 @@ def test_no_such_folder(model: str) -> None:
 def test_a_hub_model_that_is_out_of_reach(hub_cache: Path, model: str) -> None:
     with pytest.raises(ConfigError, match="HF_HUB_OFFLINE") as error:
         resolve(model)
-    assert str(error.value).startswith(f"{model}: no such folder, and not to be had from the model hub")
+    assert str(error.value).startswith(f"{model}: no such folder, and unavailable from the model hub")
 
 
 def test_a_hub_model_stands_for_its_commit(hub_cache: Path) -> None:

@@ -7,12 +7,12 @@ from PIL import Image
 from sare_core.config import CaptionSettings
 
 
-def load(settings: CaptionSettings, weights_dir: str | None, device: str) -> "Silent":
+def load(settings: CaptionSettings, weights_dir: str | None, device: str) -> "NoCaption":
     """Needs nothing."""
-    return Silent()
+    return NoCaption()
 
 
-class Silent:
+class NoCaption:
     """Gives every image the caption ''."""
 
     name = "none"

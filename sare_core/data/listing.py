@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from sare_core.errors import ConfigError
-from sare_core.remote import filesystem, persistently
+from sare_core.remote import filesystem, with_retries
 
 _SIDECAR = re.compile(r"\.(txt|csv|json|md|zip|z\d\d|parquet|npz|pth|log)$", re.IGNORECASE)
 
@@ -96,7 +96,7 @@ def stat(path: str) -> tuple[int | None, int | None]:
     if "://" in path:
         fs, name = filesystem(path)
         try:
-            return _size_and_time(persistently(path, lambda: fs.info(name)))
+            return _size_and_time(with_retries(path, lambda: fs.info(name)))
         except FileNotFoundError:
             return None, None
     try:
@@ -146,7 +146,7 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
 def _remote(root: str) -> Iterator[tuple[str, list[File]]]:
     fs, top = filesystem(root)
     folders: dict[str, list[File]] = {}
-    found = persistently(root, lambda: fs.find(top, detail=True))
+    found = with_retries(root, lambda: fs.find(top, detail=True))
     for name, info in found.items():
         place = name.removeprefix(top).strip("/")
         # An empty object with a name like a folder's is how a web console makes folders.

@@ -26,7 +26,7 @@ Pair = tuple[Image.Image, Image.Image]
 _NEEDED = ["image_id", "path", "sha256", "extension", "label", "shard"]
 
 
-class Ticket(NamedTuple):
+class SampleKey(NamedTuple):
     """Which row to load, and in which epoch: all that a loader's worker needs to know."""
 
     epoch: int
@@ -74,9 +74,9 @@ class Pairs(torch.utils.data.Dataset[tuple[torch.Tensor, torch.Tensor, float]]):
     def __len__(self) -> int:
         return len(self.labels)
 
-    def __getitem__(self, ticket: Ticket) -> tuple[torch.Tensor, torch.Tensor, float]:
-        (row,) = self._table.slice(ticket.position, 1).to_pylist()
-        rng = sample_generator(self.seed, ticket.epoch, row["image_id"]) if self.augment else None
+    def __getitem__(self, key: SampleKey) -> tuple[torch.Tensor, torch.Tensor, float]:
+        (row,) = self._table.slice(key.position, 1).to_pylist()
+        rng = sample_generator(self.seed, key.epoch, row["image_id"]) if self.augment else None
         image, sare = prepare(*self.source.load(row), self.settings, self.augment, rng)
         return image, sare, float(row["label"])
 
@@ -123,7 +123,7 @@ def epoch_order(shard_of: np.ndarray, seed: int, epoch: int, mixed: int) -> np.n
     return np.concatenate([rng.permutation(group) for group in groups])
 
 
-class MicroBatches(torch.utils.data.Sampler[list[Ticket]]):
+class MicroBatches(torch.utils.data.Sampler[list[SampleKey]]):
     """This rank's micro-batches from a step on to the end: of each step, number j belongs to rank j mod `world`.
 
     What a micro-batch holds does not depend on the number of ranks.
@@ -140,7 +140,7 @@ class MicroBatches(torch.utils.data.Sampler[list[Ticket]]):
     def __len__(self) -> int:
         return len(self.steps) * (self.batch_size // self.micro // self.world)
 
-    def __iter__(self) -> Iterator[list[Ticket]]:
+    def __iter__(self) -> Iterator[list[SampleKey]]:
         order, of_epoch = np.empty(0, dtype=int), -1
         for step in self.steps:
             epoch, place = divmod(step, self.steps_per_epoch)
@@ -149,4 +149,4 @@ class MicroBatches(torch.utils.data.Sampler[list[Ticket]]):
             batch = order[place * self.batch_size : (place + 1) * self.batch_size]
             for number in range(self.rank, self.batch_size // self.micro, self.world):
                 positions = batch[number * self.micro : (number + 1) * self.micro]
-                yield [Ticket(epoch, int(position)) for position in positions]
+                yield [SampleKey(epoch, int(position)) for position in positions]

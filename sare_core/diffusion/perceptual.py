@@ -15,7 +15,7 @@ def load_lpips(net: str, device: str) -> Callable[[np.ndarray, np.ndarray], floa
     "alex" and "vgg" have pretrained backbones. "alex-random" needs no download: an AlexNet of random weights, always
     the same ones, its layers added up without weighting. It orders distances roughly as LPIPS does and is not LPIPS.
 
-    Raises ConfigError: the backbone's weights, which torchvision downloads, are not to be had.
+    Raises ConfigError: the backbone's weights, which torchvision downloads, are unavailable.
     """
     try:
         if net == "alex-random":

@@ -47,7 +47,7 @@ class Plan:
 
 
 def multiple_of(settings: Settings) -> int:
-    """Pixels that sizes are floored to: the model's, or Stable Diffusion's 8 where that is not to be had."""
+    """Pixels that sizes are floored to: the model's, or Stable Diffusion's 8 where that is unavailable."""
     try:
         from sare_core.plan import models  # torch: seconds
 

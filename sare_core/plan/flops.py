@@ -30,7 +30,7 @@ def caption_flops(settings: CaptionSettings) -> int:
     """FLOPs a caption of BLIP: the image once, then `max_new_tokens` words with cached keys, for each beam.
 
     Captions that end earlier take less: at 20 words the image is 5 of 6 parts. Prompt tokens are taken as its words.
-    Raises ConfigError: the captioner is none that can be counted, or its configuration is not to be had.
+    Raises ConfigError: the captioner is none that can be counted, or its configuration is unavailable.
     """
     if settings.captioner in ("none", "table"):
         return 0
@@ -96,7 +96,7 @@ class DetectorCost(NamedTuple):
 def detector_cost(settings: DetectorSettings) -> DetectorCost:
     """What an image costs in evaluation and in training, and what the checkpoints take.
 
-    Raises ConfigError: no such detector, or a configuration is not to be had.
+    Raises ConfigError: no such detector, or a configuration is unavailable.
     """
     detector, batch = models.detector(settings), 2  # BatchNorm wants two
 

@@ -1,7 +1,7 @@
 """The models that settings name, as skeletons: the real classes on torch's meta device, from config.json alone.
 
 A skeleton has every shape and no number, so that FLOPs and parameters can be counted on any machine in moments.
-Each function raises ConfigError when a configuration is not to be had or not readable.
+Each function raises ConfigError when a configuration is unavailable or not readable.
 """
 
 import json
@@ -39,7 +39,7 @@ class Diffusion(NamedTuple):
 
 
 def config_folder(model: str, revision: str | None = None) -> Path | None:
-    """The folder with a model's configurations; None: not to be had, but its architecture is known."""
+    """The folder with a model's configurations; None: unavailable, but its architecture is known."""
     if Path(model).is_dir():  # not through `resolve`, which would read the weights for their digest
         return Path(model)
     try:

@@ -10,7 +10,7 @@ from sare_core.plan.progress import KINDS, Progress
 
 
 @dataclass(frozen=True)
-class Means:
+class Resources:
     """What the work is done with; None: not said. tflops: a GPU's peak, 10^12/s; price: of an hour of one GPU."""
 
     tflops: float | None = None
@@ -28,10 +28,10 @@ def print_states(stages: dict[str, Progress], console: Console) -> None:
     console.print("in brackets: shards", style="dim")
 
 
-def print_plan(plan: Plan, means: Means, console: Console) -> None:
+def print_plan(plan: Plan, resources: Resources, console: Console) -> None:
     """What is to do, what it takes, and which option would fill what is missing."""
     table = _table(plan.title, ["stage"], ["images", "shards", "FLOP/img", "FLOP", "disk", "GPU-h", "days", "cost"])
-    hours = [row.hours(means.tflops) for row in plan.rows]
+    hours = [row.hours(resources.tflops) for row in plan.rows]
     for row, spent in zip(plan.rows, hours, strict=True):
         table.add_row(
             row.stage,
@@ -40,7 +40,7 @@ def print_plan(plan: Plan, means: Means, console: Console) -> None:
             "–" if row.flops_per_image is None else si(row.flops_per_image),
             "–" if row.flops is None else si(row.flops),
             "–" if row.disk is None else bytes_text(row.disk),
-            *_time(spent, means),
+            *_time(spent, resources),
         )
     known = [spent for row, spent in zip(plan.rows, hours, strict=True) if spent and row.stage != "index"]
     # A stage without hours, or with the least of them, makes the sum a lower bound.
@@ -54,11 +54,11 @@ def print_plan(plan: Plan, means: Means, console: Console) -> None:
         "",
         si(sum(row.flops or 0 for row in plan.rows)),
         bytes_text(sum(row.disk or 0 for row in plan.rows)),
-        *_time(total, means),
+        *_time(total, resources),
         style="bold",
     )
     console.print(table)
-    for line in plan.lines + _missing(plan, means):
+    for line in plan.lines + _missing(plan, resources):
         console.print(line, markup=False)
 
 
@@ -71,17 +71,17 @@ def _table(title: str, left: list[str], right: list[str]) -> Table:
     return table
 
 
-def _time(spent: tuple[float, bool] | None, means: Means) -> list[str]:
+def _time(spent: tuple[float, bool] | None, resources: Resources) -> list[str]:
     """GPU-hours, days of wall clock and cost."""
     if spent is None:
         return ["–"] * 3
     hours, least = spent
-    days = hours / means.gpus / 24 if means.gpus else None
-    cost = hours * means.price if means.price is not None else None
+    days = hours / resources.gpus / 24 if resources.gpus else None
+    cost = hours * resources.price if resources.price is not None else None
     return ["–" if value is None else _amount(value, least) for value in (hours, days, cost)]
 
 
-def _missing(plan: Plan, means: Means) -> list[str]:
+def _missing(plan: Plan, resources: Resources) -> list[str]:
     """Which option, or what else, gives each number that is not there."""
     unknown = [row.stage for row in plan.rows if row.hours(None) is None and row.stage != "index"]
     lines = []
@@ -91,11 +91,11 @@ def _missing(plan: Plan, means: Means) -> list[str]:
         lines.append(f"GPU-h of {', '.join(measured)}: the first finished shard tells.")
     if "train" in unknown:
         lines.append("GPU-h of train: not measured.")
-    if unknown and means.tflops is None:
+    if unknown and resources.tflops is None:
         lines.append("--tflops, a GPU's peak in the dtype used, gives the least that it can be (≥).")
-    if means.gpus is None:
+    if resources.gpus is None:
         lines.append("days: give --gpus.")
-    if means.price is None:
+    if resources.price is None:
         lines.append("cost: give --price, of an hour of one GPU.")
     return lines
 

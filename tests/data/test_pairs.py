@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from sare_core.config import TrainSettings, load_settings
-from sare_core.data.pairs import MicroBatches, Ticket, epoch_order
+from sare_core.data.pairs import MicroBatches, SampleKey, epoch_order
 
 SHARDS = [shard for shard in (7, 3, 11, 2) for _ in range(24)]  # of each position; numbers need not follow each other
 
@@ -21,7 +21,7 @@ def micro_batches(
     return MicroBatches(SHARDS, plan(**changes), seed, steps, micro, rank, world)
 
 
-def steps_of(batches: list[list[Ticket]], per_step: int) -> list[list[Ticket]]:
+def steps_of(batches: list[list[SampleKey]], per_step: int) -> list[list[SampleKey]]:
     """Micro-batches put together to steps."""
     return [list(chain(*batches[start : start + per_step])) for start in range(0, len(batches), per_step)]
 
@@ -62,15 +62,15 @@ def test_epochs_follow_each_other() -> None:
     steps = steps_of(list(micro_batches(range(24))), per_step=3)
     assert [len(step) for step in steps] == [12] * 24
     for epoch in range(3):
-        tickets = list(chain(*steps[8 * epoch : 8 * epoch + 8]))
-        assert [ticket.position for ticket in tickets] == epoch_order(SHARDS, 0, epoch, 2).tolist()
-        assert {ticket.epoch for ticket in tickets} == {epoch}
+        batches_of_keys = list(chain(*steps[8 * epoch : 8 * epoch + 8]))
+        assert [key.position for key in batches_of_keys] == epoch_order(SHARDS, 0, epoch, 2).tolist()
+        assert {key.epoch for key in batches_of_keys} == {epoch}
 
 
 def test_an_epoch_drops_what_does_not_fill_a_step() -> None:
     steps = steps_of(list(micro_batches(range(4), micro=10, batch_size=40)), per_step=4)
     for epoch in (0, 1):
-        positions = [ticket.position for ticket in chain(*steps[2 * epoch : 2 * epoch + 2])]
+        positions = [key.position for key in chain(*steps[2 * epoch : 2 * epoch + 2])]
         assert len(set(positions)) == 80  # of 96
 
 
@@ -98,9 +98,9 @@ def test_another_seed_is_another_order() -> None:
 
 
 def test_a_loader_takes_them_as_they_come() -> None:
-    class Echo(torch.utils.data.Dataset[Ticket]):
-        def __getitem__(self, ticket: Ticket) -> Ticket:
-            return ticket
+    class Echo(torch.utils.data.Dataset[SampleKey]):
+        def __getitem__(self, key: SampleKey) -> SampleKey:
+            return key
 
     batches = micro_batches(range(6), rank=1, world=3)
     loader = torch.utils.data.DataLoader(Echo(), batch_sampler=batches, collate_fn=list)

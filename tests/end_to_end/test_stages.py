@@ -15,7 +15,7 @@ import torch
 import webdataset
 from PIL import Image
 
-from sare_core.audit import Breach, breaches, folders, rubbish, summarize
+from sare_core.audit import IntegrityError, folders, integrity_errors, orphaned_files, summarize
 from sare_core.config import Settings
 from sare_core.errors import ConfigError, StageError
 from sare_core.images import decode, fit_size, resize
@@ -265,13 +265,13 @@ def test_tables_hold_the_subsets_the_paper_and_the_trivial_detector(
 def test_verify_finds_each_kind_of_damage(done: Pipeline, tmp_path: Path) -> None:
     index = read_index(done.manifests, "tree")
 
-    def damaged(spoil: Callable[[Path], None]) -> list[Breach]:
+    def damaged(spoil: Callable[[Path], None]) -> list[IntegrityError]:
         work = tmp_path / "work"
         shutil.rmtree(work, ignore_errors=True)
         shutil.copytree(done.work, work)
         tar = min(work.rglob("*.tar"))
         spoil(tar)
-        return [breach for folder in folders(str(work)) for breach in breaches(folder, index)]
+        return [error for folder in folders(str(work)) for error in integrity_errors(folder, index)]
 
     def flip(tar: Path) -> None:
         data = bytearray(tar.read_bytes())
@@ -295,11 +295,11 @@ def test_verify_finds_each_kind_of_damage(done: Pipeline, tmp_path: Path) -> Non
 def test_gc_lists_only_what_no_record_names(done: Pipeline, tmp_path: Path) -> None:
     index, work = read_index(done.manifests, "tree"), tmp_path / "work"
     shutil.copytree(done.work, work)
-    assert [name for folder in folders(str(work)) for name in rubbish(folder, index)] == []
+    assert [name for folder in folders(str(work)) for name in orphaned_files(folder, index)] == []
     tar = min(work.rglob("*.tar"))
     shutil.copy(tar, tar.with_name(f"{tar.name[:5]}-0123456789ab.tar"))
     (tar.parent / ".00001-abc.tar.host.1.tmp").touch()
-    found = [name for folder in folders(str(work)) for name in rubbish(folder, index)]
+    found = [name for folder in folders(str(work)) for name in orphaned_files(folder, index)]
     assert sorted(found) == [".00001-abc.tar.host.1.tmp", f"{tar.name[:5]}-0123456789ab.tar"]
 
 
@@ -345,7 +345,7 @@ def test_a_file_that_changes_after_the_index_fails_by_name(
     assert "gone" in reasons[gone["path"]]
     assert record.images == record.ok + 2
     assert pipeline.reconstructions([0]).failures == 2
-    assert [breach for folder in folders(pipeline.work) for breach in breaches(folder, index)] == []
+    assert [error for folder in folders(pipeline.work) for error in integrity_errors(folder, index)] == []
 
 
 def test_a_shard_whose_images_nearly_all_fail_stops_the_run(

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from sare_core.audit import breaches, folders, reopen
+from sare_core.audit import folders, integrity_errors, reopen
 from sare_core.errors import StageError
 from sare_core.manifest import read_index
 from tests.faults.whole import check_whole
@@ -47,13 +47,13 @@ def test_a_damaged_shard_is_found_and_made_whole(name: str, done: Pipeline, undi
     index = read_index(done.manifests, "tree")
     damaged = min(Path(done.work).rglob("reconstructions/**/*.tar"))
     DAMAGES[name](damaged)
-    found = [(folder, breach) for folder in folders(done.work) for breach in breaches(folder, index)]
-    assert [breach.shard for _, breach in found] == [int(damaged.name[:5])]
+    found = [(folder, error) for folder in folders(done.work) for error in integrity_errors(folder, index)]
+    assert [error.shard for _, error in found] == [int(damaged.name[:5])]
     assert damaged.name in found[0][1].text
     assert "sare verify --reopen" in found[0][1].text
-    for folder, breach in found:
-        assert breach.shard is not None
-        reopen(folder, breach.shard, breach.text)
+    for folder, error in found:
+        assert error.shard is not None
+        reopen(folder, error.shard, error.text)
     outcome = done.reconstructions()
     assert outcome.done == [int(damaged.name[:5])]
     assert finish(done, "predictions") == 0
@@ -68,9 +68,9 @@ def test_a_tar_cut_at_every_border_is_found(done: Pipeline) -> None:
     whole = tar.read_bytes()
     for size in range(0, len(whole), 512):
         tar.write_bytes(whole[:size])
-        assert [breach.shard for breach in breaches(folder, index)] == [int(tar.name[:5])], f"cut at {size}"
+        assert [error.shard for error in integrity_errors(folder, index)] == [int(tar.name[:5])], f"cut at {size}"
     tar.write_bytes(whole)
-    assert list(breaches(folder, index)) == []
+    assert list(integrity_errors(folder, index)) == []
 
 
 def test_training_on_a_damaged_tar_stops_by_name(done: Pipeline) -> None:
@@ -91,7 +91,7 @@ def test_a_record_cut_in_half_is_done_again(stage: str, done: Pipeline, undistur
     index = read_index(done.manifests, "tree")
     record = min(Path(done.work).rglob(f"{stage}/*/records/*.json"))
     record.write_bytes(record.read_bytes()[: record.stat().st_size // 2])
-    found = [breach.text for folder in folders(done.work) for breach in breaches(folder, index)]
+    found = [error.text for folder in folders(done.work) for error in integrity_errors(folder, index)]
     assert len(found) == 1
     assert str(record) in found[0]
     assert "delete it, run the stage again" in found[0]

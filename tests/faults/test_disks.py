@@ -73,7 +73,7 @@ def test_a_finished_stage_on_a_disk_that_may_only_be_read(
     begin: Callable[[str], Pipeline], disk: Callable[[str], Disk]
 ) -> None:
     """Status and verify are asked by people who may only look."""
-    from sare_core.audit import breaches, folders, summarize
+    from sare_core.audit import folders, integrity_errors, summarize
     from sare_core.manifest import read_index
 
     locked = disk("64m")
@@ -83,4 +83,4 @@ def test_a_finished_stage_on_a_disk_that_may_only_be_read(
     locked.read_only(True)
     [folder] = folders(pipeline.work)
     assert summarize(folder, index).count("done") == len(pipeline.shards())
-    assert list(breaches(folder, index)) == []
+    assert list(integrity_errors(folder, index)) == []

@@ -15,7 +15,7 @@ from benchmarks.scale import race
 from benchmarks.scale.made_up import make_index
 from benchmarks.scale.sleeper import SleepStage, folder_of
 from sare_core import claims, runner
-from sare_core.audit import breaches, rubbish
+from sare_core.audit import integrity_errors, orphaned_files
 from sare_core.runner import run
 
 QUIET = Console(quiet=True)
@@ -65,5 +65,7 @@ def test_a_runner_that_hangs_loses_its_shard_and_does_no_harm(tmp_path: Path, mo
     os.kill(hanging.pid, signal.SIGCONT)
     assert hanging.wait() == 0
     assert [state.kind for state in folder.states(index.digests).values()] == ["done"]
-    assert list(breaches(folder, index)) == []
-    assert [name for name in rubbish(folder, index) if name.endswith(".parquet")] == [], "the same bytes, one file"
+    assert list(integrity_errors(folder, index)) == []
+    assert [name for name in orphaned_files(folder, index) if name.endswith(".parquet")] == [], (
+        "the same bytes, one file"
+    )

@@ -1,6 +1,6 @@
 """What must be so after any fault: the bytes of an undisturbed run, and nothing beside them but what gc may remove."""
 
-from sare_core.audit import breaches, folders, rubbish
+from sare_core.audit import folders, integrity_errors, orphaned_files
 from sare_core.manifest import read_index
 from tests.pipeline import Pipeline, outputs
 
@@ -18,7 +18,9 @@ SMALL = [
 def check_whole(pipeline: Pipeline, undisturbed: dict[str, bytes]) -> None:
     """The same files with the same bytes; nothing lost, nothing twice; only what gc may remove lies beside them."""
     index = read_index(pipeline.manifests, "tree")
-    left = {f"tree/{f.stage}/{f.fingerprint}/{name}" for f in folders(pipeline.work) for name in rubbish(f, index)}
+    left = {
+        f"tree/{f.stage}/{f.fingerprint}/{name}" for f in folders(pipeline.work) for name in orphaned_files(f, index)
+    }
     found = outputs(pipeline.work)
     assert {name: data for name, data in found.items() if name not in left} == undisturbed
-    assert [breach for folder in folders(pipeline.work) for breach in breaches(folder, index)] == []
+    assert [error for folder in folders(pipeline.work) for error in integrity_errors(folder, index)] == []

@@ -15,7 +15,7 @@ from sare_core.plan import disk
 from sare_core.plan.estimate import Plan, Row, si
 from sare_core.plan.images import indexed_images, supposed_images
 from sare_core.plan.models import diffusion
-from sare_core.report.plan import Means, print_plan
+from sare_core.report.plan import Resources, print_plan
 from stages import plan as command
 from stages.options import console
 from tests.conftest import STANDIN, standin_overrides
@@ -79,7 +79,7 @@ def test_a_bound_in_one_stage_makes_the_sum_a_bound(capsys: pytest.CaptureFixtur
         Row("reconstruct", 7200, 8, flops_per_image=1e15, disk=1, rate=1.0),  # two hours
     ]
     assert (rows[0].hours(1.0), rows[0].hours(None), rows[1].hours(1.0)) == ((1, True), None, (2, False))
-    print_plan(Plan("it", rows), Means(tflops=1.0, gpus=2, price=10), console)
+    print_plan(Plan("it", rows), Resources(tflops=1.0, gpus=2, price=10), console)
     last = next(line.split() for line in capsys.readouterr().out.splitlines() if line.startswith("all"))
     assert last[-3:] == ["≥3.00", "≥0.06", "≥30.0"]
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from sare_core.audit import breaches, folders
+from sare_core.audit import folders, integrity_errors
 from sare_core.config import load_settings
 from sare_core.manifest import read_index
 from sare_core.records import Folder
@@ -56,7 +56,7 @@ def reconstructions(launch: Launch) -> Folder:
 def check_whole(launch: Launch, alone: dict[str, bytes]) -> None:
     """The bytes of one process, and what the records promise."""
     assert outputs(launch.work) == alone
-    assert list(breaches(reconstructions(launch), read_index(launch.manifests, "tree"))) == []
+    assert list(integrity_errors(reconstructions(launch), read_index(launch.manifests, "tree"))) == []
 
 
 def check_left(launch: Launch) -> set[int]:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from sare_core.audit import breaches, folders, summarize
+from sare_core.audit import folders, integrity_errors, summarize
 from sare_core.cluster import Slurm
 from sare_core.errors import ConfigError
 from sare_core.manifest import read_index
@@ -23,12 +23,12 @@ DONE, DONE_AGAIN = ("COMPLETED", 0), ("COMPLETED", 1)
 
 
 def check_whole(pipeline: Pipeline, local: Pipeline) -> None:
-    """Of every stage that was run here, the files that the local run left, and no breach."""
+    """Of every stage that was run here, the files that the local run left, and no error."""
     found, stages = outputs(pipeline.work), {path.name for path in (Path(pipeline.work) / "tree").iterdir()}
     assert found == {name: data for name, data in outputs(local.work).items() if name.split("/")[1] in stages}
     assert "reconstructions" in stages
     index = read_index(pipeline.manifests, "tree")
-    assert [breach for folder in folders(pipeline.work) for breach in breaches(folder, index)] == []
+    assert [error for folder in folders(pipeline.work) for error in integrity_errors(folder, index)] == []
 
 
 def running_shards(pipeline: Pipeline) -> int:

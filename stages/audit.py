@@ -14,12 +14,12 @@ from rich.table import Table
 
 from sare_core.audit import (
     Summary,
-    breaches,
     dead_spools,
     folders,
+    integrity_errors,
+    orphaned_files,
     others_differ,
     reopen,
-    rubbish,
     summarize,
 )
 from sare_core.manifest import read_index
@@ -78,11 +78,11 @@ def verify(
     manifests: Manifests = "manifests",
     again: Annotated[bool, typer.Option("--reopen", help="Let the stages do broken shards again.")] = False,
 ) -> None:
-    """Read back what records promise: counts, fields, digests. Exits with 1 on any breach."""
+    """Read back what records promise: counts, fields, digests. Exits with 1 where one does not hold."""
     checked, broken, found = 0, [], 0  # type: ignore[var-annotated]
     for folder in folders(work, dataset, broken):
         checked += 1
-        for text, shard in list(breaches(folder, read_index(manifests, folder.dataset))):
+        for text, shard in list(integrity_errors(folder, read_index(manifests, folder.dataset))):
             found += 1
             console.print(text, soft_wrap=True, markup=False)
             if again and shard is not None:
@@ -90,7 +90,7 @@ def verify(
     for line in broken:
         console.print(line, soft_wrap=True, markup=False)
     found += len(broken)
-    console.print(f"{checked} folders read back: " + (f"{found} breaches" if found else "all as recorded"))
+    console.print(f"{checked} folders read back: " + (f"{found} integrity errors" if found else "all as recorded"))
     if found:
         raise typer.Exit(1)
 
@@ -105,7 +105,7 @@ def gc(
     count = size = 0
     broken: list[str] = []
     for folder in folders(work, dataset, broken):
-        names = list(rubbish(folder, read_index(manifests, folder.dataset)))
+        names = list(orphaned_files(folder, read_index(manifests, folder.dataset)))
         for name in names:
             count, size = count + 1, size + folder.store.size(name)
             console.print(folder.store.path(name), soft_wrap=True, markup=False)
