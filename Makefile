@@ -24,12 +24,15 @@ NET   = $(if $(filter 1,$(NODES)),--main_process_port 0,--machine_rank $(NODE) $
 RUN   = $(if $(filter-out 1,$(GPUS) $(NODES)),$(BIN)/accelerate launch --multi_gpu --num_machines $(NODES) $(NET) \
         --num_processes $(shell expr $(GPUS) \* $(NODES)) --mixed_precision no --dynamo_backend no,$(BIN)/python)
 
+# They wait for processes, daemons and time-outs more than they compute, so more of them run at a time than there are cores.
+CLUSTER_TESTS := tests/slurm tests/processes tests/objectstore tests/faults
+
 # In this process (or these), or with LAUNCH=slurm as tasks of Slurm, at most GPUS of them at a time.
 STAGE = $(if $(filter slurm,$(LAUNCH)),$(BIN)/sare submit $(1) $(ARGS) $(if $(filter-out file,$(origin GPUS)),--gpus $(GPUS)),$(RUN) -m stages.$(1) $(ARGS) $(2))
 
 .DEFAULT_GOAL := help
 .PHONY: help install demo study mini-world captions reconstruct train evaluate report status verify gc \
-        plan retry-failed bench-scale soak test lint
+        plan retry-failed bench-scale soak test test-cluster lint
 
 help: ## print the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -38,7 +41,7 @@ install: $(BIN)/.installed ## make .venv and install sare into it
 
 $(BIN)/.installed: pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	$(BIN)/pip install --quiet --editable '.[dev]'
+	$(BIN)/pip install --quiet --no-compile --editable '.[dev]'
 	touch $@
 
 demo: install ## index, caption, reconstruct, train, evaluate and report on the scale model (about 4 minutes on two cores)
@@ -98,8 +101,11 @@ bench-scale: install ## measure the bars of a cluster run, tables to benchmarks/
 soak: install ## kill a thousand runs at random moments and compare bytes
 	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(BIN)/python -m tests.faults.soak
 
-test: install ## run the tests
-	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest
+test: install ## run the tests but those of test-cluster, one process a core (6 minutes on two)
+	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -n logical --dist loadfile $(CLUSTER_TESTS:%=--ignore=%)
+
+test-cluster: install ## run the tests of Slurm, object stores, many processes and kills
+	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -n 4 --dist loadfile $(CLUSTER_TESTS)
 
 lint: install ## ruff and mypy
 	$(BIN)/ruff check .

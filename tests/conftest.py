@@ -9,6 +9,7 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
+from filelock import FileLock
 
 from sare_core.config import Settings, load_settings
 
@@ -18,9 +19,26 @@ STANDIN = str(Path(__file__).with_name("standins") / "standin.yaml")
 @pytest.fixture(scope="session")
 def standin_models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Captioner, diffusion, image-encoder and semantic-encoder. Tests read them; one that changes a file copies it."""
+    return built_once(tmp_path_factory, "standins", build_standins)
+
+
+def build_standins(folder: Path) -> None:
     from tests.standins import build_models
 
-    return build_models(tmp_path_factory.mktemp("standins"))
+    build_models(folder)
+
+
+def built_once(factory: pytest.TempPathFactory, name: str, build: Callable[[Path], object]) -> Path:
+    """A folder that the first of all test processes builds and the others read."""
+    base = factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        base = base.parent  # that of the whole run
+    folder, whole = base / name, base / f"{name}.whole"
+    with FileLock(base / f"{name}.lock"):
+        if not whole.exists():
+            build(folder)
+            whole.touch()
+    return folder
 
 
 def standin_overrides(models: Path) -> list[str]:

@@ -1,26 +1,16 @@
-"""Stages in processes that can be made to die, forked from a server that has done the imports and nothing else.
+"""Stages in processes that can be made to die."""
 
-(Forking the test's own process would copy the locks of polars' and torch's threads, but not the threads.)
-"""
-
-import multiprocessing
 import os
 import signal
 from multiprocessing.context import ForkServerProcess
 
-# Imported here so that the server has them, and a forked worker starts at once.
-import sare_core.captioning.blip
-import sare_core.detectors.sare
-import sare_core.diffusion.reconstructor
-import sare_core.training  # noqa: F401
 from sare_core import faults, ledger
 from sare_core.manifest import read_index
 from stages import options, train
+from tests.forked import context
 from tests.pipeline import Pipeline
 
 STAGES = ("captions", "reconstructions", "detector", "predictions")
-_context = multiprocessing.get_context("forkserver")
-_context.set_forkserver_preload(["tests.faults.worker"])
 
 
 def do(pipeline: Pipeline, stage: str) -> None:
@@ -38,7 +28,7 @@ def start(
     pipeline: Pipeline, stage: str, points: tuple[str, ...] = (), hit: int = 1, signum: int = 9
 ) -> ForkServerProcess:
     """Start a stage in a process of its own, which sends itself `signum` when it reaches `points` the `hit`-th time."""
-    process = _context.Process(target=_work, args=(pipeline, stage, points, hit, signum))
+    process = context.Process(target=_work, args=(pipeline, stage, points, hit, signum))
     process.start()
     return process
 

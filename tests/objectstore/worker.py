@@ -12,6 +12,7 @@ from sare_core.records import Folder
 from sare_core.storage import Store
 from stages import train
 from tests.faults import worker
+from tests.forked import context
 from tests.pipeline import Pipeline
 
 
@@ -41,7 +42,7 @@ class Remote(Pipeline):
 
     def start(self, stage: str, points: tuple[str, ...] = ()) -> ForkServerProcess:
         """Start a stage; it is killed at the first of the points."""
-        process = worker._context.Process(target=_work, args=(self, stage, points))
+        process = context.Process(target=_work, args=(self, stage, points))
         process.start()
         return process
 

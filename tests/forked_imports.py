@@ -1,0 +1,13 @@
+"""What the server of tests.forked imports before it forks."""
+
+import accelerate
+import timm
+import torch.utils.tensorboard
+
+import sare_core.captioning.blip
+import sare_core.detectors.sare
+import sare_core.diffusion.reconstructor
+import sare_core.training
+import stages.app
+
+__all__ = ["accelerate", "sare_core", "stages", "timm", "torch"]
