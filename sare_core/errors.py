@@ -1,7 +1,8 @@
-"""The three kinds of error, and what each of them does to a run.
+"""The four kinds of error, and what each of them does to a run.
 
 - `ImageError`: one bad image. It becomes a failure row with its reason, the work goes on.
-- `TransientError`: a passing I/O fault. It is retried with back-off before it counts.
+- `StageError`: one shard that cannot be done. It is recorded as failed with the reason, the others go on.
+- `TransientError`: a passing I/O fault. It is retried with back-off before it counts, then fails its shard.
 - `ConfigError`: a wrong setting, a missing model or file. The run stops at once.
 """
 

@@ -10,6 +10,9 @@ from sare_core.errors import ImageError
 
 Row = dict[str, Any]
 AHEAD = 2  # batches that are read while the model works, and batches of results that may wait to be written
+# Of the images that are read and not yet through the model, by the index: 0.5 GB as Pillow holds them. A larger batch
+# is cut, and less is read ahead; an image that is larger by itself is alone. Ordinary batches never come near it.
+PIXELS = 1 << 27
 
 
 class Work(Protocol):
@@ -29,26 +32,50 @@ class Work(Protocol):
 
 
 def samples(work: Work, rows: list[Row], threads: int) -> Generator[tuple[Row, dict[str, Any] | ImageError]]:
-    """Each row with its sample or the error that failed it, in the order of the batches. Memory: a few batches."""
-    plan = iter(work.batches(rows))
+    """Each row with its sample or the error that failed it, in the order of the batches.
+
+    Memory: a few batches, of PIXELS pixels in all. rows: of the index; width and height say what an image takes.
+    """
+    plan = deque(part for batch in work.batches(rows) for part in _cut(batch))
     with ThreadPoolExecutor(threads) as readers, ThreadPoolExecutor(threads) as encoders:
 
         def start(batch: list[Row]) -> list[tuple[Row, Future[Any]]]:
             return [(row, readers.submit(work.read, row)) for row in batch]
 
-        reading = deque(start(batch) for _, batch in zip(range(AHEAD), plan, strict=False))
+        reading: deque[list[tuple[Row, Future[Any]]]] = deque()
         waiting: deque[list[tuple[Row, Future[Any] | ImageError]]] = deque()
         try:
-            while reading:
-                batch = reading.popleft()
-                reading.extend(start(following) for _, following in zip(range(1), plan, strict=False))
-                waiting.append(_work_through(work, batch, encoders))
+            while plan or reading:
+                pixels = sum(_pixels(row) for batch in reading for row, _ in batch)
+                while plan and len(reading) <= AHEAD:
+                    pixels += sum(map(_pixels, plan[0]))
+                    if reading and pixels > PIXELS:
+                        break
+                    reading.append(start(plan.popleft()))
+                waiting.append(_work_through(work, reading[0], encoders))
+                reading.popleft()
                 if len(waiting) > AHEAD:
                     yield from _finished(waiting.popleft())
             yield from chain.from_iterable(_finished(done) for done in waiting)
         finally:
             readers.shutdown(cancel_futures=True)
             encoders.shutdown(cancel_futures=True)
+
+
+def _pixels(row: Row) -> int:
+    return int(row["width"] * row["height"])
+
+
+def _cut(batch: list[Row]) -> Iterator[list[Row]]:
+    """A batch in parts of at most PIXELS pixels, or of one image."""
+    part, pixels = list[Row](), 0
+    for row in batch:
+        pixels += _pixels(row)
+        if part and pixels > PIXELS:
+            yield part
+            part, pixels = [], _pixels(row)
+        part.append(row)
+    yield part
 
 
 def _work_through(

@@ -165,9 +165,13 @@ class Ledger:
                 'it, as {"file": "records-….parquet"}; without that its shards would be done again.'
             ) from error
 
+    def recorded(self) -> set[int]:
+        """The shards with a record of their own, as it lies from its commit until records are gathered. Reads none."""
+        return set(self._loose_names(None))
+
     def complete(self, shards: Collection[int]) -> bool:
         """Whether each of these shards has a record, without reading any."""
-        missing = set(shards) - set(self._loose_names(None))
+        missing = set(shards) - self.recorded()
         if not missing or (path := self._parquet()) is None:
             return not missing
         return missing <= set(_light(path)["shard"].to_pylist())
@@ -177,7 +181,8 @@ class Ledger:
 
         What lies there counts until the switch is put, and what is gathered goes last: a kill loses nothing.
         """
-        loose = {shard: data.decode() for shard, data in self._loose(None).items() if shard in set(shards)}
+        wanted = set(shards)
+        loose = {shard: data.decode() for shard, data in self._loose(None).items() if shard in wanted}
         if not loose or (self._store.on_disk and len(loose) < COMPACT_FROM):
             return False
         try:

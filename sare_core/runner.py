@@ -1,7 +1,8 @@
 """The one loop of every precompute stage and every launcher: plan, claim, compute, read back, put in place, record.
 
 A shard is the unit of work and of commit. Kill the process anywhere: at most the shard in flight is done again, with
-the same bytes. Shard k belongs to rank k mod W; ranks never talk to each other.
+the same bytes. Claims alone say who does what; ranks never talk to each other. A shard that fails is recorded with the
+reason, and the others go on.
 """
 
 import errno
@@ -9,7 +10,7 @@ import os
 import platform
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
@@ -21,19 +22,25 @@ from typing import Any, Protocol
 from rich.console import Console
 
 from sare_core.claims import Claims
-from sare_core.errors import ConfigError, ImageError, NotReached, StageError
+from sare_core.errors import ConfigError, ImageError, NotReached, StageError, TransientError
 from sare_core.faults import point
 from sare_core.flow import Row, Work, samples
 from sare_core.manifest import Index
 from sare_core.progress import bar
-from sare_core.records import Failure, Folder, Output, Record
+from sare_core.ranks import Rank
+from sare_core.records import Failure, Folder, Output, Record, State
 from sare_core.shardfiles import ShardWriter, read_back, read_samples
+from sare_core.shardqueue import ShardQueue
 from sare_core.signals import check_stop, release_on_preemption, stop_cleanly, wait
 from sare_core.storage import sha256_file, spool_folder
 
-# A shard of which more than this share fails is not "a few bad images": a setting or a disk is wrong, so the run stops.
+# A shard of which more than this share fails is not "a few bad images": a setting or a disk is wrong, so it fails.
 MOST_FAIL = 0.5
 FEW_FAIL = 2  # one or two bad images are never a wrong setting, however small the shard
+# So many shards that fail one after the other, far from each other, have one cause: a disk is away, a setting is wrong.
+# The run stops then, since it would only mark all the others as failed; not before half as many failed as were done,
+# so that the shards of one folder of images that is gone do not keep the last of the others from being done.
+IN_A_ROW = 3
 POLL = 5.0  # seconds between two looks at shards that others work on
 _LIBRARIES = ("sare", "torch", "diffusers", "transformers", "timm", "numpy", "pillow", "webdataset", "pyarrow")
 
@@ -61,107 +68,108 @@ class Stage(Work, Protocol):
 
 
 @dataclass
-class Rank:
-    """This process's place among those that share the work, as accelerate and torchrun tell it."""
-
-    number: int = field(default_factory=lambda: int(os.environ.get("RANK", "0")))
-    world: int = field(default_factory=lambda: int(os.environ.get("WORLD_SIZE", "1")))
-    local: int = field(default_factory=lambda: int(os.environ.get("LOCAL_RANK", "0")))
-
-    @property
-    def first(self) -> bool:
-        return self.number == 0
-
-    def title(self, text: str) -> str:
-        """A progress bar's title: with several ranks it says that it shows the first one's share."""
-        return f"{text} (rank 0 of {self.world})" if self.world > 1 else text
-
-    def device(self) -> str:
-        """`cuda:<local rank>` where there is a GPU, else `cpu`."""
-        import torch
-
-        return f"cuda:{self.local % torch.cuda.device_count()}" if torch.cuda.is_available() else "cpu"
-
-
-@dataclass
 class Outcome:
     """What a run did with the shards that it was asked for."""
 
-    done: list[int] = field(default_factory=list)  # by this run
+    done: list[int] = field(default_factory=list)  # by this process
+    others: list[int] = field(default_factory=list)  # by other processes, meanwhile
     before: list[int] = field(default_factory=list)  # done already
-    waiting: dict[int, str] = field(default_factory=dict)  # not done, and why
-    failures: int = 0  # images that failed in this run's shards
+    waiting: dict[int, str] = field(default_factory=dict)  # not begun, and why
+    failed: dict[int, str] = field(default_factory=dict)  # by this process or another, and why
+    failures: int = 0  # images that failed in this process's shards
 
     @property
     def complete(self) -> bool:
-        return not self.waiting
+        return not self.waiting and not self.failed
+
+    def by_another(self, shard: int, state: State) -> None:
+        """Take note of a shard that another process did, or failed at."""
+        if state.kind == "failed":
+            self.failed[shard] = state.why
+        else:
+            self.others.append(shard)
 
 
 def run(
     stage: Stage, index: Index, shards: list[int], console: Console, threads: int = 4, retry: bool = False
 ) -> Outcome:
-    """Bring every shard of `shards` that belongs to this rank up to date.
+    """Bring every shard of `shards` up to date, together with whatever other processes were given the same ones.
 
     A shard that another process works on is left to it, and looked at again at the end: done by then, or taken over.
+    One that fails is recorded as failed, told in `Outcome.failed`, and comes last in the next run.
     retry: do the images that shards lack which are done (`Folder.shards_with_failures`), and no others.
 
-    Raises StageError when a shard fails (it is recorded as failed, with the reason), Stopped on SIGTERM or SIGINT,
-    ConfigError from loading models or an unwritable folder.
+    Raises StageError when shards fail one after the other (IN_A_ROW), Stopped on SIGTERM or SIGINT, ConfigError from
+    loading models, a full disk or an unwritable folder.
     """
     rank, outcome, folder = Rank(), Outcome(), stage.folder
-    mine = [shard for shard in shards if shard % rank.world == rank.number]
-    digests = {shard: index.digests[shard] for shard in mine}
+    digests = {shard: index.digests[shard] for shard in shards}
+    failed: list[int] = []
     if retry:
         todo = folder.shards_with_failures(digests)
+        known = folder.records(todo)
     else:
         states = folder.states(digests)
         todo = [shard for shard, state in states.items() if state.kind != "done" and not state.waiting]
+        failed = [shard for shard in todo if states[shard].kind == "failed"]
+        known = folder.records(failed)
         outcome.before = [shard for shard, state in states.items() if state.kind == "done"]
         outcome.waiting = {shard: str(state) for shard, state in states.items() if state.waiting}
     if not todo:
         if rank.first and not outcome.waiting:
             _compact(folder, index)  # a kill may have been in the way
         return outcome
-    claims, device = Claims(folder.store), ""
+    queue = ShardQueue(folder, digests, todo, failed, known, rank.number / rank.world)
+    claims, device, in_a_row = Claims(folder.store), "", 0
     sizes = dict(zip(index.shards["shard"], index.shards["images"], strict=True))
-    images = sum(sizes[shard] for shard in todo)
     with (
         stop_cleanly(),
         release_on_preemption(claims.free),
-        bar(console, rank.title(folder.stage), images, rank.first) as advance,
+        bar(console, rank.title(folder.stage), sum(sizes[shard] for shard in todo), rank.first) as advance,
     ):
-        while todo:
-            elsewhere = []
-            for shard in todo:
-                check_stop()
-                if not claims.take(shard):
-                    elsewhere.append(shard)
+        while queue:
+            check_stop()
+            for other, state in queue.look().items():
+                outcome.by_another(other, state)
+                advance(sizes[other])
+            shard = queue.next()
+            if shard is None:
+                advance(0, f"waits for {len(queue)} shards that others work on")
+                wait(POLL if queue else 0)
+                queue.ask_again()
+                continue
+            if not claims.take(shard):
+                queue.elsewhere.append(shard)
+                continue
+            try:
+                point("claimed")
+                if left := queue.finished(shard):  # since the plan was made
+                    outcome.by_another(shard, left)
+                    advance(sizes[shard])
                     continue
+                if not device:
+                    device = rank.device()
+                    stage.load(device)
                 try:
-                    point("claimed")
-                    if not retry and _done(folder, index, shard):  # by another, since the plan was made
-                        outcome.before.append(shard)
-                        advance(sizes[shard])
-                        continue
-                    if not device:
-                        device = rank.device()
-                        stage.load(device)
                     record = _do_shard(stage, index, shard, device, threads, advance, retry)
+                except StageError as error:
+                    outcome.failed[shard] = str(error)
+                    in_a_row += shard not in queue.failed_before
+                    queue.jump()
+                    if in_a_row >= max(IN_A_ROW, len(outcome.done) / 2):
+                        raise StageError(
+                            f"{in_a_row} shards failed one after the other, so the cause is hardly in them: "
+                            f"{', '.join(map(str, outcome.failed))}. The last: {error}"
+                        ) from error
+                else:
+                    in_a_row = 0
                     outcome.done.append(shard)
                     outcome.failures += len(record.failures)
-                finally:
-                    claims.free()
-            todo = elsewhere
-            if todo:
-                advance(0, f"waits for {len(todo)} shards that others work on")
-                wait(POLL)
+            finally:
+                claims.free()
     if rank.first or outcome.done:
         _compact(folder, index)
     return outcome
-
-
-def _done(folder: Folder, index: Index, shard: int) -> bool:
-    return folder.states({shard: index.digests[shard]})[shard].kind == "done"
 
 
 def _compact(folder: Folder, index: Index) -> None:
@@ -175,10 +183,9 @@ def _compact(folder: Folder, index: Index) -> None:
 
 
 def _do_shard(stage: Stage, index: Index, shard: int, device: str, threads: int, advance: Any, retry: bool) -> Record:
+    """Raises StageError: the shard failed, whether its images, its files or the disk under them are to blame."""
     folder, rows = stage.folder, index.rows(shard)
-    upstream, source = None, None
-    if folder.upstream is not None and (upstream := folder.upstream.record(shard)) and upstream.output:
-        source = folder.upstream.store.local(upstream.output.name)
+    upstream = folder.upstream.record(shard) if folder.upstream else None
     before = folder.record(shard) if retry else None
     started, clock = datetime.now(UTC), time.monotonic()
     record = Record(
@@ -203,9 +210,9 @@ def _do_shard(stage: Stage, index: Index, shard: int, device: str, threads: int,
     )
     try:
         with _spool(folder, shard, stage.suffix) as path:
-            stage.begin(shard, source)
+            stage.begin(shard, _source(folder, upstream))
             kept = _kept(stage, rows, before) if before else {}
-            written, record.failures = _compute(stage, rows, path, threads, advance, kept)
+            written, record.failures = _compute(stage, rows, path, threads, advance, kept, upstream)
             point("spooled")
             _check(path, written, record)
             digest = sha256_file(path)
@@ -214,17 +221,33 @@ def _do_shard(stage: Stage, index: Index, shard: int, device: str, threads: int,
             point("verified")
             folder.store.put(path, name)
         point("output-put")
-    except StageError as error:
+        # A retry's seconds count on top: images / seconds is what a stage's rate is read from.
+        record.seconds = round(time.monotonic() - clock + (before.seconds if before else 0.0), 3)
+        record.ok = len(written)
+        folder.commit(record)
+    except (StageError, TransientError, OSError) as error:
+        cure = ". Mend the cause, then run the same command again." if isinstance(error, OSError) else ""
         if not retry:  # else what was done before still counts
-            record.status, record.error = "failed", str(error)
-            folder.commit(record)
-        raise
-    # A retry's seconds count on top: images / seconds is what a stage's rate is read from.
-    record.seconds = round(time.monotonic() - clock + (before.seconds if before else 0.0), 3)
-    record.ok = len(written)
-    folder.commit(record)
+            record.status, record.error, record.output, record.failures = "failed", f"{error}{cure}", None, []
+            with suppress(TransientError, OSError):  # the same fault may hit the record: the shard then stays open
+                folder.commit(record)
+        raise StageError(f"{error}{cure}") from error
     point("record-put")
     return record
+
+
+def _source(folder: Folder, upstream: Record | None) -> Path | None:
+    """The output of the stage before. Raises StageError: it is gone."""
+    if folder.upstream is None or upstream is None or upstream.output is None:
+        return None
+    try:
+        path = folder.upstream.store.local(upstream.output.name)
+        path.stat()
+    except FileNotFoundError as error:
+        raise StageError(
+            f"{folder.upstream.store.path(upstream.output.name)} is gone. Run {upstream.stage} again, then this stage."
+        ) from error
+    return path
 
 
 def _kept(stage: Stage, rows: list[Row], record: Record) -> dict[str, Sample]:
@@ -240,9 +263,16 @@ def _kept(stage: Stage, rows: list[Row], record: Record) -> dict[str, Sample]:
 
 
 def _compute(
-    stage: Stage, rows: list[Row], path: Path, threads: int, advance: Any, kept: dict[str, Sample]
+    stage: Stage,
+    rows: list[Row],
+    path: Path,
+    threads: int,
+    advance: Any,
+    kept: dict[str, Sample],
+    upstream: Record | None,
 ) -> tuple[dict[str, set[str]], list[Failure]]:
     """Run the images through the stage into the file; what was written, by key, and what failed."""
+    failed_before = {failure.image_id for failure in upstream.failures} if upstream else set()
     writer, written, failures, own = stage.open(path), {}, [], 0
     made = samples(stage, [row for row in rows if row["image_id"] not in kept], threads)
     try:
@@ -250,6 +280,12 @@ def _compute(
         for planned in chain.from_iterable(stage.batches(rows)):
             check_stop()
             row, sample = (planned, kept[planned["image_id"]]()) if planned["image_id"] in kept else next(made)
+            if isinstance(sample, NotReached) and upstream and row["image_id"] not in failed_before:
+                raise StageError(
+                    f"shard {upstream.shard} of the {upstream.stage} lacks {row['path']}, which its record counts as "
+                    f"done: its file is cut, or another one. Run `sare verify --reopen`, then {upstream.stage}, then "
+                    "this stage again."
+                )
             if isinstance(sample, ImageError):
                 own += not isinstance(sample, NotReached)
                 failures.append(Failure(image_id=row["image_id"], path=row["path"], reason=str(sample)))

@@ -21,9 +21,10 @@ from sare_core.config import Settings, load_settings
 from sare_core.errors import ConfigError, SareError
 from sare_core.manifest import Index, read_index
 from sare_core.metrics import subset_metrics
+from sare_core.ranks import Rank
 from sare_core.records import Folder
 from sare_core.report.tables import SARE, TRIVIAL, Runs, result_tables, to_csv, to_markdown, to_terminal
-from sare_core.runner import Rank, run
+from sare_core.runner import run
 from sare_core.shardfiles import ParquetWriter
 from sare_core.trivial import trivial_predictions, trivial_warnings
 from sare_core.weights import fetch
@@ -124,7 +125,7 @@ class Results(NamedTuple):
 
 def read_results(settings: Settings, index: Index, trained_on: Index, folder: Folder, shards: list[int]) -> Results:
     """Join all predictions, check them against the index, and measure them and the trivial detector."""
-    outputs = [record.output for shard, record in folder.records().items() if shard in set(shards) and record.output]
+    outputs = [record.output for record in folder.records(shards).values() if record.output]
     predictions = pl.concat([pl.read_parquet(folder.store.local(output.name), glob=False) for output in outputs])
     rows = index.frame()
     expected = rows.filter(pl.col("shard").is_in(shards))

@@ -12,7 +12,8 @@ from rich.markup import escape
 
 from sare_core.errors import ConfigError, SareError, Stopped
 from sare_core.manifest import Index
-from sare_core.runner import Outcome, Rank
+from sare_core.ranks import Rank
+from sare_core.runner import Outcome
 
 Dataset = Annotated[str, typer.Option("--dataset", "-d", help="Name that `sare index` gave to the data.")]
 Preset = Annotated[str, typer.Option("--preset", "-p", help="paper, mini, or the path of a settings file in YAML.")]
@@ -78,7 +79,7 @@ def chosen_shards(index: Index, splits: list[str], subsets: tuple[str, ...] | No
     if wanted is None:
         return shards
     asked = _parse_shards(wanted)
-    if missing := [shard for shard in asked if shard not in set(shards)]:
+    if missing := sorted(set(asked) - set(shards)):
         raise ConfigError(
             f"--shard {wanted}: {index.about['dataset']!r} has no shard {missing[0]} for this stage; "
             f"it has {_ranges(shards)} (subsets: {', '.join(sorted(known))})."
@@ -110,14 +111,31 @@ def finish(outcome: Outcome, stage: str, where: str) -> None:
     """Say what came of a run. Exits with 1 when a shard that was asked for is not done."""
     rank = Rank()
     who = f"rank {rank.number}: " if rank.world > 1 else ""
-    failed = f", {outcome.failures} images failed (sare status shows why)" if outcome.failures else ""
-    console.print(
-        f"{who}{stage}: {len(outcome.done)} shards done, {len(outcome.before)} were done before{failed}. {where}",
-        soft_wrap=True,
-    )
+    parts = [f"{len(outcome.done)} shards done"]
+    parts += [f"{len(outcome.others)} by other processes"] if outcome.others else []
+    parts += [f"{len(outcome.before)} were done before"]
+    parts += [f"{outcome.failures} images failed (sare status shows why)"] if outcome.failures else []
+    console.print(f"{who}{stage}: {', '.join(parts)}. {where}", soft_wrap=True)
+    _name_shards(outcome.waiting, "is not done")
+    if rank.first:  # which sees what the others failed at, too
+        tell_failed(outcome)
     if not outcome.complete:
-        for shard, why in list(outcome.waiting.items())[:5]:
-            console.print(f"  shard {shard} is not done: {why}")
-        if len(outcome.waiting) > 5:
-            console.print(f"  … and {len(outcome.waiting) - 5} more")
         raise typer.Exit(1)
+
+
+def tell_failed(outcome: Outcome) -> None:
+    """Name the shards that failed, why, and what to do."""
+    if outcome.failed:
+        _name_shards(outcome.failed, "failed")
+        console.print(
+            f"Failed shards: {_ranges(sorted(outcome.failed))}. Mend what is named above, then run the same command "
+            "again: it does these and whatever else is open.",
+            soft_wrap=True,
+        )
+
+
+def _name_shards(shards: dict[int, str], what: str) -> None:
+    for shard, why in list(shards.items())[:5]:
+        console.print(f"  shard {shard} {what}: {escape(why)}", soft_wrap=True)
+    if len(shards) > 5:
+        console.print(f"  … and {len(shards) - 5} more")

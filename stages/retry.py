@@ -17,7 +17,18 @@ from sare_core.manifest import read_index
 from sare_core.records import Folder
 from sare_core.runner import run
 from stages import caption, reconstruct
-from stages.options import Dataset, Manifests, Preset, Set, Shard, Work, chosen_shards, console, run_command
+from stages.options import (
+    Dataset,
+    Manifests,
+    Preset,
+    Set,
+    Shard,
+    Work,
+    chosen_shards,
+    console,
+    run_command,
+    tell_failed,
+)
 
 
 def retry_failed(
@@ -48,7 +59,8 @@ def retry_failed(
         )
         for path, reason in sorted(after.items())[:5]:
             console.print(f"  {escape(path)}: {escape(reason)}", soft_wrap=True)
-        left, changed = left + len(after), changed + len(outcome.done)
+        tell_failed(outcome)
+        left, changed = left + len(after) + len(outcome.failed), changed + len(outcome.done)
     if changed:
         console.print("Detectors and predictions that were made from these shards: run train and evaluate again.")
     if left:

@@ -29,9 +29,9 @@ from sare_core.errors import ConfigError
 from sare_core.fingerprint import fingerprint
 from sare_core.manifest import Index, read_index
 from sare_core.progress import bar
+from sare_core.ranks import Rank
 from sare_core.records import Folder
 from sare_core.report.tables import TRIVIAL
-from sare_core.runner import Rank
 from sare_core.sources import read_source, view_image
 from sare_core.storage import Store
 from sare_core.study import tables

@@ -25,8 +25,8 @@ from sare_core.config import Settings, load_settings
 from sare_core.errors import ConfigError, StageError, Stopped
 from sare_core.manifest import Index, read_index
 from sare_core.progress import bar
+from sare_core.ranks import Rank
 from sare_core.records import Folder
-from sare_core.runner import Rank
 from sare_core.signals import leave_signals_to_the_parent, stop_cleanly
 from sare_core.weights import Weights, fetch, resolve
 from stages.options import Dataset, Manifests, Preset, Set, Work, chosen_shards, console, run_command

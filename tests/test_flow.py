@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from sare_core.errors import ConfigError, ImageError, NotReached
-from sare_core.flow import Row, samples
+from sare_core.flow import PIXELS, Row, samples
 
 WAIT = 20.0  # seconds after which a test gives up
 
@@ -37,7 +37,7 @@ class Doubling:
 
 
 def rows(count: int) -> list[Row]:
-    return [{"n": number} for number in range(count)]
+    return [{"n": number, "width": 8, "height": 8} for number in range(count)]
 
 
 def doubled(number: int) -> dict[str, int]:
@@ -65,7 +65,7 @@ def fail_on(number: int, error: Exception) -> Callable[[int], int]:
 @pytest.mark.parametrize("count", [0, 1, 2, 7, 30])
 def test_every_row_once_in_order_whatever_the_batch(batch_size: int, count: int) -> None:
     found = list(samples(Doubling(batch_size), rows(count), threads=3))
-    assert found == [({"n": number}, doubled(number)) for number in range(count)]
+    assert found == [(row, doubled(row["n"])) for row in rows(count)]
 
 
 def test_the_order_is_the_one_of_the_batches() -> None:
@@ -146,7 +146,7 @@ def test_a_consumer_that_stops_ends_the_work() -> None:
     work.on_read = noting(read)
     threads = threading.active_count()
     flow = samples(work, rows(1000), threads=2)
-    assert next(flow) == ({"n": 0}, doubled(0))
+    assert next(flow) == (rows(1)[0], doubled(0))
     flow.close()  # type: ignore[attr-defined]
     assert len(read) < 20
     assert threading.active_count() == threads
@@ -169,6 +169,32 @@ def test_memory_is_a_few_batches() -> None:
             held -= 1
     assert held == 0
     assert size < most <= 6 * size
+
+
+@pytest.mark.parametrize("side", [100, 4_000, 9_000, 20_000])
+def test_pixels_in_memory_are_bounded(side: int) -> None:
+    """Large images are taken in smaller batches and less far ahead; each result and the order stay what they were."""
+    work, lock, pixels = Doubling(8), threading.Lock(), side * side
+    held, most, largest = 0, 0, 0
+
+    def read(n: int) -> int:
+        nonlocal held, most
+        with lock:
+            held += 1
+            most = max(most, held)
+        return n
+
+    def done(items: list[int]) -> None:
+        nonlocal held, largest
+        largest = max(largest, len(items))
+        with lock:
+            held -= len(items)
+
+    work.on_read, work.on_batch = read, done
+    large = [row | {"width": side, "height": side} for row in rows(40)]
+    assert list(samples(work, large, threads=4)) == [(row, doubled(row["n"])) for row in large]
+    assert most * pixels <= PIXELS or most == 1
+    assert largest == (8 if 8 * pixels <= PIXELS else max(PIXELS // pixels, 1)), "no smaller than it must be"
 
 
 def test_files_are_read_while_the_model_works() -> None:
