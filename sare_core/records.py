@@ -13,15 +13,17 @@ import json
 from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import polars as pl
 from pydantic import BaseModel, ConfigDict
 
-from sare_core.errors import ConfigError
+from sare_core.errors import ConfigError, StageError
 from sare_core.fingerprint import fingerprint
 from sare_core.ledger import FEW, Entry, Failure, Ledger, Output, Record, inputs_text, read_inputs
 from sare_core.names import DatasetName, Fingerprint
+from sare_core.outputs import checked_output
 from sare_core.storage import Store
 
 if TYPE_CHECKING:
@@ -114,6 +116,12 @@ class Folder:
     def record(self, shard: int) -> Record | None:
         """The record of a shard, or None. Raises ConfigError when it cannot be read."""
         return self.ledger.record(shard)
+
+    def output(self, record: Record) -> Path:
+        """Where to read a shard's output. Raises StageError unless its bytes are those that the record names."""
+        if record.output is None:
+            raise StageError(f"{self.store.url}: shard {record.shard} has no output; run the stage again.")
+        return checked_output(self.store, record.output.name, record.output.sha256)
 
     def records(self, shards: Collection[int] | None = None) -> dict[int, Record]:
         """The records of some shards, or all; one that cannot be read is left out (the shard's state says so)."""
