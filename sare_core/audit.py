@@ -2,10 +2,8 @@
 
 import os
 import re
-import tempfile
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
@@ -19,11 +17,10 @@ from sare_core.errors import ConfigError, StageError
 from sare_core.fingerprint import differences
 from sare_core.ledger import SWITCH
 from sare_core.manifest import Index
-from sare_core.records import Folder, Record, State
+from sare_core.records import STAGES, Folder, Record, State
 from sare_core.shardfiles import read_back
 from sare_core.storage import Store, sha256_file, spool_folder
 
-STAGES = ("captions", "reconstructions", "detectors", "predictions")
 # Files of a folder that are not shards' outputs and yet are named by nothing but convention.
 _KEPT = {"about.json", "metrics.csv", "tables.md", "last.json", "best.json", SWITCH}
 
@@ -147,7 +144,7 @@ def _record_faults(folder: Folder, index: Index, shard: int, record: Record) -> 
     if record.output is None or not folder.store.exists(record.output.name):
         yield f"names {record.output.name if record.output else 'no output'}, which is not there; {again}"
         return
-    with _fetched(folder.store, record.output.name) as path:
+    with folder.store.fetched(record.output.name) as path:
         if path.stat().st_size != record.output.bytes or sha256_file(path) != record.output.sha256:
             yield f"{record.output.name} is not the bytes that the record names; {again}"
             return
@@ -174,18 +171,6 @@ def reopen(folder: Folder, shard: int, why: str) -> None:
     assert record is not None, "an integrity error names a shard with a record"
     record.status, record.error, record.output = "failed", f"reopened: {why}", None
     folder.commit(record)
-
-
-@contextmanager
-def _fetched(store: Store, name: str) -> Iterator[Path]:
-    """A file as it lies in the store now: a copy that was kept from before would vouch for nothing."""
-    if store.on_disk:
-        yield store.local(name)
-        return
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / name
-        path.write_bytes(store.read(name))
-        yield path
 
 
 def orphaned_files(folder: Folder, index: Index) -> Iterator[str]:

@@ -5,13 +5,14 @@
 
 import hashlib
 import json
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 from safetensors import SafetensorError
 
 from sare_core.errors import ConfigError
 from sare_core.faults import point
+from sare_core.names import CheckpointName, Digest
 from sare_core.storage import Store
 
 if TYPE_CHECKING:  # `sare status` reads checkpoints' JSON and needs no torch
@@ -25,10 +26,10 @@ class Checkpoint(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    file: str
-    sha256: str
-    step: int
-    epoch: int
+    file: CheckpointName
+    sha256: Digest
+    step: Annotated[int, Field(ge=0, le=10**12)]
+    epoch: Annotated[int, Field(ge=0, le=10**9)]
     finished: bool
     history: list[dict[str, float | None]]
     scaler: dict[str, int | float] | None = None  # of mixed precision's loss
@@ -55,13 +56,16 @@ def save_checkpoint(store: Store, name: str, tensors: Tensors, **facts: Any) -> 
 def read_checkpoint(store: Store, name: str) -> Checkpoint | None:
     """What `<name>.json` says, or None. Raises ConfigError when it cannot be read."""
     try:
-        return Checkpoint.model_validate_json(store.read(f"{name}.json"))
+        checkpoint = Checkpoint.model_validate_json(store.read(f"{name}.json"))
+        if not checkpoint.file.startswith(f"{name}-"):
+            raise ValueError(f"{checkpoint.file} is not its own file")
     except FileNotFoundError:
         return None
-    except ValidationError as error:
+    except ValueError as error:  # pydantic's is one
         raise ConfigError(
             f"{store.path(name + '.json')}: not a whole checkpoint record; delete it, train again."
         ) from error
+    return checkpoint
 
 
 def load_tensors(store: Store, checkpoint: Checkpoint) -> Tensors:

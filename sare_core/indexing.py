@@ -17,7 +17,7 @@ from sare_core.data.expected import compare
 from sare_core.data.listing import Found, Problem, base_folder
 from sare_core.data.rows import CONFLICT, SPLITS, find_copies, hold_out, number_shards, refuse_conflicts
 from sare_core.errors import ConfigError
-from sare_core.manifest import INDEX_SCHEMA, Index, check_name, has_index, read_index, write_index
+from sare_core.manifest import INDEX_SCHEMA, Index, check_name, has_index, read_index, require_whole, write_index
 from sare_core.scan import FILE, SCAN_SCHEMA, Journal, scan
 from sare_core.storage import Store
 
@@ -72,6 +72,7 @@ def build_index(
     before = read_index(manifests, dataset) if has_index(manifests, dataset) else None
     if before:
         _check_settings(settings, before)
+        require_whole(before)  # what it says of files that did not change is kept
     old = before.frame() if before else INDEX_SCHEMA.to_frame()
 
     problems: list[Problem] = []

@@ -13,19 +13,20 @@ from collections.abc import Collection
 from functools import lru_cache
 from itertools import repeat
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple, Self
 
 import polars as pl
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from sare_core.errors import ConfigError
 from sare_core.faults import point
-from sare_core.storage import Store
+from sare_core.names import Digest, OutputName, RecordsName
+from sare_core.storage import Store, is_as_named
 
-FORMAT = 1
+FORMAT: Literal[1] = 1
 SWITCH = "records.json"
 # On a disk fewer records are read at once as they are, and are pleasant to look at. On an object store each costs a
 # request, so there every complete folder is compacted.
@@ -33,13 +34,16 @@ COMPACT_FROM = 1000
 FEW = 16  # so many records are asked for by name; for more the folder is listed
 _ROW_GROUP = 2000
 
+Count = Annotated[int, Field(ge=0, le=10**12)]
+Seconds = Annotated[float, Field(ge=0, le=1e10, allow_inf_nan=False)]
+
 
 class Output(BaseModel):
     """A file that a record vouches for."""
 
-    name: str
-    bytes: int
-    sha256: str
+    name: OutputName
+    bytes: Count
+    sha256: Digest
 
 
 class Failure(BaseModel):
@@ -55,27 +59,41 @@ class Record(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    format: int = FORMAT
+    format: Literal[1] = FORMAT
     stage: str
     fingerprint: str
     dataset: str
-    shard: int
+    shard: Annotated[int, Field(ge=0, lt=2**31)]
     subset: str
     split: str
     status: Literal["done", "failed"]
     error: str | None = None  # why the shard failed
     settings: dict[str, Any]
-    inputs: dict[str, str]
+    inputs: dict[Annotated[str, Field(pattern="^[a-z]+$")], Annotated[str, Field(pattern=r"^\S+$")]]
     output: Output | None = None
     fields: list[str]  # that every sample of the output has
-    images: int
-    ok: int
+    images: Count
+    ok: Count
     failures: list[Failure]
     started: str  # UTC, ISO 8601
-    seconds: float
+    seconds: Seconds
     host: str
     device: str
     libraries: dict[str, str]
+
+    @model_validator(mode="after")
+    def _belongs_together(self) -> Self:
+        if "index" not in self.inputs:
+            raise ValueError("inputs: lacks the digest of the index")
+        if self.output is not None and int(self.output.name.partition("-")[0]) != self.shard:
+            raise ValueError("output: is another shard's")
+        return self
+
+
+class Switch(BaseModel):
+    """What records.json says: the parquet that counts."""
+
+    file: RecordsName
 
 
 class Entry(NamedTuple):
@@ -132,34 +150,31 @@ class Ledger:
 
     def record(self, shard: int) -> Record | None:
         """The record of a shard, or None. Raises ConfigError when it cannot be read."""
-        if (data := self._loose([shard]).get(shard)) is None:
-            texts = self._compacted_texts([shard])
-            return Record.model_validate_json(texts[shard]) if texts else None
+        name, data = _name(shard), (self._compacted_texts([shard]) | self._loose([shard])).get(shard)
         try:
-            return Record.model_validate_json(data)
+            return Record.model_validate_json(data) if data is not None else None
         except ValidationError as error:
             raise ConfigError(
-                f"{self._store.path(_name(shard))}: not a whole record; delete it and run the stage again."
+                f"{self._store.path(name)}: not a whole record; delete it and run the stage again."
             ) from error
 
     def records(self, shards: Collection[int] | None = None) -> dict[int, Record]:
         """The records of some shards, or of all, by shard; one that cannot be read is left out."""
-        loose = self._loose(shards)
-        found = {s: Record.model_validate_json(t) for s, t in self._compacted_texts(shards).items() if s not in loose}
-        for shard, data in loose.items():
+        found = {}
+        for shard, data in sorted((self._compacted_texts(shards) | self._loose(shards)).items()):
             try:
                 found[shard] = Record.model_validate_json(data)
             except ValidationError:
                 continue
-        return dict(sorted(found.items()))
+        return found
 
     def file(self) -> str | None:
         """The name of the parquet that counts, or None. Raises ConfigError: the switch cannot be read."""
         try:
-            return str(json.loads(self._store.read(SWITCH))["file"])
+            return Switch.model_validate_json(self._store.read(SWITCH)).file
         except FileNotFoundError:
             return None
-        except (ValueError, KeyError, TypeError) as error:
+        except ValidationError as error:
             raise ConfigError(
                 f"{self._store.path(SWITCH)}: not readable. Name in it the newest records-….parquet that lies beside "
                 'it, as {"file": "records-….parquet"}; without that its shards would be done again.'
@@ -234,6 +249,11 @@ class Ledger:
             raise ConfigError(
                 f"{self._store.path(name)}: named by {SWITCH} but gone. Bring it back; or delete {SWITCH}, "
                 "and its shards are done again."
+            )
+        if self._store.on_disk and not is_as_named(path):
+            raise ConfigError(
+                f"{self._store.path(name)}: damaged, its bytes are not those that its name promises. Bring it back "
+                f"from a copy; or delete {SWITCH}, and its shards are done again."
             )
         return path
 

@@ -8,15 +8,19 @@ import hashlib
 import io
 import json
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
 import polars as pl
 import pyarrow.parquet as pq
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from sare_core.errors import ConfigError
-from sare_core.storage import Store
+from sare_core.names import DATASET, DatasetName, ImagesName, ShardsName
+from sare_core.storage import Store, is_as_named
 
 _COLUMNS: dict[str, pl.DataType | type[pl.DataType]] = {
     "image_id": pl.String,  # first 20 hex digits of the SHA-256 over size and RGB pixels; null in an error row
@@ -43,8 +47,31 @@ INDEX_SCHEMA = pl.Schema(_COLUMNS)
 SHARD_SCHEMA = pl.Schema(
     {"shard": pl.Int32, "subset": pl.String, "split": pl.String, "images": pl.Int64, "digest": pl.String}
 )
+RESTORE = "Restore it from a copy, or delete index.json there and run sare index again."
 # What a stage's result can depend on: a change in one of these makes a shard stale, a new mtime does not.
 _DIGESTED = ["image_id", "path", "sha256", "label", "class"]
+
+
+class About(BaseModel):
+    """What an index says of itself; `build_index` notes more."""
+
+    model_config = ConfigDict(extra="allow")
+
+    dataset: DatasetName
+    root: str
+    layout: str
+    shard_size: int
+    holdout: float
+    next_shard: int
+
+
+class Switch(BaseModel):
+    """What index.json says: the tables that count."""
+
+    about: About
+    images: ImagesName
+    shards: ShardsName
+    rows: int
 
 
 @dataclass(frozen=True)
@@ -55,6 +82,8 @@ class Index:
     about: dict[str, Any]
     images: str  # name of the images parquet in the store
     shards: pl.DataFrame  # SHARD_SCHEMA, one row a shard
+    listed: str  # name of the shards parquet
+    count: int  # rows of the images parquet
 
     @cached_property
     def digests(self) -> dict[int, str]:
@@ -62,13 +91,33 @@ class Index:
         return dict(zip(self.shards["shard"], self.shards["digest"], strict=True))
 
     def frame(self) -> pl.DataFrame:
-        """All rows, error rows included, as INDEX_SCHEMA."""
-        return pl.read_parquet(self.store.local(self.images), glob=False)
+        """All rows, error rows included, as INDEX_SCHEMA. Raises ConfigError: damaged."""
+        with self.reading():
+            path = self.store.local(self.images)
+            if self.store.on_disk and not is_as_named(path):
+                raise _changed(self.store, self.images)
+            return pl.read_parquet(path, glob=False)
 
     def rows(self, shard: int) -> list[dict[str, Any]]:
-        """The rows of one shard, ordered by image_id. Reads that shard's row group only."""
-        scan = pl.scan_parquet(self.store.local(self.images), glob=False).filter(pl.col("shard") == shard)
-        return scan.collect().to_dicts()
+        """The rows of one shard, ordered by image_id. Reads that shard's row group only.
+
+        Raises ConfigError: damaged, or not the rows that the shard's digest was taken of.
+        """
+        with self.reading():
+            rows = self.scan().filter(pl.col("shard") == shard).collect()
+        if shard in self.digests and _digest(rows) != self.digests[shard]:
+            raise _changed(self.store, self.images)
+        return rows.to_dicts()
+
+    def scan(self) -> pl.LazyFrame:
+        """All rows, to be read later, within `reading`."""
+        return pl.scan_parquet(self.store.local(self.images), glob=False)
+
+    @contextmanager
+    def reading(self) -> Iterator[None]:
+        """A table that cannot be read becomes a ConfigError with its cure."""
+        with _readable(self.store, self.images):
+            yield
 
     def select(self, splits: list[str], subsets: list[str] | None = None) -> pl.DataFrame:
         """The shards of some splits (and subsets), in order of their numbers."""
@@ -76,9 +125,22 @@ class Index:
         return chosen if subsets is None else chosen.filter(pl.col("subset").is_in(subsets))
 
 
+@contextmanager
+def _readable(store: Store, name: str) -> Iterator[None]:
+    try:
+        yield
+    except (pl.exceptions.PolarsError, OSError) as error:
+        said = str(error).partition("\n")[0]
+        raise ConfigError(f"{store.path(name)}: damaged ({said}). {RESTORE}") from error
+
+
+def _changed(store: Store, name: str) -> ConfigError:
+    return ConfigError(f"{store.path(name)}: its content is not what its name and digests promise. {RESTORE}")
+
+
 def check_name(dataset: str) -> None:
     """Raises ConfigError unless a dataset's name can be a folder's name everywhere."""
-    if not re.fullmatch(r"[a-z0-9][a-z0-9._-]*", dataset):
+    if not re.fullmatch(DATASET, dataset):
         raise ConfigError(f"dataset name {dataset!r}: use lower-case letters, digits, dots, dashes and underscores.")
 
 
@@ -91,7 +153,7 @@ def read_index(manifests: str, dataset: str) -> Index:
     check_name(dataset)
     store = Store(manifests).at(dataset)
     try:
-        switch = json.loads(store.read("index.json"))
+        switch = Switch.model_validate_json(store.read("index.json"))
     except FileNotFoundError:
         known = [name for name in Store(manifests).folders() if has_index(manifests, name)]
         hint = f"Indexed here: {', '.join(known)}. " if known else ""
@@ -99,13 +161,42 @@ def read_index(manifests: str, dataset: str) -> Index:
             f"{store.path('index.json')}: no index of {dataset!r}. {hint}"
             f"Make one: sare index --layout genimage --root FOLDER --name {dataset}"
         ) from None
-    except ValueError as error:  # no JSON, or no UTF-8
-        raise ConfigError(f"{store.path('index.json')}: not readable ({error}). Run sare index again.") from error
-    for name in (switch["images"], switch["shards"]):
+    except ValidationError as error:
+        first = error.errors()[0]
+        what = ".".join(map(str, first["loc"])) or "it"
+        raise ConfigError(f"{store.path('index.json')}: not readable ({what}: {first['msg']}). {RESTORE}") from error
+    for name in (switch.images, switch.shards):
         if not store.exists(name):
-            raise ConfigError(f"{store.path(name)}: named by index.json but gone. Run sare index again.")
-    shards = pl.read_parquet(store.local(switch["shards"]), glob=False)
-    return Index(store, switch["about"], switch["images"], shards)
+            raise ConfigError(f"{store.path(name)}: named by index.json but gone. {RESTORE}")
+    with _readable(store, switch.shards):
+        path = store.local(switch.shards)
+        if store.on_disk and not is_as_named(path):
+            raise _changed(store, switch.shards)
+        shards = pl.read_parquet(path, glob=False)
+    return Index(store, switch.about.model_dump(), switch.images, shards, switch.shards, switch.rows)
+
+
+def require_whole(index: Index) -> None:
+    """Raises ConfigError unless the tables of an index are the bytes that their names promise."""
+    for name in (index.images, index.listed):
+        with index.store.fetched(name) as path:
+            if not is_as_named(path):
+                raise _changed(index.store, name)
+
+
+def index_errors(index: Index) -> Iterator[str]:
+    """Reads back an index; yields what is not as it was committed, with the cure."""
+    where = index.store.path("index.json")
+    try:
+        require_whole(index)
+        frame = index.frame()
+    except ConfigError as error:
+        yield str(error)
+        return
+    if len(frame) != index.count:
+        yield f"{where}: says {index.count} rows, {index.images} holds {len(frame)}. {RESTORE}"
+    if not _shards(frame).equals(index.shards):
+        yield f"{where}: {index.listed} does not list the shards of {index.images}. {RESTORE}"
 
 
 def write_index(manifests: str, dataset: str, frame: pl.DataFrame, about: dict[str, Any]) -> Index:
@@ -121,7 +212,7 @@ def write_index(manifests: str, dataset: str, frame: pl.DataFrame, about: dict[s
     for name in store.names():
         if name.endswith(".parquet") and name not in (images, listed):
             store.delete(name)
-    return Index(store, about, images, shards)
+    return Index(store, about, images, shards, listed, len(frame))
 
 
 def _shards(frame: pl.DataFrame) -> pl.DataFrame:
@@ -131,11 +222,15 @@ def _shards(frame: pl.DataFrame) -> pl.DataFrame:
             "subset": part["subset"][0],
             "split": part["split"][0],
             "images": len(part),
-            "digest": hashlib.sha256(part.select(_DIGESTED).write_ndjson().encode()).hexdigest()[:16],
+            "digest": _digest(part),
         }
         for (shard,), part in frame.drop_nulls("shard").group_by("shard", maintain_order=True)
     ]
     return pl.DataFrame(rows, schema=SHARD_SCHEMA).sort("shard")
+
+
+def _digest(rows: pl.DataFrame) -> str:
+    return hashlib.sha256(rows.select(_DIGESTED).write_ndjson().encode()).hexdigest()[:16]
 
 
 def _parquet(frame: pl.DataFrame) -> bytes:

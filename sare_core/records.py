@@ -13,19 +13,25 @@ import json
 from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import polars as pl
+from pydantic import BaseModel, ConfigDict
 
-from sare_core.errors import ConfigError
+from sare_core.errors import ConfigError, StageError
 from sare_core.fingerprint import fingerprint
 from sare_core.ledger import FEW, Entry, Failure, Ledger, Output, Record, inputs_text, read_inputs
+from sare_core.names import DatasetName, Fingerprint
+from sare_core.outputs import checked_output
 from sare_core.storage import Store
 
 if TYPE_CHECKING:
     from sare_core.manifest import Index
 
-__all__ = ["Failure", "Folder", "Output", "Record", "State"]
+__all__ = ["STAGES", "Failure", "Folder", "Output", "Record", "State"]
+
+STAGES = ("captions", "reconstructions", "detectors", "predictions")  # each is made from one that stands before it
 
 
 @dataclass(frozen=True)
@@ -38,6 +44,27 @@ class State:
 
     def __str__(self) -> str:
         return f"{self.kind} ({self.why})" if self.why else self.kind
+
+
+class Upstream(BaseModel):
+    """Where about.json says that a folder's inputs lie."""
+
+    dataset: DatasetName
+    stage: str  # one that stands before in STAGES
+    name: Fingerprint
+
+
+class About(BaseModel):
+    """What about.json has to say; a stage may note more in it."""
+
+    model_config = ConfigDict(extra="allow")
+
+    made_by: dict[str, Any]
+    upstream: Upstream | None
+    described: str = ""
+    preset: str = ""
+    splits: list[str] = ["train", "val", "test"]
+    train_subsets: list[str] | None = None
 
 
 class Folder:
@@ -57,11 +84,13 @@ class Folder:
         """A folder that is there, from its own description. Raises ConfigError: no or a broken about.json."""
         store = Store(work).at(f"{dataset}/{stage}/{name}")
         try:
-            about = json.loads(store.read("about.json"))
-            upstream = about["upstream"]
-            before = Folder.open(work, upstream["dataset"], upstream["stage"], upstream["name"]) if upstream else None
-            folder = Folder(work, dataset, stage, about["made_by"], before)
-        except (FileNotFoundError, ValueError, KeyError, TypeError) as error:
+            about = About.model_validate_json(store.read("about.json"))
+            source = about.upstream
+            if source and source.stage not in STAGES[: STAGES.index(stage)]:
+                raise ValueError(f"{stage} are not made from {source.stage}")
+            before = Folder.open(work, source.dataset, source.stage, source.name) if source else None
+            folder = Folder(work, dataset, stage, about.made_by, before)
+        except (FileNotFoundError, ValueError) as error:  # pydantic's is a ValueError
             raise ConfigError(
                 f"{store.path('about.json')}: missing or unreadable; run the stage again to write it anew."
             ) from error
@@ -88,6 +117,12 @@ class Folder:
         """The record of a shard, or None. Raises ConfigError when it cannot be read."""
         return self.ledger.record(shard)
 
+    def output(self, record: Record) -> Path:
+        """Where to read a shard's output. Raises StageError unless its bytes are those that the record names."""
+        if record.output is None:
+            raise StageError(f"{self.store.url}: shard {record.shard} has no output; run the stage again.")
+        return checked_output(self.store, record.output.name, record.output.sha256)
+
     def records(self, shards: Collection[int] | None = None) -> dict[int, Record]:
         """The records of some shards, or all; one that cannot be read is left out (the shard's state says so)."""
         return self.ledger.records(shards)
@@ -98,11 +133,10 @@ class Folder:
 
     def expected(self, index: "Index") -> list[int]:
         """The shards that the folder's last run was to bring up to date, as its description says."""
-        notes = self.notes()
-        splits, subsets = notes.get("splits", ["train", "val", "test"]), notes.get("train_subsets")
+        about = About.model_validate(self.notes())
         shards: list[int] = []
-        for split in splits:
-            shards += index.select([split], None if split == "test" else subsets)["shard"].to_list()
+        for split in about.splits:
+            shards += index.select([split], None if split == "test" else about.train_subsets)["shard"].to_list()
         return sorted(shards)
 
     @staticmethod

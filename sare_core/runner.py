@@ -209,6 +209,7 @@ def _do_shard(stage: Stage, index: Index, shard: int, device: str, threads: int,
         libraries={name: version(name) for name in _LIBRARIES},
     )
     try:
+        source = folder.upstream.output(upstream) if folder.upstream and upstream else None
         with _spool(folder, shard, stage.suffix) as path:
             stage.begin(shard, _source(folder, upstream))
             kept = _kept(stage, rows, before) if before else {}
@@ -254,7 +255,7 @@ def _kept(stage: Stage, rows: list[Row], record: Record) -> dict[str, Sample]:
     """By image_id, what lies in the shard's output already and still holds; its bytes are read when they are asked."""
     if record.output is None:
         return {}
-    reader = read_samples(stage.folder.store.local(record.output.name))
+    reader = read_samples(stage.folder.output(record))
     return {
         row["image_id"]: partial(reader.sample, row["image_id"])
         for row in rows

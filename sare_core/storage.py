@@ -10,9 +10,10 @@ import os
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial, wraps
+from contextlib import contextmanager
+from functools import lru_cache, partial, wraps
 from pathlib import Path
 from typing import Concatenate, ParamSpec, TypeVar
 
@@ -292,6 +293,17 @@ class Store:
                 raise
             raise unwritable(place, error) from error
 
+    @contextmanager
+    def fetched(self, name: str) -> Iterator[Path]:
+        """A file as it lies in the store now: a copy that was kept from before would vouch for nothing."""
+        if self.on_disk:
+            yield self.local(name)
+            return
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / name
+            path.write_bytes(self.read(name))
+            yield path
+
     @_retrying
     def _get(self, name: str, place: Path) -> None:
         self._fs.get_file(self._full(name), str(place))
@@ -300,6 +312,21 @@ class Store:
 def spool_folder() -> Path:
     """Where shards are written before they are put in place: $SARE_SPOOL, or this user's folder in the temp dir."""
     return Path(os.environ.get("SARE_SPOOL") or Path(tempfile.gettempdir()) / f"sare-{os.getuid()}")
+
+
+def is_as_named(path: Path) -> bool:
+    """Whether a file's name holds the digest of its bytes, as `stem-<12 hex digits>.suffix`.
+
+    Hashed once a process, as long as nothing writes to the file.
+    """
+    status = path.stat()
+    state = status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
+    return path.stem.endswith("-" + _sha256(path, state)[:12])
+
+
+@lru_cache(maxsize=256)
+def _sha256(path: Path, state: tuple[int, ...]) -> str:
+    return sha256_file(path)
 
 
 def sha256_file(path: Path) -> str:

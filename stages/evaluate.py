@@ -25,7 +25,7 @@ from sare_core.ranks import Rank
 from sare_core.records import Folder
 from sare_core.report.tables import SARE, TRIVIAL, Runs, result_tables, to_csv, to_markdown, to_terminal
 from sare_core.runner import run
-from sare_core.shardfiles import ParquetWriter
+from sare_core.shardfiles import ParquetWriter, TarReader
 from sare_core.trivial import trivial_predictions, trivial_warnings
 from sare_core.weights import fetch
 from stages.options import Dataset, Manifests, Preset, Set, Shard, Work, chosen_shards, console, finish, run_command
@@ -81,10 +81,8 @@ class PredictStage:
         self.model = model.to(device, self.dtype).eval()
 
     def begin(self, shard: int, source: Path | None) -> None:
-        from sare_core.data.pairs import PairSource
-
-        assert self.folder.upstream is not None
-        self.source = PairSource(self.folder.upstream, self.index, self.settings.view)
+        assert source is not None, "evaluate starts from the reconstructions of the shard"
+        self.reader = TarReader(source)
 
     def open(self, path: Path) -> ParquetWriter:
         return ParquetWriter(path, SCHEMA)
@@ -97,9 +95,11 @@ class PredictStage:
         return [rows[start : start + size] for start in range(0, len(rows), size)]
 
     def read(self, row: dict[str, Any]) -> Any:
+        from sare_core.data.pairs import load_pair
         from sare_core.data.transforms import prepare
 
-        return prepare(*self.source.load(row), self.settings.detector)
+        pair = load_pair(self.reader, self.index.about["root"], row, self.settings.view)
+        return prepare(*pair, self.settings.detector)
 
     def process(self, items: list[Any]) -> list[Any]:
         import torch
@@ -125,8 +125,8 @@ class Results(NamedTuple):
 
 def read_results(settings: Settings, index: Index, trained_on: Index, folder: Folder, shards: list[int]) -> Results:
     """Join all predictions, check them against the index, and measure them and the trivial detector."""
-    outputs = [record.output for record in folder.records(shards).values() if record.output]
-    predictions = pl.concat([pl.read_parquet(folder.store.local(output.name), glob=False) for output in outputs])
+    records = folder.records(shards).values()
+    predictions = pl.concat([pl.read_parquet(folder.output(record), glob=False) for record in records])
     rows = index.frame()
     expected = rows.filter(pl.col("shard").is_in(shards))
     missing = expected.join(predictions, on=["image_id", "subset"], how="anti")

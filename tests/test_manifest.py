@@ -1,3 +1,6 @@
+import hashlib
+import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -6,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from sare_core.errors import ConfigError
-from sare_core.manifest import INDEX_SCHEMA, check_name, has_index, read_index, write_index
+from sare_core.manifest import INDEX_SCHEMA, check_name, has_index, index_errors, read_index, write_index
 from sare_core.storage import Store
 from tests.builders import index_frame, index_row
 
@@ -21,8 +24,11 @@ ROWS = [
 ]
 
 
+ABOUT = {"dataset": "it", "root": "/data", "layout": "folder", "shard_size": 3, "holdout": 0.1, "next_shard": 3}
+
+
 def written(manifests: Path, *rows: dict[str, Any]) -> dict[int, str]:
-    return write_index(str(manifests), "it", index_frame(*(rows or ROWS)), {"root": "/data"}).digests
+    return write_index(str(manifests), "it", index_frame(*(rows or ROWS)), ABOUT).digests
 
 
 def changed(number: int, **changes: Any) -> list[dict[str, Any]]:
@@ -34,7 +40,7 @@ def test_what_is_written_is_read(tmp_path: Path, scheme: str, monkeypatch: pytes
     monkeypatch.setenv("SARE_SPOOL", str(tmp_path / "spool"))
     manifests = f"{scheme}{tmp_path}/manifests"
     assert not has_index(manifests, "it")
-    about = {"dataset": "it", "root": "/data/été", "holdout": 0.1}
+    about = ABOUT | {"root": "/data/été", "images": 6}
     wrote = write_index(manifests, "it", index_frame(*ROWS), about)
     index = read_index(manifests, "it")
     assert has_index(manifests, "it")
@@ -72,7 +78,7 @@ def test_a_shard_is_read_without_the_others(tmp_path: Path) -> None:
             data[start : start + chunk.total_compressed_size] = b"\xff" * chunk.total_compressed_size
     path.write_bytes(data)
     assert index.rows(1) == ROWS[2:5]
-    with pytest.raises(pl.exceptions.PolarsError):
+    with pytest.raises(ConfigError, match=f"{path.name}: damaged .* or delete index.json there"):
         index.rows(0)
 
 
@@ -131,7 +137,7 @@ def test_a_crash_before_the_switch_leaves_the_old_index(tmp_path: Path, monkeypa
 
 
 def test_an_index_without_rows(tmp_path: Path) -> None:
-    write_index(str(tmp_path), "it", index_frame(), {})
+    write_index(str(tmp_path), "it", index_frame(), ABOUT)
     index = read_index(str(tmp_path), "it")
     assert (index.digests, len(index.frame()), index.rows(0)) == ({}, 0, [])
 
@@ -157,6 +163,94 @@ def test_an_unreadable_index(tmp_path: Path, garbage: bytes) -> None:
     (tmp_path / "it" / "index.json").write_bytes(garbage)
     with pytest.raises(ConfigError, match=r"index\.json: not readable"):
         read_index(str(tmp_path), "it")
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        (("about",), None),
+        (("about", "root"), None),
+        (("about", "dataset"), "../elsewhere"),
+        (("rows",), "many"),
+        (("images",), "../other/images-0123456789ab.parquet"),
+        (("images",), "/images-0123456789ab.parquet"),
+        (("shards",), "images-0123456789ab.parquet"),
+    ],
+)
+def test_an_index_that_says_what_it_may_not(tmp_path: Path, path: tuple[str, ...], value: Any) -> None:
+    """A value of None: it says nothing."""
+    written(tmp_path)
+    said = json.loads((tmp_path / "it" / "index.json").read_text())
+    *parents, name = path
+    place = said
+    for parent in parents:
+        place = place[parent]
+    del place[name]
+    if value is not None:
+        place[name] = value
+    (tmp_path / "it" / "index.json").write_text(json.dumps(said))
+    with pytest.raises(ConfigError, match=rf"index\.json: not readable \({'.'.join(path)}: .* delete index.json there"):
+        read_index(str(tmp_path), "it")
+
+
+def flipped_labels(manifests: Path) -> Path:
+    """Real for fake in the images, under the name that they had."""
+    [path] = (manifests / "it").glob("images-*.parquet")
+    pl.read_parquet(path).with_columns(label=1 - pl.col("label")).write_parquet(path)
+    return path
+
+
+def test_rows_that_were_changed_are_not_read(tmp_path: Path) -> None:
+    written(tmp_path)
+    path = flipped_labels(tmp_path)
+    index = read_index(str(tmp_path), "it")
+    for read in (index.frame, lambda: index.rows(0)):
+        with pytest.raises(ConfigError, match=f"{path.name}: its content is not what its name and digests promise"):
+            read()
+    assert len(list(index_errors(index))) == 1
+    assert path.name in next(index_errors(index))
+
+
+def test_shards_that_were_changed_are_not_read(tmp_path: Path) -> None:
+    written(tmp_path)
+    [path] = (tmp_path / "it").glob("shards-*.parquet")
+    pl.read_parquet(path).with_columns(digest=pl.lit("0" * 16)).write_parquet(path)
+    with pytest.raises(ConfigError, match=f"{path.name}: its content is not what"):
+        read_index(str(tmp_path), "it")
+
+
+@pytest.mark.parametrize("stem", ["images", "shards"])
+def test_a_table_that_is_none_is_told(tmp_path: Path, stem: str) -> None:
+    """Even one whose name holds its digest."""
+    written(tmp_path)
+    digest = hashlib.sha256(b"no parquet").hexdigest()[:12]
+    (tmp_path / "it" / f"{stem}-{digest}.parquet").write_bytes(b"no parquet")
+    said = json.loads((tmp_path / "it" / "index.json").read_text())
+    (tmp_path / "it" / "index.json").write_text(json.dumps(said | {stem: f"{stem}-{digest}.parquet"}))
+    with pytest.raises(ConfigError, match=f"{stem}-{digest}.parquet: damaged"):
+        read_index(str(tmp_path), "it").frame()
+
+
+def test_a_sound_index_has_no_errors(tmp_path: Path) -> None:
+    written(tmp_path)
+    assert list(index_errors(read_index(str(tmp_path), "it"))) == []
+
+
+def test_tables_that_do_not_go_together_are_told(tmp_path: Path) -> None:
+    """Each whole by itself, but of two indexes."""
+    written(tmp_path / "a")
+    written(tmp_path / "b", *changed(4, label=0), index_row(8, 2, subset="glide"))
+    said = json.loads((tmp_path / "a" / "it" / "index.json").read_text())
+    [images] = (tmp_path / "b" / "it").glob("images-*.parquet")
+    shutil.copy(images, tmp_path / "a" / "it")
+    (tmp_path / "a" / "it" / "index.json").write_text(json.dumps(said | {"images": images.name}))
+    index = read_index(str(tmp_path / "a"), "it")
+    rows, listed = index_errors(index)
+    assert "index.json: says 7 rows" in rows
+    assert f"{index.listed} does not list the shards of {images.name}" in listed
+    with pytest.raises(ConfigError, match=images.name):
+        index.rows(1)
+    assert index.rows(0) == ROWS[:2]
 
 
 @pytest.mark.parametrize("stem", ["images", "shards"])

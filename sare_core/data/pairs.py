@@ -18,9 +18,11 @@ from sare_core.config import AugmentSettings, DetectorSettings, TrainSettings
 from sare_core.data.transforms import prepare, sample_generator
 from sare_core.errors import NotReached, StageError
 from sare_core.manifest import Index
+from sare_core.outputs import checked_output
 from sare_core.records import Folder
 from sare_core.shardfiles import TarReader
 from sare_core.sources import read_source, view_image
+from sare_core.storage import Store
 
 Pair = tuple[Image.Image, Image.Image]
 _NEEDED = ["image_id", "path", "sha256", "extension", "label", "shard"]
@@ -55,7 +57,7 @@ class Pairs(torch.utils.data.Dataset[tuple[torch.Tensor, torch.Tensor, float]]):
         seed: int = 0,
     ) -> None:
         self.settings, self.augment, self.seed = settings, augment, seed
-        self.source = PairSource(folder, index, view)
+        self.url, self.root, self.view = folder.store.url, index.about["root"], view
         states = folder.states({shard: index.digests[shard] for shard in shards})
         if missing := [shard for shard, state in states.items() if state.kind != "done"]:
             raise StageError(
@@ -69,7 +71,9 @@ class Pairs(torch.utils.data.Dataset[tuple[torch.Tensor, torch.Tensor, float]]):
         frame = frame.select(_NEEDED).join(lost, on=["shard", "image_id"], how="anti", maintain_order="left")
         self.labels, self.shards = frame["label"].to_numpy(), frame["shard"].to_numpy()
         self._table = frame.to_arrow()
-        self.inputs = sorted(record.output.sha256 for record in records.values() if record.output)
+        outputs = {shard: record.output for shard, record in records.items() if record.output}
+        self._outputs = {shard: (output.name, output.sha256) for shard, output in outputs.items()}
+        self.inputs = sorted(output.sha256 for output in outputs.values())
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -77,37 +81,31 @@ class Pairs(torch.utils.data.Dataset[tuple[torch.Tensor, torch.Tensor, float]]):
     def __getitem__(self, key: SampleKey) -> tuple[torch.Tensor, torch.Tensor, float]:
         (row,) = self._table.slice(key.position, 1).to_pylist()
         rng = sample_generator(self.seed, key.epoch, row["image_id"]) if self.augment else None
-        image, sare = prepare(*self.source.load(row), self.settings, self.augment, rng)
+        reader = _reader(self.url, *self._outputs[row["shard"]])
+        pair = load_pair(reader, self.root, row, self.view)
+        image, sare = prepare(*pair, self.settings, self.augment, rng)
         return image, sare, float(row["label"])
 
 
-class PairSource:
-    """Reads an image and its map from a shard; the image from the dataset's root where the shard does not hold it."""
+def load_pair(reader: TarReader, root: str, row: dict[str, Any], view: str) -> Pair:
+    """x (viewed, at its own size) and SARE of a row of the index, as RGB images.
 
-    def __init__(self, folder: Folder, index: Index, view: str) -> None:
-        self.folder, self.root, self.view = folder, index.about["root"], view
-
-    def load(self, row: dict[str, Any]) -> Pair:
-        """x (viewed, at its own size) and SARE, as RGB images. Raises NotReached when the shard lacks the image."""
-        reader = _reader(
-            self.folder.work, self.folder.dataset, self.folder.stage, self.folder.fingerprint, row["shard"]
-        )
-        fields = reader.fields(row["image_id"])
-        if "sare.png" not in fields:
-            raise NotReached("it has no SARE map (sare status shows why)")
-        kept = row["extension"] in fields
-        source = reader.read(row["image_id"], row["extension"]) if kept else read_source(self.root, row)
-        sare = Image.open(io.BytesIO(reader.read(row["image_id"], "sare.png"))).convert("RGB")
-        return view_image(source, row, self.view), sare
+    reader: of its shard. x is read from the dataset's root where the shard does not hold it. Raises NotReached when the
+    shard lacks the image.
+    """
+    fields = reader.fields(row["image_id"])
+    if "sare.png" not in fields:
+        raise NotReached("it has no SARE map (sare status shows why)")
+    kept = row["extension"] in fields
+    source = reader.read(row["image_id"], row["extension"]) if kept else read_source(root, row)
+    sare = Image.open(io.BytesIO(reader.read(row["image_id"], "sare.png"))).convert("RGB")
+    return view_image(source, row, view), sare
 
 
 @lru_cache(maxsize=64)
-def _reader(work: str, dataset: str, stage: str, fingerprint: str, shard: int) -> TarReader:
-    folder = Folder.open(work, dataset, stage, fingerprint)
-    record = folder.record(shard)
-    if record is None or record.output is None:
-        raise StageError(f"{folder.store.url}: shard {shard} has no output; run `sare reconstruct` again.")
-    return TarReader(folder.store.local(record.output.name))
+def _reader(url: str, name: str, sha256: str) -> TarReader:
+    """Every worker of a loader opens every shard, in every epoch: so what was checked is not checked again."""
+    return TarReader(checked_output(Store(url), name, sha256, once=True))
 
 
 def epoch_order(shard_of: np.ndarray, seed: int, epoch: int, mixed: int) -> np.ndarray:

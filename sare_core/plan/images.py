@@ -39,8 +39,9 @@ class Images:
 
 def indexed_images(index: Index, settings: Settings, shards: list[int], multiple: int) -> Images:
     """The images of some shards of an index. multiple: pixels that sizes are floored to, the model's own."""
-    rows = pl.scan_parquet(index.store.local(index.images), glob=False).filter(pl.col("shard").is_in(shards))
-    found = _collect(rows.group_by("width", "height").agg(images=pl.len(), bytes=pl.col("bytes").sum()))
+    rows = index.scan().filter(pl.col("shard").is_in(shards))
+    with index.reading():
+        found = _collect(rows.group_by("width", "height").agg(images=pl.len(), bytes=pl.col("bytes").sum()))
     targets = [target_size(settings, width, height, multiple) for width, height in found[:, :2].iter_rows()]
     sizes: Counter[Size] = Counter()
     for size, count in zip(targets, found["images"], strict=True):

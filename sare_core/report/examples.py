@@ -66,7 +66,7 @@ def examples(
     chosen = pick(predictions).join(rows, on=["image_id", "subset"])
     chosen = chosen.join(measures.select("image_id", "subset", "sare"), on=["image_id", "subset"])
     records = folder.records(chosen["shard"].unique().to_list())
-    readers = {s: TarReader(folder.store.local(r.output.name)) for s, r in records.items() if r.output}
+    readers = {shard: TarReader(folder.output(record)) for shard, record in records.items()}
     groups: dict[str, list[Group]] = {}
     for subset in paper_order(set(chosen["subset"])):
         for label, kind in (*CLASSES.items(), (None, "unlabelled")):

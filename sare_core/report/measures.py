@@ -32,11 +32,11 @@ MEASURES = pl.Schema(
 
 def measure_maps(folder: Folder, shards: list[int], kept: pl.DataFrame, advance: Callable[[int], None]) -> pl.DataFrame:
     """MEASURES of every image in some done shards, sorted by subset and image_id. `kept`: what is known already."""
-    names = [record.output.name for shard, record in sorted(folder.records(shards).items()) if record.output]
-    parts = [kept.filter(pl.col("file").is_in(names))]
+    records = {record.output.name: record for record in folder.records(shards).values() if record.output}
+    parts = [kept.filter(pl.col("file").is_in(list(records)))]
     advance(len(parts[0]))
-    for name in sorted(set(names) - set(parts[0]["file"])):
-        parts.append(_measure_tar(folder.store.local(name)))
+    for name in sorted(records.keys() - set(parts[0]["file"])):
+        parts.append(_measure_tar(folder.output(records[name])))
         advance(len(parts[-1]))
     return pl.concat(parts).sort("subset", "image_id", "label")
 

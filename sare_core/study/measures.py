@@ -10,7 +10,7 @@ import numpy as np
 import polars as pl
 from PIL import Image
 
-from sare_core.data.pairs import PairSource
+from sare_core.data.pairs import load_pair
 from sare_core.errors import ConfigError
 from sare_core.images import resize
 from sare_core.manifest import Index
@@ -29,9 +29,8 @@ Classifier = Callable[[list[Image.Image]], np.ndarray]  # RGB images to the numb
 
 def read_outputs(folder: Folder, shards: list[int]) -> pl.DataFrame:
     """All rows of the parquets of a folder's shards."""
-    records = folder.records(shards)
-    outputs = [record.output for record in records.values() if record.output]
-    return pl.concat([pl.read_parquet(folder.store.local(output.name), glob=False) for output in outputs])
+    records = folder.records(shards).values()
+    return pl.concat([pl.read_parquet(folder.output(record), glob=False) for record in records])
 
 
 def read_errors(folder: Folder, index: Index, shards: list[int]) -> pl.DataFrame:
@@ -49,14 +48,14 @@ def read_kept(folder: Folder, index: Index, shards: list[int], classify: Classif
 
     Raises ConfigError: the shards do not hold x̂.
     """
-    source, rows = PairSource(folder, index, folder.made_by["view"]), list[tuple[Any, ...]]()
+    root, view, rows = index.about["root"], folder.made_by["view"], list[tuple[Any, ...]]()
     samples = list(_samples(folder, index, shards))
     for start in range(0, len(samples), BATCH):
         batch = samples[start : start + BATCH]
         if "reconstruction.png" not in batch[0][0].fields(batch[0][1]["image_id"]):
             raise ConfigError("the share that keeps its class needs reconstruct.keep_reconstruction=true.")
         after = [_image(reader, row, "reconstruction.png") for reader, row in batch]
-        images = (source.load(row)[0] for _, row in batch)
+        images = (load_pair(reader, root, row, view)[0] for reader, row in batch)
         before = [resize(image, again.size, "lanczos") for image, again in zip(images, after, strict=True)]
         same = classify(before) == classify(after)
         rows += [
@@ -95,8 +94,7 @@ def load_classifier(folder: str) -> Classifier:
 
 def _samples(folder: Folder, index: Index, shards: list[int]) -> Iterator[tuple[TarReader, dict[str, Any]]]:
     for shard, record in sorted(folder.records(shards).items()):
-        assert record.output is not None, "only shards that are done are read"
-        reader = TarReader(folder.store.local(record.output.name))
+        reader = TarReader(folder.output(record))
         for row in index.rows(shard):
             if row["label"] is not None and reader.fields(row["image_id"]):
                 yield reader, row

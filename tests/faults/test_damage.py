@@ -2,18 +2,29 @@
 
 import io
 import json
+import shutil
 import tarfile
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
+import torch
 
+from sare_core import runner
 from sare_core.audit import folders, integrity_errors, reopen
+from sare_core.data.pairs import Pairs, SampleKey
 from sare_core.errors import StageError
 from sare_core.manifest import read_index
+from sare_core.records import Failure, Output
+from sare_core.shardfiles import TarReader, TarWriter, read_rows
+from sare_core.storage import sha256_file
+from stages import reconstruct, train
 from tests.faults.whole import check_whole
 from tests.faults.worker import finish
-from tests.pipeline import Pipeline, outputs
+from tests.pipeline import QUIET, Pipeline, outputs
 
 Damage = Callable[[Path], None]
 
@@ -73,17 +84,126 @@ def test_a_tar_cut_at_every_border_is_found(done: Pipeline) -> None:
     assert list(integrity_errors(folder, index)) == []
 
 
-def test_training_on_a_damaged_tar_stops_by_name(done: Pipeline) -> None:
-    """Between `verify` and training nobody looks at all bytes; a tar that cannot be read stops it all the same."""
-    from sare_core.data.pairs import _reader
+def swap_files(a: Path, b: Path) -> None:
+    """Each whole, but under the other's name."""
+    first, second = a.read_bytes(), b.read_bytes()
+    a.write_bytes(second)
+    b.write_bytes(first)
 
-    damaged = min(Path(done.work).rglob("reconstructions/**/*.tar"))
-    climb_out(damaged)
-    for checkpoint in Path(done.work).rglob("detectors/*/*.json"):
-        checkpoint.unlink()
-    _reader.cache_clear()
-    with pytest.raises(StageError, match=f"{damaged.name}: member '../../climbed.json'"):
-        done.detector()
+
+def swap_maps(path: Path) -> None:
+    """Two images of one tar have each other's map; all else is as it was."""
+    reader = TarReader(path)
+    samples = [reader.sample(key) for key in reader]
+    samples[0]["sare.png"], samples[1]["sare.png"] = samples[1]["sare.png"], samples[0]["sare.png"]
+    assert samples[0]["sare.png"] != samples[1]["sare.png"]
+    writer = TarWriter(path)
+    for sample in samples:
+        writer.write(sample)
+    writer.close()
+
+
+def swap_captions(path: Path) -> None:
+    rows = read_rows(path)
+    rows[0]["caption"], rows[1]["caption"] = "an owl", "a ship"
+    pq.write_table(pa.Table.from_pylist(rows, schema=pq.read_schema(path)), path)
+
+
+def forget(pipeline: Pipeline, stage: str) -> None:
+    """What a stage made, all of it."""
+    for folder in Path(pipeline.work).glob(f"tree/{stage}"):
+        shutil.rmtree(folder)
+
+
+@pytest.mark.parametrize(
+    ("consumer", "wrong"),
+    [
+        ("reconstructions", "a caption changed"),
+        ("detectors", "two tars swapped"),
+        ("detectors", "two maps swapped"),
+        ("predictions", "two tars swapped"),
+        ("predictions", "two maps swapped"),
+    ],
+)
+def test_nothing_is_made_from_wrong_bytes(
+    consumer: str, wrong: str, done: Pipeline, undisturbed: dict[str, bytes]
+) -> None:
+    """A stage stops at them by name; verify opens the shards; the stages make everything as if nothing had been."""
+    index = read_index(done.manifests, "tree")
+    producer = "captions" if wrong == "a caption changed" else "reconstructions"
+    shards = index.select(["train"] if consumer == "detectors" else ["test"])["shard"].to_list()
+    files = [next(Path(done.work).glob(f"tree/{producer}/*/{shard:05d}-*")) for shard in shards]
+    if wrong == "two tars swapped":
+        swap_files(*files[:2])
+    else:
+        (swap_maps if wrong == "two maps swapped" else swap_captions)(files[0])
+    damaged = shards[:2] if wrong == "two tars swapped" else shards[:1]
+    forget(done, consumer)
+
+    run = {"detectors": done.detector, "reconstructions": done.reconstructions, "predictions": partial(predict, done)}
+    with pytest.raises(StageError, match="not the bytes that its record names") as error:
+        run[consumer]()
+    assert any(str(file) in str(error.value) for file in files[:2])
+    assert "`sare verify --reopen` opens its shard again; then run the stage that made it" in str(error.value)
+
+    found = [(folder, error) for folder in folders(done.work) for error in integrity_errors(folder, index)]
+    assert sorted(error.shard for _, error in found if error.shard is not None) == sorted(damaged)
+    for folder, breach in found:
+        assert breach.shard is not None
+        reopen(folder, breach.shard, breach.text)
+    assert (done.captions() if producer == "captions" else done.reconstructions()).done == sorted(damaged)
+    run[consumer]()
+    check_whole(done, undisturbed)
+
+
+def predict(pipeline: Pipeline) -> None:
+    pipeline.predictions(
+        train.detector_folder(pipeline.settings, read_index(pipeline.manifests, "tree"), pipeline.work)
+    )
+
+
+def test_a_retry_keeps_no_sample_of_a_damaged_tar(done: Pipeline, undisturbed: dict[str, bytes]) -> None:
+    """`retry-failed` copies what a shard holds; of one whose bytes are wrong it copies nothing."""
+    index = read_index(done.manifests, "tree")
+    [folder] = [folder for folder in folders(done.work) if folder.stage == "reconstructions"]
+    shard = index.select(["test"])["shard"][0]
+    record = folder.record(shard)
+    assert record is not None and record.output is not None
+    record.failures, record.ok = [Failure(image_id="0" * 20, path="x.png", reason="away")], record.ok - 1
+    folder.commit(record)
+    swap_maps(folder.store.local(record.output.name))
+    stage = reconstruct.ReconstructStage(done.settings, index, folder)
+    with pytest.raises(StageError, match=f"{record.output.name}: not the bytes that its record names"):
+        runner.run(stage, index, [shard], QUIET, retry=True)
+    assert folder.record(shard) == record
+    for error in list(integrity_errors(folder, index)):
+        reopen(folder, shard, error.text)
+    done.reconstructions()
+    check_whole(done, undisturbed)
+
+
+def test_a_shard_that_is_made_anew_is_read_anew(done: Pipeline) -> None:
+    """In the same process, too, though another file of the shard is still open there."""
+    index = read_index(done.manifests, "tree")
+    shards = index.select(["train"])["shard"].to_list()
+    [folder] = [folder for folder in folders(done.work) if folder.stage == "reconstructions"]
+
+    def maps() -> list[torch.Tensor]:
+        pairs = Pairs(folder, index, shards[:1], done.settings.detector, done.settings.view)
+        return [pairs[SampleKey(0, position)][1] for position in range(len(pairs))]
+
+    before = maps()
+    record = folder.record(shards[0])
+    assert record is not None and record.output is not None
+    new = folder.store.local("new.tar")
+    shutil.copy(folder.store.local(record.output.name), new)
+    swap_maps(new)
+    digest = sha256_file(new)
+    record.output = Output(name=f"{shards[0]:05d}-{digest[:12]}.tar", bytes=record.output.bytes, sha256=digest)
+    new.rename(new.with_name(record.output.name))
+    folder.commit(record)
+    changed = [not torch.equal(one, two) for one, two in zip(before, maps(), strict=True)]
+    assert sum(changed) == 2
 
 
 @pytest.mark.parametrize("stage", ["captions", "reconstructions", "predictions"])
