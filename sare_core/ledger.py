@@ -9,7 +9,7 @@ A folder of 100,000 shards is then read by a few requests and not by 100,000.
 
 import hashlib
 import json
-from collections.abc import Collection
+from collections.abc import Collection, Set
 from functools import lru_cache
 from itertools import repeat
 from pathlib import Path
@@ -21,6 +21,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from sare_core.claims import claimed_folder, claimed_shards
 from sare_core.errors import ConfigError
 from sare_core.faults import point
 from sare_core.names import Digest, OutputName, RecordsName
@@ -33,6 +34,7 @@ SWITCH = "records.json"
 COMPACT_FROM = 1000
 FEW = 16  # so many records are asked for by name; for more the folder is listed
 _ROW_GROUP = 2000
+_BATCH = 200  # gathered records that are compared and removed together
 
 Count = Annotated[int, Field(ge=0, le=10**12)]
 Seconds = Annotated[float, Field(ge=0, le=1e10, allow_inf_nan=False)]
@@ -139,8 +141,10 @@ class Ledger:
 
     def entries(self, shards: Collection[int] | None = None) -> tuple[dict[int, Entry], set[int]]:
         """What the records of some shards say, or of all; and the shards whose record cannot be read."""
+        # The small files first, here and below: what is gathered in between stands in the parquet then.
+        loose = self._loose(shards)
         found, broken = self._compacted_entries(shards), set()
-        for shard, data in self._loose(shards).items():
+        for shard, data in loose.items():
             try:
                 found[shard] = _entry(Record.model_validate_json(data))
             except ValidationError:
@@ -194,16 +198,29 @@ class Ledger:
     def compact(self, shards: Collection[int]) -> bool:
         """Gather the records of these shards into one parquet, where that is worth while; whether it was.
 
-        What lies there counts until the switch is put, and what is gathered goes last: a kill loses nothing.
+        What lies there counts until the switch is put, and what is gathered goes last: a kill loses nothing. A shard
+        that somebody works on is left out: its record may be replaced at any moment.
         """
         wanted = set(shards)
-        loose = {shard: data.decode() for shard, data in self._loose(None).items() if shard in wanted}
-        if not loose or (self._store.on_disk and len(loose) < COMPACT_FROM):
+        if len(self._loose_names(None).keys() & wanted) < (COMPACT_FROM if self._store.on_disk else 1):
             return False
+        with claimed_folder(self._store) as held:
+            return held and self._gather(wanted, claimed_shards(self._store).keys())
+
+    def _gather(self, wanted: Set[int], busy: Set[int]) -> bool:
+        before = self.file()
+        loose = {shard: data for shard, data in self._loose(None).items() if shard in wanted and shard not in busy}
         try:
-            rows = {shard: _row(text) for shard, text in (self._compacted_texts(shards) | loose).items()}
-        except ValidationError:
+            texts = self._compacted_texts(None) | {shard: data.decode() for shard, data in loose.items()}
+            rows = {shard: _row(text) for shard, text in texts.items()}
+        except ValueError:
             return False  # one cannot be read: its shard is done again first
+        if not loose:
+            return False
+        if left := rows.keys() - wanted:
+            # They left the index, or this process knows an older one: kept until gc has removed what they name.
+            outputs = set(self._store.names())
+            rows = {shard: row for shard, row in rows.items() if shard not in left or row["output"] in outputs}
         table = pa.Table.from_pylist([rows[shard] for shard in sorted(rows)], schema=_SCHEMA)
         sink = pa.BufferOutputStream()
         pq.write_table(table, sink, compression="zstd", row_group_size=_ROW_GROUP)
@@ -211,17 +228,24 @@ class Ledger:
         name = f"records-{hashlib.sha256(data).hexdigest()[:12]}.parquet"
         self._store.write(name, data)
         point("compacted")
+        if self.file() != before:
+            return False  # another process gathered while this one hung
         self._store.write(SWITCH, json.dumps({"file": name, "records": len(rows)}).encode())
         point("compacted-named")
-        self._store.delete_many([_name(shard) for shard in loose])
+        gathered = list(loose.items())
+        for start in range(0, len(gathered), _BATCH):
+            batch = {_name(shard): data for shard, data in gathered[start : start + _BATCH]}
+            # Nobody should have replaced one meanwhile; who did, without a claim or with an expired one, keeps it.
+            now = self._store.read_many(list(batch))
+            self._store.delete_many([name for name, data in batch.items() if now.get(name) == data])
         return True
 
     def gathered(self) -> pl.DataFrame:
         """What the parquet says beside the records' JSON, but for shards that have a later record."""
+        later = list(self._loose_names(None))
         if (path := self._parquet()) is None:
             return pl.DataFrame(_SCHEMA.empty_table().select(_LIGHT))
-        frame = pl.DataFrame(_light(path))
-        return frame.filter(~pl.col("shard").is_in(list(self._loose_names(None))))
+        return pl.DataFrame(_light(path)).filter(~pl.col("shard").is_in(later))
 
     def _loose_names(self, shards: Collection[int] | None) -> dict[int, str]:
         if shards is not None and len(shards) <= FEW:

@@ -7,12 +7,13 @@ atomic by itself. Data go under a name that holds their digest; the small JSON t
 import errno
 import hashlib
 import os
+import shutil
 import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import lru_cache, partial, wraps
 from pathlib import Path
 from typing import Concatenate, ParamSpec, TypeVar
@@ -192,6 +193,11 @@ class Store:
             _clocks[self.url] = looked, offset
         return time.monotonic() + offset
 
+    def age(self, name: str) -> float:
+        """Seconds since a file was last written, by the store's own clock. Raises FileNotFoundError."""
+        modified = self.modified(name)
+        return max(self.clock() - modified, 0.0)
+
     @_retrying
     def delete(self, name: str) -> None:
         """Remove a file; one that is gone already is fine."""
@@ -216,6 +222,20 @@ class Store:
             return
         for name in names:
             self.delete(name)
+
+    @_retrying
+    def delete_folder(self, folder: str) -> None:
+        """Remove a sub-folder and all that is in it; one that is gone already is fine."""
+        with suppress(FileNotFoundError):
+            if self.on_disk:
+                shutil.rmtree(self._full(folder))
+            else:
+                self._fs.rm(self._full(folder), recursive=True)
+
+    @_retrying
+    def sizes(self, folder: str = "") -> dict[str, int]:
+        """Bytes of every file below a folder, by its full path."""
+        return {path: int(facts["size"]) for path, facts in self._fs.find(self._full(folder), detail=True).items()}
 
     @_retrying
     def write(self, name: str, data: bytes) -> None:

@@ -13,7 +13,8 @@ import psutil
 import pytest
 
 from sare_core import claims
-from sare_core.claims import LOST, Claims, claimed_shards, read_claim
+from sare_core.claims import FOLDER, LOST, Claims, claimed_folder, claimed_shards, read_claim
+from sare_core.owner import Owner, this_process
 from sare_core.storage import Store
 
 
@@ -34,12 +35,15 @@ def claims_in(store: Store) -> list[str]:
     return [name for name in store.names("claims") if name.endswith(".json")]
 
 
-HERE = os.uname().nodename
+HERE, MACHINE = os.uname().nodename, this_process().machine
 
 
-def put(store: Store, host: str, pid: int, started: float, age: float = 0.0, shard: int = 3) -> None:
+def put(
+    store: Store, host: str, pid: int, started: float, age: float = 0.0, shard: int = 3, machine: str = MACHINE
+) -> None:
     """A claim whose last heartbeat is `age` seconds ago by the clock of the disk."""
-    store.write(f"claims/{shard:05d}.json", json.dumps({"host": host, "pid": pid, "started": started}).encode())
+    facts = {"host": host, "pid": pid, "started": started, "machine": machine}
+    store.write(f"claims/{shard:05d}.json", json.dumps(facts).encode())
     path = store.local(f"claims/{shard:05d}.json")
     os.utime(path, (path.stat().st_mtime - age,) * 2)
 
@@ -65,10 +69,53 @@ def test_a_claim_is_taken_and_given_up(store: Store) -> None:
 
 
 def test_a_living_process_keeps_its_claim(store: Store, other_process: subprocess.Popen[bytes]) -> None:
-    put(store, HERE, other_process.pid, started(other_process.pid), age=1e6)  # on one host the process itself counts
+    put(store, HERE, other_process.pid, started(other_process.pid), age=LOST - 30)
     assert not Claims(store).take(3)
     assert read_claim(store, 3) is not None
     assert json.loads(store.read("claims/00003.json"))["pid"] == other_process.pid
+
+
+def test_a_living_process_without_a_heartbeat_loses_its_claim(
+    store: Store, other_process: subprocess.Popen[bytes]
+) -> None:
+    """It is suspended, or the process became another program: its claim would block the shard for ever."""
+    put(store, HERE, other_process.pid, started(other_process.pid), age=LOST + 1)
+    assert read_claim(store, 3) is None
+    mine = Claims(store)
+    assert mine.take(3)
+    mine.free()
+
+
+@pytest.mark.parametrize(("age", "held"), [(0.0, True), (LOST + 1, False)])
+def test_another_container_with_this_hosts_name_counts_by_its_heartbeat(
+    store: Store, age: float, held: bool, other_process: subprocess.Popen[bytes]
+) -> None:
+    for pid in (2**22 + 1, other_process.pid, os.getpid()):  # none such here, another's here, our own number
+        put(store, HERE, pid, started(os.getpid()), age, machine="another")
+        assert (read_claim(store, 3) is not None) == held
+        mine = Claims(store)
+        assert mine.take(3) == (not held)
+        mine.free()
+
+
+def test_who_claims_the_folder_sees_earlier_claims_and_bars_later_ones(store: Store) -> None:
+    early, late, gatherer = Claims(store), Claims(store), Claims(store)
+    for number, claims_of in enumerate((early, late, gatherer)):  # three processes that live
+        claims_of._owner = Owner(host=HERE, pid=os.getppid(), started=started(os.getppid()) + number, machine=MACHINE)
+    assert early.take(3)
+    assert gatherer.take(FOLDER)
+    assert claimed_shards(store).keys() == {3}
+    assert not late.take(4)
+    assert not late.take(FOLDER)
+    assert claims_in(store) == ["00003.json", "folder.json"]
+    gatherer.free()
+    assert late.take(4)
+    late.free()
+    early.free()
+    with claimed_folder(store) as held:
+        assert held
+        assert not late.take(4)
+    assert claims_in(store) == []
 
 
 def test_a_dead_process_loses_its_claim(store: Store, other_process: subprocess.Popen[bytes]) -> None:

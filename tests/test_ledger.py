@@ -1,15 +1,21 @@
 """Records in one parquet say the same as the small files did, and a kill between the steps loses nothing."""
 
 import json
+import os
+from collections.abc import Callable
+from itertools import count
 from pathlib import Path
 from typing import Any
 
 import polars as pl
+import psutil
 import pytest
 
-from sare_core import faults, ledger
+from sare_core import faults, ledger, records
+from sare_core.claims import FOLDER, Claims
 from sare_core.errors import ConfigError
-from sare_core.ledger import Failure, Ledger, Output, Record
+from sare_core.ledger import SWITCH, Failure, Ledger, Output, Record
+from sare_core.owner import Owner, this_process
 from sare_core.records import Folder
 from sare_core.storage import Store
 from tests.builders import shard_record
@@ -33,6 +39,12 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Folder:
     lost = [Failure(image_id="7" * 20, path="été/7.png", reason="gone")]
     do(folder, 7, "abc", ok=1, failures=lost)
     return folder
+
+
+def another_process() -> Owner:
+    """One that lives, on this host."""
+    parent = psutil.Process(os.getppid())
+    return Owner(**this_process().model_dump() | {"pid": parent.pid, "started": parent.create_time()})
 
 
 def do(folder: Folder, shard: int, content: str, **changes: Any) -> None:
@@ -95,12 +107,164 @@ def test_a_cut_record_hides_the_older_one_and_stops_the_gathering(folder: Folder
     assert "00003.json" in folder.store.names("records")
 
 
-def test_shards_that_left_the_index_are_dropped(folder: Folder) -> None:
+def test_shards_that_left_the_index_are_dropped_when_their_outputs_are_gone(folder: Folder) -> None:
+    """A stage that began with an older index gathers too: what it does not know of is not lost."""
     folder.ledger.compact(range(COUNT))
     for shard in range(5, 12):
         do(folder, shard, "new")
     folder.ledger.compact(range(5, COUNT))
+    assert folder.records().keys() == set(range(COUNT))
+    for shard in range(5):
+        folder.store.delete(f"{shard:05d}-abc.parquet")
+    for shard in range(5, 12):
+        do(folder, shard, "newer")
+    folder.ledger.compact(range(5, COUNT))
     assert folder.records().keys() == set(range(5, COUNT))
+
+
+Act = Callable[[], object]
+
+
+def interrupted(
+    monkeypatch: pytest.MonkeyPatch, step: int, act: Act, but: Callable[..., bool] = lambda *_: False
+) -> Callable[[], bool]:
+    """Something else happens just before the `step`-th call to a store, those `but` aside; whether it did."""
+    count, acted = 0, False
+
+    def intercept(name: str) -> None:
+        real = getattr(Store, name)
+
+        def call(self: Store, *args: Any) -> Any:
+            nonlocal count, acted
+            count += not but(name, *args)
+            if count == step and not acted:
+                acted = True
+                with monkeypatch.context() as patch:
+                    for other, function in REAL.items():
+                        patch.setattr(Store, other, function)
+                    act()
+            return real(self, *args)
+
+        monkeypatch.setattr(Store, name, call)
+
+    for name in REAL:
+        intercept(name)
+    return lambda: acted
+
+
+REAL = {
+    name: getattr(Store, name)
+    for name in ("names", "read", "read_many", "write", "create", "delete", "delete_many", "exists")
+}
+
+
+@pytest.mark.parametrize("scheme", ["", "memory://"])
+@pytest.mark.parametrize("claimed", [True, False])
+def test_a_record_that_is_replaced_while_records_are_gathered_stays(
+    scheme: str, claimed: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before each request of the gathering in turn; without a claim, before all but the one that removes what was
+    compared a moment before."""
+    monkeypatch.setattr(ledger, "COMPACT_FROM", 1)
+    for step in count(1):
+        folder = Folder(f"{scheme}{tmp_path}/{step}", "it", "captions", {"stage": "captions"}, None)
+        do(folder, 0, "abc", status="failed", error="disk", output=None)
+        do(folder, 1, "abc")
+        worker = Claims(folder.store)
+        worker._owner = another_process()
+
+        def again(folder: Folder = folder, worker: Claims = worker) -> None:
+            if claimed and not worker.take(0):
+                return
+            do(folder, 0, "xyz")
+            worker.free()
+
+        with monkeypatch.context() as patch:
+            acted = interrupted(patch, step, again, lambda name, *_: not claimed and name.startswith("delete"))
+            folder.ledger.compact(range(2))
+        if not acted():
+            assert step > 10
+            return
+        if claimed and folder.records()[0].status == "failed":
+            again()  # it waited until the records were gathered
+        assert folder.records()[0].status == "done", f"lost at step {step}"
+        assert Ledger(folder.store).compact(range(2)) in (True, False)
+        assert {shard: record.status for shard, record in folder.records().items()} == {0: "done", 1: "done"}
+
+
+def test_of_two_who_gather_at_once_neither_loses_the_others_records(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second one gathers a record that came after the first one read; the claim of the first has expired.
+
+    All but between the first one's last look at records.json and its own.
+    """
+    monkeypatch.setattr(ledger, "COMPACT_FROM", 1)
+    gathered = 0
+    for step in count(1):
+        folder = Folder(str(tmp_path / str(step)), "it", "captions", {"stage": "captions"}, None)
+        for shard in range(3):
+            do(folder, shard, "abc")
+
+        def other(folder: Folder = folder) -> None:
+            nonlocal gathered
+            do(folder, 1, "xyz")
+            for name in folder.store.names("claims"):
+                folder.store.delete(f"claims/{name}")
+            gathered += Ledger(folder.store).compact(range(3))
+
+        with monkeypatch.context() as patch:
+            acted = interrupted(patch, step, other, lambda *call: call[:2] == ("write", SWITCH))
+            folder.ledger.compact(range(3))
+        if not acted():
+            break
+        found = {shard: entry.sha256[:3] for shard, entry in folder.ledger.entries()[0].items()}
+        assert found == {0: "abc", 1: "xyz", 2: "abc"}, f"lost at step {step}"
+    assert gathered > 8
+
+
+def test_a_shard_that_somebody_works_on_is_not_gathered(folder: Folder) -> None:
+    worker = Claims(folder.store)
+    worker._owner = another_process()
+    assert worker.take(3)
+    assert folder.ledger.compact(range(COUNT))
+    assert folder.store.names("records") == ["00003.json"]
+    assert folder.records().keys() == set(range(COUNT))
+    worker.free()
+
+
+def test_while_somebody_holds_the_folder_nothing_is_gathered(folder: Folder) -> None:
+    other = Claims(folder.store)
+    other._owner = another_process()
+    assert other.take(FOLDER)
+    assert not folder.ledger.compact(range(COUNT))
+    other.free()
+    assert folder.ledger.compact(range(COUNT))
+
+
+@pytest.mark.parametrize("how", ["entries", "records", "states"])
+def test_records_that_are_gathered_while_they_are_read_are_not_missed(
+    how: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ledger, "COMPACT_FROM", 1)
+    for module in (ledger, records):
+        monkeypatch.setattr(module, "FEW", 1)  # folders are listed
+    digests = {shard: DIGESTS[shard] for shard in range(3)}
+    for step in count(1):
+        folder = Folder(str(tmp_path / str(step)), "it", "captions", {"stage": "captions"}, None)
+        for shard in digests:
+            do(folder, shard, "abc")
+        looks = {
+            "entries": lambda f=folder: f.ledger.entries()[0].keys(),
+            "records": lambda f=folder: f.records().keys(),
+            "states": lambda f=folder: {shard for shard, state in f.states(digests).items() if state.kind == "done"},
+        }
+        with monkeypatch.context() as patch:
+            acted = interrupted(patch, step, lambda f=folder: Ledger(f.store).compact(digests))
+            assert looks[how]() == digests.keys(), f"missed at step {step}"
+        if not acted():
+            assert step > 3
+            return
 
 
 @pytest.mark.parametrize("where", ["compacted", "compacted-named"])
