@@ -1,5 +1,7 @@
-# A target is one line that you can copy. Variables: DATASET, PRESET, SHARD, GPUS (a node), NODES, NODE and MAIN (which
-# node this is, and where node 0 listens), LAUNCH=slurm, WORK, MANIFESTS, SET="key=value …", JOBS (of study and mini-world) and ARTICLES (folder of Fashion-MNIST's .gz files).
+# A target is one line that you can copy. Variables: DATASET, PRESET, SHARD, TRAINED_ON (dataset whose detector evaluate
+# and report take), GPUS (a node), NODES, NODE and MAIN (which node this is, and where node 0 listens), LAUNCH=slurm and
+# with it DRY_RUN=1, WORK, MANIFESTS, SET="key=value …", JOBS (of study and mini-world) and ARTICLES (folder of
+# Fashion-MNIST's .gz files).
 DATASET   ?= mini
 PRESET    ?= mini
 GPUS      ?= 1
@@ -17,6 +19,7 @@ ARGS  = --dataset $(DATASET) --preset $(PRESET) --work $(WORK) --manifests $(MAN
 MINI  = --dataset mini --preset mini --work $(WORK) --manifests $(MANIFESTS)
 UNCAPTIONED = --set caption.captioner=none --set caption.model=null
 WHICH = $(if $(SHARD),--shard $(SHARD))
+WHOSE = $(if $(TRAINED_ON),--trained-on $(TRAINED_ON))
 # One process on one device, or one a GPU by accelerate, which gives each a thread pool of OMP_NUM_THREADS, or of 1.
 NET   = $(if $(filter 1,$(NODES)),--main_process_port 0,--machine_rank $(NODE) $(foreach m,$(or $(MAIN),$(error \
         NODES=$(NODES) needs MAIN=host:port of node 0)),--main_process_ip $(word 1,$(subst :, ,$m)) --main_process_port \
@@ -28,7 +31,10 @@ RUN   = $(if $(filter-out 1,$(GPUS) $(NODES)),$(BIN)/accelerate launch --multi_g
 CLUSTER_TESTS := tests/slurm tests/processes tests/objectstore tests/faults
 
 # In this process (or these), or with LAUNCH=slurm as tasks of Slurm, at most GPUS of them at a time.
-STAGE = $(if $(filter slurm,$(LAUNCH)),$(BIN)/sare submit $(1) $(ARGS) $(if $(filter-out file,$(origin GPUS)),--gpus $(GPUS)),$(RUN) -m stages.$(1) $(ARGS) $(2))
+SUBMIT = $(BIN)/sare submit $(1) $(ARGS) $(2) $(if $(filter-out file,$(origin GPUS)),--gpus $(GPUS)) \
+        $(if $(DRY_RUN),--dry-run)
+HERE   = $(if $(DRY_RUN),$(error DRY_RUN goes with LAUNCH=slurm),$(RUN) -m stages.$(1) $(ARGS) $(2))
+STAGE  = $(if $(filter slurm,$(LAUNCH)),$(SUBMIT),$(HERE))
 
 .DEFAULT_GOAL := help
 .PHONY: help install demo study mini-world captions reconstruct train evaluate report status verify gc \
@@ -74,11 +80,11 @@ reconstruct: install ## reconstruct them into SARE maps: make reconstruct SHARD=
 train: install ## train the detector
 	$(call STAGE,train)
 
-evaluate: install ## predict the test split, print ACC and AUC
-	$(call STAGE,evaluate,$(WHICH))
+evaluate: install ## predict the test split, print ACC and AUC: make evaluate DATASET=forensynths TRAINED_ON=genimage
+	$(call STAGE,evaluate,$(WHICH) $(WHOSE))
 
 report: install ## one page of pictures, tables and figures: WORK/<dataset>/report/<fp>/index.html
-	$(BIN)/python -m stages.report $(ARGS)
+	$(BIN)/python -m stages.report $(ARGS) $(WHOSE)
 
 status: install ## per stage: done, open, running, failed, stale (and why), images/s, ETA
 	$(BIN)/sare status --work $(WORK) --manifests $(MANIFESTS)

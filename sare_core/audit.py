@@ -96,6 +96,20 @@ def others_differ(summary: Summary, newest: Summary) -> list[str]:
     return differences(summary.folder.made_by, newest.folder.made_by)
 
 
+def mixed_libraries(folder: Folder) -> list[str]:
+    """A line that names the libraries of which a folder's shards were made with several versions; none: no line."""
+    shards: dict[str, Counter[str]] = {}
+    for libraries, count in folder.ledger.libraries():
+        for library, version in libraries.items():
+            shards.setdefault(library, Counter())[version] += count
+    mixed = [
+        f"{library} " + ", ".join(f"{version} ({count} shards)" for version, count in versions.most_common())
+        for library, versions in sorted(shards.items())
+        if len(versions) > 1
+    ]
+    return [f"its shards were made with several versions of libraries: {'; '.join(mixed)}"] if mixed else []
+
+
 class IntegrityError(NamedTuple):
     """What a record promises and a file does not keep, with the cure; and the shard to do again, if it is one's."""
 

@@ -46,17 +46,12 @@ class Slurm:
     """
 
     def __init__(self, folder: Path, options: dict[str, str], parallel: int) -> None:
-        if shutil.which("sbatch") is None or shutil.which("srun") is None:
+        if not installed():
             raise ConfigError(
                 "There is no sbatch on this machine: run sare submit on a login node of the cluster, or the stage "
                 "itself here. docs/sare.sbatch is a script to start from without it."
             )
-        self.folder, self.parallel = folder.absolute(), parallel
-        self.options = _parse(options)
-        if not self.options.keys() & set(_GPU_OPTIONS) and _has_gpus(self.options.get("partition")):
-            self.options["gpus_per_node"] = 1
-        on_gpu = any(self.options.get(name) for name in _GPU_OPTIONS)
-        self.options.setdefault("cpus_per_task", CPUS_BESIDE_A_GPU if on_gpu else 1)
+        self.folder, self.parallel, self.options = folder.absolute(), parallel, job_options(options)
         self.limit = array_limit(_ask("scontrol", "show", "config"))
         self._submitted: list[str] = []
 
@@ -99,6 +94,23 @@ class Slurm:
             if self._submitted:
                 subprocess.run(["scancel", *self._submitted], check=False)
             raise
+
+
+def installed() -> bool:
+    """Whether this machine has Slurm's commands."""
+    return shutil.which("sbatch") is not None and shutil.which("srun") is not None
+
+
+def job_options(options: dict[str, str]) -> dict[str, Any]:
+    """What a task asks Slurm for, by submitit's names, with defaults; a GPU only where Slurm is there to name some.
+
+    Raises ConfigError: an option that cannot be.
+    """
+    parsed = _parse(options)
+    if not parsed.keys() & set(_GPU_OPTIONS) and installed() and _has_gpus(parsed.get("partition")):
+        parsed["gpus_per_node"] = 1
+    on_gpu = any(parsed.get(name) for name in _GPU_OPTIONS)
+    return {"cpus_per_task": CPUS_BESIDE_A_GPU if on_gpu else 1} | parsed
 
 
 def array_limit(config: str) -> int:

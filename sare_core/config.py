@@ -2,7 +2,8 @@
 
 A section's fields change the output and are part of its stage's fingerprint, except those that the section lists in
 `runtime`: batch sizes, worker counts and the like, which may differ from run to run without touching a byte; and those
-in `files`: models and tables, which count by their content or commit, not by their name.
+in `files`: models and tables, which count by their content or commit, not by their name. A model's revision is of a hub
+id: null stands for the commit that the work folder has locked (sare_core/pins.py); `sare pin` writes it out.
 Where the paper is silent the chosen reading and its alternatives stand at the field, here and nowhere else.
 """
 
@@ -26,6 +27,7 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=(), allow_inf_nan=False)
     runtime: ClassVar[frozenset[str]] = frozenset()
     files: ClassVar[frozenset[str]] = frozenset()
+    models: ClassVar[dict[str, str]] = {}  # each of `files` that may be a hub id, and the key of its revision
 
     def fingerprint_fields(self) -> dict[str, Any]:
         """The fields that change the output, as plain JSON values: what a fingerprint hashes."""
@@ -36,17 +38,19 @@ class CaptionSettings(Section):
     """Paper 3.2, "Image Captioning". Silent on decoding: greedy and short, the model card's own example."""
 
     runtime: ClassVar[frozenset[str]] = frozenset({"batch_size"})
-    files: ClassVar[frozenset[str]] = frozenset({"model", "revision", "table", "text_tokenizer"})
+    models: ClassVar[dict[str, str]] = {"model": "revision", "text_tokenizer": "text_tokenizer_revision"}
+    files: ClassVar[frozenset[str]] = frozenset({*models, *models.values(), "table"})
 
     captioner: str  # a name in sare_core.captioning: blip, llava-next, none, table
     model: str | None = None  # hub id or folder; null for none and table
-    revision: str | None = None  # of the hub model; null takes the newest commit and records it
+    revision: str | None = None
     prompt: str | None = None  # BLIP: text that the caption continues; LLaVA-NeXT: the question
     max_new_tokens: int = Field(ge=1)
     num_beams: int = Field(ge=1)
     dtype: Dtype
     table: str | None = None  # parquet or CSV with image_id or path, and caption: the user's own captions
     text_tokenizer: str  # of the diffusion model's CLIP text encoder: captions are cut to what it takes
+    text_tokenizer_revision: str | None = None
     batch_size: int = Field(ge=1)
 
 
@@ -54,7 +58,8 @@ class ReconstructSettings(Section):
     """Paper 3.2, equations 1 to 4, and 4.1."""
 
     runtime: ClassVar[frozenset[str]] = frozenset({"batch_size"})
-    files: ClassVar[frozenset[str]] = frozenset({"model", "revision"})
+    models: ClassVar[dict[str, str]] = {"model": "revision"}
+    files: ClassVar[frozenset[str]] = frozenset({*models, *models.values()})
 
     model: str  # a Stable Diffusion family folder or hub id
     revision: str | None = None
@@ -79,9 +84,11 @@ class ReconstructSettings(Section):
 class DetectorSettings(Section):
     """Paper 3.3, equations 5 and 6. Silent on tokens, heads and residual; METHOD notes in README say why these."""
 
-    files: ClassVar[frozenset[str]] = frozenset(
-        {"image_encoder", "image_encoder_revision", "semantic_encoder", "semantic_encoder_revision"}
-    )
+    models: ClassVar[dict[str, str]] = {
+        "image_encoder": "image_encoder_revision",
+        "semantic_encoder": "semantic_encoder_revision",
+    }
+    files: ClassVar[frozenset[str]] = frozenset({*models, *models.values()})
 
     detector: str  # a name in sare_core.detectors
     image_encoder: str  # E_x: a CLIP vision model with projection (transformers)

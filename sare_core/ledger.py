@@ -247,6 +247,20 @@ class Ledger:
             return pl.DataFrame(_SCHEMA.empty_table().select(_LIGHT))
         return pl.DataFrame(_light(path)).filter(~pl.col("shard").is_in(later))
 
+    def libraries(self) -> list[tuple[dict[str, str], int]]:
+        """Each set of library versions that made a shard's output, and how many shards it made."""
+        loose = self._loose(None)
+        texts = pl.DataFrame(
+            {"record": [data.decode(errors="replace") for data in loose.values()]}, {"record": pl.String}
+        )
+        if (path := self._parquet()) is not None:
+            gathered = pl.read_parquet(path, columns=["shard", "record"], glob=False)
+            texts = pl.concat([texts, gathered.filter(~pl.col("shard").is_in(list(loose))).select("record")])
+        # Found in the text: a hundred thousand records are not parsed for what is nearly always one and the same.
+        done = texts.filter(pl.col("record").str.contains(r'"status":\s*"done"'))
+        found = done.select(pl.col("record").str.extract(r'"libraries":\s*(\{[^{}]*\})')).drop_nulls()
+        return [(json.loads(text), count) for text, count in found.group_by("record").len().iter_rows()]
+
     def _loose_names(self, shards: Collection[int] | None) -> dict[int, str]:
         if shards is not None and len(shards) <= FEW:
             return {shard: _name(shard) for shard in shards}

@@ -2,12 +2,15 @@
 
 import hashlib
 import json
+import shlex
+import sys
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from sare_core.errors import ConfigError
+from sare_core.pins import locked_commit
 from sare_core.storage import sha256_file
 
 _SMALL = ["*.json", "*.txt", "*.model", "*.jinja"]  # configurations and tokenizers
@@ -45,18 +48,41 @@ class Weights:
 
 
 @lru_cache
-def resolve(model: str, revision: str | None = None) -> Weights:
-    """What `model` stands for now. Raises ConfigError: neither a folder here nor a model of the hub (or its cache)."""
+def resolve(model: str, revision: str | None = None, work: str | None = None) -> Weights:
+    """What `model` stands for. work: the work folder, whose locked commit a hub model is taken at (sare_core/pins.py);
+    None: what the hub has now.
+
+    Raises ConfigError: neither a folder here nor a model of the hub (or its cache).
+    """
     folder = Path(model)
     if folder.is_dir():
         return Weights(model, f"sha256:{_folder_digest(folder)}", str(folder), on_hub=False)
-    if model.count("/") != 1 or folder.is_absolute() or model.startswith("."):
+    if folder.is_file() and folder.suffix in {".safetensors", ".ckpt"}:
+        raise ConfigError(
+            f"{model}: a single-file checkpoint, but a folder in diffusers' layout is needed. Convert it once (needs "
+            f"the model hub for configurations), then name {folder.with_suffix('')} in its place:\n{_converter(folder)}"
+        )
+    if not is_hub_id(model):
         raise ConfigError(
             f"{model}: no such model folder. Give a folder or a hub id (owner/name); "
             "`sare mini` unpacks the miniature models under models/mini."
         )
-    snapshot = _snapshot(model, revision, _SMALL)
+    commit = revision
+    if work is not None:
+        commit = locked_commit(work, model, revision, lambda: _snapshot(model, revision, _SMALL).name)
+    snapshot = _snapshot(model, commit, _SMALL)
     return Weights(model, f"commit:{snapshot.name}", str(snapshot), on_hub=True)
+
+
+def is_hub_id(model: str) -> bool:
+    """Whether a name that is no folder here can be one of the model hub's."""
+    return model.count("/") == 1 and not Path(model).is_absolute() and not model.startswith(".")
+
+
+def _converter(file: Path) -> str:
+    source, target = json.dumps(str(file)), json.dumps(str(file.with_suffix("")))
+    code = f"from diffusers import StableDiffusionPipeline as P; P.from_single_file({source}).save_pretrained({target})"
+    return f"{shlex.quote(sys.executable)} -c {shlex.quote(code)}"
 
 
 def fetch(weights: Weights) -> str:
@@ -122,8 +148,9 @@ def _snapshot(model: str, revision: str | None, patterns: list[str]) -> Path:
     try:
         return Path(snapshot_download(model, revision=revision, allow_patterns=patterns, ignore_patterns=_NEVER))
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
+        at = f" at revision {revision}" if revision else ""
         raise ConfigError(
-            f"{model}: no such folder, and unavailable from the model hub ({type(error).__name__}). "
+            f"{model}: no such folder, and unavailable from the model hub{at} ({type(error).__name__}). "
             "Check the name and the network (or HF_HUB_OFFLINE), or give a local folder."
         ) from error
 

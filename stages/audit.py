@@ -17,6 +17,7 @@ from sare_core.audit import (
     dead_spools,
     folders,
     integrity_errors,
+    mixed_libraries,
     orphaned_files,
     others_differ,
     reopen,
@@ -55,6 +56,7 @@ def status(dataset: AnyDataset = None, work: Work = "work", manifests: Manifests
         lines = [summary.note] if summary.note else []
         lines += [f"{count} shards {reason}" for reason, count in summary.reasons().most_common(5)]
         lines += [f"{count} images failed: {reason}" for reason, count in summary.failures.most_common(5)]
+        lines += mixed_libraries(summary.folder)
         latest = newest[summary.folder.dataset, summary.folder.stage]
         if latest is not summary:
             changed = "; ".join(others_differ(summary, latest)[:5])
@@ -87,6 +89,8 @@ def verify(
             console.print(text, soft_wrap=True, markup=False)
             if again and shard is not None:
                 reopen(folder, shard, text)
+        for line in mixed_libraries(folder):  # no error: each shard is what its record promises
+            console.print(f"{folder.store.url}: {line}", soft_wrap=True, markup=False)
     for line in broken:
         console.print(line, soft_wrap=True, markup=False)
     found += len(broken)

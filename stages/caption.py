@@ -39,13 +39,13 @@ SCHEMA = pa.schema(
 )
 
 
-def weights_of(settings: Settings) -> dict[str, Weights]:
+def weights_of(settings: Settings, work: str) -> dict[str, Weights]:
     """What the captions are made with, by role. Raises ConfigError: not to be found."""
     caption = settings.caption
     check_captioner(caption)
-    weights = {"text_tokenizer": resolve(caption.text_tokenizer)}
+    weights = {"text_tokenizer": resolve(caption.text_tokenizer, caption.text_tokenizer_revision, work)}
     if caption.model is not None:
-        weights["model"] = resolve(caption.model, caption.revision)
+        weights["model"] = resolve(caption.model, caption.revision, work)
     if caption.table is not None:
         if not Path(caption.table).is_file():
             raise ConfigError(f"caption.table={caption.table}: no such file.")
@@ -60,7 +60,7 @@ def folder_of(settings: Settings, dataset: str, work: str) -> Folder:
         "version": VERSION,
         "view": settings.view,
         "settings": settings.caption.fingerprint_fields(),
-        "weights": {role: weights.digest for role, weights in weights_of(settings).items()},
+        "weights": {role: weights.digest for role, weights in weights_of(settings, work).items()},
     }
     return Folder(work, dataset, NAME, made_by, upstream=None)
 
@@ -74,7 +74,7 @@ class CaptionStage:
     def load(self, device: str) -> None:
         from transformers import CLIPTokenizer
 
-        weights = weights_of(self.settings)
+        weights = weights_of(self.settings, self.folder.work)
         model = fetch(weights["model"]) if "model" in weights else None
         self.captioner = load_captioner(self.settings.caption, model, device)
         folder = Path(weights["text_tokenizer"].folder)

@@ -55,7 +55,7 @@ def folder_of(settings: Settings, dataset: str, work: str, checkpoint: Checkpoin
         "version": VERSION,
         "settings": settings.evaluate.fingerprint_fields(),
         "detector": settings.detector.fingerprint_fields(),
-        "weights": {role: weights.digest for role, weights in weights_of(settings).items()},
+        "weights": {role: weights.digest for role, weights in weights_of(settings, work).items()},
         "checkpoint": checkpoint.sha256[:16],
         "reconstructions": reconstructions.fingerprint,
     }
@@ -74,7 +74,8 @@ class PredictStage:
         from sare_core.detectors import build_detector
 
         self.device, self.dtype = device, getattr(torch, self.settings.evaluate.dtype)
-        encoders = {f"{role}_dir": fetch(weights) for role, weights in weights_of(self.settings).items()}
+        weights = weights_of(self.settings, self.folder.work)
+        encoders = {f"{role}_dir": fetch(encoder) for role, encoder in weights.items()}
         model = build_detector(self.settings.detector, **encoders)
         tensors = load_tensors(self.detector.store, self.best)
         model.load_trained({name.removeprefix("model."): value for name, value in tensors.items()})

@@ -82,7 +82,7 @@ def chosen_shards(index: Index, splits: list[str], subsets: tuple[str, ...] | No
     if missing := sorted(set(asked) - set(shards)):
         raise ConfigError(
             f"--shard {wanted}: {index.about['dataset']!r} has no shard {missing[0]} for this stage; "
-            f"it has {_ranges(shards)} (subsets: {', '.join(sorted(known))})."
+            f"it has {ranges_text(shards)} (subsets: {', '.join(sorted(known))})."
         )
     return asked
 
@@ -97,14 +97,15 @@ def _parse_shards(text: str) -> list[int]:
     return sorted(set(shards))
 
 
-def _ranges(shards: list[int]) -> str:
+def ranges_text(shards: list[int]) -> str:
+    """Sorted shards as --shard takes them: `0-9,12`."""
     runs: list[list[int]] = []
     for shard in shards:
         if runs and shard == runs[-1][1] + 1:
             runs[-1][1] = shard
         else:
             runs.append([shard, shard])
-    return ", ".join(f"{a}" if a == b else f"{a}-{b}" for a, b in runs) or "none"
+    return ",".join(f"{a}" if a == b else f"{a}-{b}" for a, b in runs) or "none"
 
 
 def finish(outcome: Outcome, stage: str, where: str) -> None:

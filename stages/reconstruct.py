@@ -25,11 +25,16 @@ from sare_core.runner import run
 from sare_core.shardfiles import TarWriter, read_rows
 from sare_core.sources import read_source, view_image
 from sare_core.views import viewed_size
-from sare_core.weights import fetch, resolve
+from sare_core.weights import Weights, fetch, resolve
 from stages.caption import folder_of as captions_folder
 from stages.options import Dataset, Manifests, Preset, Set, Shard, Work, chosen_shards, console, finish, run_command
 
 NAME, VERSION = "reconstructions", 1  # raise the version when the same settings come to give other pixels
+
+
+def model_of(settings: Settings, work: str) -> Weights:
+    """The diffusion model. Raises ConfigError: not to be found."""
+    return resolve(settings.reconstruct.model, settings.reconstruct.revision, work)
 
 
 def folder_of(settings: Settings, dataset: str, work: str) -> Folder:
@@ -41,7 +46,7 @@ def folder_of(settings: Settings, dataset: str, work: str) -> Folder:
         "view": settings.view,
         "seed": settings.seed,
         "settings": settings.reconstruct.fingerprint_fields(),
-        "weights": {"model": resolve(settings.reconstruct.model, settings.reconstruct.revision).digest},
+        "weights": {"model": model_of(settings, work).digest},
         "captions": captions.fingerprint,
     }
     return Folder(work, dataset, NAME, made_by, upstream=captions)
@@ -70,7 +75,7 @@ class ReconstructStage:
         from sare_core.diffusion.reconstructor import Reconstructor
 
         reconstruct = self.settings.reconstruct
-        self.reconstructor = Reconstructor(reconstruct, fetch(resolve(reconstruct.model, reconstruct.revision)), device)
+        self.reconstructor = Reconstructor(reconstruct, fetch(model_of(self.settings, self.folder.work)), device)
         self.lpips = load_lpips(reconstruct.lpips, device) if reconstruct.lpips else None
 
     def begin(self, shard: int, source: Path | None) -> None:

@@ -272,7 +272,8 @@ def study_fairness(study: Study) -> None:
     if "train" not in rows["split"]:
         console.print("transfer: left out, since the dataset has no training images.")
         return
-    embed = fairness.embedder(settings.detector, fetch(weights_of(settings)["image_encoder"]), Rank().device())
+    encoder = weights_of(settings, study.work)["image_encoder"]
+    embed = fairness.embedder(settings.detector, fetch(encoder), Rank().device())
     with bar(console, "embeddings", len(rows)) as advance:
         embeddings = fairness.embed_rows(rows, load, embed, advance)
     results = fairness.transfer(rows, embeddings, seed)

@@ -3,11 +3,14 @@
     sare submit all --dataset genimage --preset paper --work /scratch/sare
     sare submit reconstruct --dataset genimage --preset paper --gpus 64 --shards-per-task 20 \\
         --slurm partition=preemptible --slurm time=240
+    sare submit all --dataset forensynths --trained-on genimage --preset paper --work /scratch/sare --dry-run
 
 A task runs the stage's own function. When Slurm takes its node away, or its time is over, it gives up the shard in hand
 and is queued again; records say where it goes on (docs/cluster.md).
 """
 
+import shlex
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
@@ -16,7 +19,7 @@ import typer
 from rich.table import Table
 
 from sare_core.checkpoints import read_checkpoint
-from sare_core.cluster import Slurm
+from sare_core.cluster import Slurm, installed, job_options
 from sare_core.config import Settings, load_settings
 from sare_core.errors import ConfigError, StageError
 from sare_core.manifest import Index, read_index
@@ -24,7 +27,8 @@ from sare_core.records import Folder
 from sare_core.signals import abandon, signals_of_the_launcher
 from sare_core.storage import Store
 from stages import caption, evaluate, reconstruct, train
-from stages.options import Dataset, Manifests, Preset, Set, Work, chosen_shards, console
+from stages.evaluate import TrainedOn
+from stages.options import Dataset, Manifests, Preset, Set, Shard, Work, chosen_shards, console, ranges_text
 
 STAGES: dict[str, Any] = {
     "caption": caption.caption,
@@ -33,6 +37,8 @@ STAGES: dict[str, Any] = {
     "evaluate": evaluate.evaluate,
 }
 _OTHER_NAMES = {"captions": "caption"}
+# What a stage waits for: the first of these that is submitted with it.
+_BEFORE = {"reconstruct": ["caption"], "train": ["reconstruct"], "evaluate": ["train", "reconstruct"]}
 
 
 @dataclass
@@ -50,6 +56,16 @@ class Task:
                 # Only an exception makes the Slurm task fail, and keeps those from starting that wait for it.
                 if end.exit_code:
                     raise StageError(f"{self.stage}: not all is done; the reason stands above.") from None
+
+    def command(self) -> str:
+        """The same as a command line."""
+        words = ["sare", self.stage]
+        for key, value in self.arguments.items():
+            if key == "shard":
+                value = ranges_text([int(shard) for shard in value.split(",")])
+            values = value if isinstance(value, list) else [value] if value is not None else []
+            words += [word for one in values for word in (f"--{key.strip('_').replace('_', '-')}", one)]
+        return shlex.join(words)
 
     def checkpoint(self) -> Any:
         """Called by submitit in its signal handler: drop the shard in hand, then be queued again as it is."""
@@ -77,37 +93,60 @@ def _ranges(shards: list[int], per_task: int) -> list[list[int] | None]:
     return [shards[start : start + per_task] for start in range(0, len(shards), per_task)]
 
 
-def steps_of_all(settings: Settings, index: Index, work: str, preset: str, per_task: int) -> list[Step]:
-    """What is to be done of the four stages; captions and reconstructions in the same ranges."""
+def steps_of_all(
+    settings: Settings, index: Index, work: str, preset: str, per_task: int, source: Index | None = None
+) -> list[Step]:
+    """What is to be done of the four stages; captions and reconstructions in the same ranges.
+
+    source: the dataset whose detector is used. Then nothing is trained, and of this one the test split is worked on.
+    """
     dataset = index.about["dataset"]
-    shards = chosen_shards(index, ["train", "val", "test"], settings.train_subsets, None)
+    splits = ["test"] if source else ["train", "val", "test"]
+    shards = chosen_shards(index, splits, settings.train_subsets, None)
     uncaptioned, _ = open_shards(caption.folder_of(settings, dataset, work), index, shards)
     ready, waiting = open_shards(reconstruct.folder_of(settings, dataset, work), index, shards)
     ranges = _ranges(sorted({*uncaptioned, *ready, *waiting}), per_task)
     steps = [Step("caption", ranges)] if uncaptioned else []
     steps += [Step("reconstruct", ranges)] if ranges else []
-    if not chosen_shards(index, ["train"], settings.train_subsets, None):
+    if not source and not trains(settings, index):
         return steps
-    untrained = bool(ranges) or _untrained(settings, index, work)
+    untrained = not source and (bool(ranges) or _untrained(settings, index, work))
     steps += [Step("train", [None])] if untrained else []
-    if chosen_shards(index, ["test"], settings.train_subsets, None):
-        steps += [Step("evaluate", _ranges(_unpredicted(settings, index, work, preset, untrained)[0], per_task))]
+    if source or chosen_shards(index, ["test"], settings.train_subsets, None):
+        unpredicted = evaluate.tested_shards(settings, index)
+        if not untrained:
+            ready, waiting = _unpredicted(settings, index, source or index, work, preset)
+            unpredicted = sorted([*ready, *waiting])  # its reconstructions are submitted with it
+        steps += [Step("evaluate", _ranges(unpredicted, per_task))]
     return [step for step in steps if step.ranges]
 
 
 def steps_of_one(
-    stage: str, settings: Settings, index: Index, work: str, preset: str, per_task: int
+    stage: str,
+    settings: Settings,
+    index: Index,
+    work: str,
+    preset: str,
+    per_task: int,
+    source: Index | None = None,
+    wanted: str | None = None,
 ) -> tuple[list[Step], list[int]]:
-    """What is to be done of one stage now, and the shards that wait for the stage before."""
+    """What is to be done of one stage now, and the shards that wait for the stage before. wanted: as --shard has it."""
     if stage == "train":
         return [Step("train", [None])] if _untrained(settings, index, work) else [], []
     if stage == "evaluate":
-        ready, waiting = _unpredicted(settings, index, work, preset, untrained=False)
+        ready, waiting = _unpredicted(settings, index, source or index, work, preset, wanted)
     else:
         module: Any = caption if stage == "caption" else reconstruct
-        shards = chosen_shards(index, ["train", "val", "test"], settings.train_subsets, None)
+        shards = chosen_shards(index, ["train", "val", "test"], settings.train_subsets, wanted)
         ready, waiting = open_shards(module.folder_of(settings, index.about["dataset"], work), index, shards)
     return [Step(stage, _ranges(ready, per_task))] if ready else [], waiting
+
+
+def trains(settings: Settings, index: Index) -> bool:
+    """Whether a dataset has images to train a detector on."""
+    subsets = settings.train_subsets
+    return not index.select(["train"], None if subsets is None else list(subsets)).is_empty()
 
 
 def _untrained(settings: Settings, index: Index, work: str) -> bool:
@@ -117,16 +156,15 @@ def _untrained(settings: Settings, index: Index, work: str) -> bool:
 
 
 def _unpredicted(
-    settings: Settings, index: Index, work: str, preset: str, untrained: bool
+    settings: Settings, index: Index, source: Index, work: str, preset: str, wanted: str | None = None
 ) -> tuple[list[int], list[int]]:
-    shards = evaluate.tested_shards(settings, index)
-    if untrained:
-        return shards, []
-    _, best = evaluate.trained_detector(settings, index, work, preset)
+    shards = evaluate.tested_shards(settings, index, wanted)
+    _, best = evaluate.trained_detector(settings, source, work, preset)
     folder = evaluate.folder_of(settings, index.about["dataset"], work, best)
     ready, waiting = open_shards(folder, index, shards)
     # All predicted but no tables: whoever did the last shard was killed before it wrote them.
-    return ready if ready or waiting or folder.store.exists("tables.md") else shards[-1:], waiting
+    complete = bool(ready or waiting or wanted) or folder.store.exists("tables.md")
+    return ready if complete else shards[-1:], waiting
 
 
 def submit(
@@ -138,59 +176,103 @@ def submit(
     manifests: Manifests = "manifests",
     gpus: Annotated[int, typer.Option("--gpus", min=1, help="Tasks of a stage that run at a time.")] = 64,
     shards_per_task: Annotated[int, typer.Option("--shards-per-task", min=1, help="Shards that a task does.")] = 20,
+    shard: Shard = None,
+    trained_on: TrainedOn = None,
     slurm: Annotated[
         list[str] | None, typer.Option("--slurm", help="An option of sbatch, e.g. partition=gpu or time=240 (minutes).")
     ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print what would be submitted, and submit nothing.")
+    ] = False,
 ) -> None:
     """Submit a stage, or all, as Slurm arrays: only what is not done, each task a range of shards on one GPU."""
     stage = _OTHER_NAMES.get(stage, stage)
     if stage not in (*STAGES, "all"):
         raise ConfigError(f"sare submit {stage}: one of {', '.join(STAGES)}, or all.")
+    if shard is not None and stage in ("train", "all"):
+        raise ConfigError(f"sare submit {stage} --shard {shard}: --shard goes with caption, reconstruct or evaluate.")
+    if trained_on is not None and stage not in ("evaluate", "all"):
+        raise ConfigError(f"sare submit {stage} --trained-on {trained_on}: --trained-on goes with evaluate or all.")
     if odd := [option for option in slurm or [] if not option.partition("=")[2]]:
         raise ConfigError(f"--slurm {odd[0]}: write key=value, e.g. partition=gpu.")
     options = {key: value for key, _, value in (option.partition("=") for option in slurm or [])}
     settings, index = load_settings(preset, set_), read_index(manifests, dataset)
+    trained_on = trained_on if trained_on != dataset else None
+    source = read_index(manifests, trained_on) if trained_on else None
     waiting: list[int] = []
     if stage == "all":
-        steps = steps_of_all(settings, index, work, preset, shards_per_task)
+        steps = steps_of_all(settings, index, work, preset, shards_per_task, source)
     else:
-        steps, waiting = steps_of_one(stage, settings, index, work, preset, shards_per_task)
-    if steps:
-        arguments = {"dataset": dataset, "preset": preset, "set_": set_, "work": work, "manifests": manifests}
-        store = Store(work)
-        folder = Path(work if store.on_disk else ".").absolute() / "slurm"
-        console.print(_submit(steps, arguments, Slurm(folder, options, gpus)))
+        steps, waiting = steps_of_one(stage, settings, index, work, preset, shards_per_task, source, shard)
+    arguments = {"dataset": dataset, "preset": preset, "set_": set_, "work": work, "manifests": manifests}
+    tasks = {step.stage: _tasks(step, arguments, trained_on) for step in steps}
+    without_detector = stage == "all" and source is None and not trains(settings, index)
+    if steps and dry_run:
+        _print_dry_run(steps, tasks, job_options(options), gpus)
+    elif steps:
+        folder = Path(work if Store(work).on_disk else ".").absolute() / "slurm"
+        console.print(_submit(steps, tasks, Slurm(folder, options, gpus)))
         console.print(f"follow: sare status --work {work} --manifests {manifests}", soft_wrap=True)
         console.print(f"logs:   {folder}/<job>_*_log.out and .err", soft_wrap=True)
     elif not waiting:
-        console.print(f"{stage}: all is done, nothing was submitted.")
+        done = "captions and reconstructions are" if without_detector else "all is"
+        console.print(f"{stage}: {done} done, nothing was submitted.")
     if waiting:
         console.print(
             f"{stage}: {len(waiting)} shards wait for the stage before, and were not submitted. "
             "sare submit all submits both.",
             soft_wrap=True,
         )
+    if without_detector:
+        subsets = f" (train_subsets: {', '.join(settings.train_subsets)})" if settings.train_subsets else ""
+        console.print(
+            f"{dataset} has no images to train on{subsets}, so no detector is trained and nothing is predicted. "
+            f"To use the detector of another dataset: sare submit all --dataset {dataset} --trained-on NAME",
+            soft_wrap=True,
+            markup=False,
+        )
+    if waiting or without_detector:
         raise typer.Exit(1)
 
 
-def _submit(steps: list[Step], arguments: dict[str, Any], cluster: Slurm) -> Table:
+def _tasks(step: Step, arguments: dict[str, Any], trained_on: str | None) -> list[Task]:
+    if step.stage == "evaluate" and trained_on:
+        arguments = arguments | {"trained_on": trained_on}
+    return [
+        Task(step.stage, arguments if shards is None else arguments | {"shard": ",".join(map(str, shards))})
+        for shards in step.ranges
+    ]
+
+
+def _submit(steps: list[Step], tasks: dict[str, list[Task]], cluster: Slurm | None) -> Table:
+    """Queue the steps, each behind the one that it waits for, and say so in a table; without a cluster only say so."""
     table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0))
     for column in ("stage", "tasks", "shards", "job", "waits for"):
         table.add_column(column)
     jobs: dict[str, list[str]] = {}
-    with cluster.all_or_nothing():
+    with cluster.all_or_nothing() if cluster else nullcontext():
         for stage, ranges in steps:
-            tasks = [
-                Task(stage, arguments if shards is None else arguments | {"shard": ",".join(map(str, shards))})
-                for shards in ranges
-            ]
-            each = jobs.get("caption", []) if stage == "reconstruct" else []
-            before = {"train": "reconstruct", "evaluate": "train"}.get(stage, "")
-            after = jobs.get(before, [])
-            jobs[stage] = cluster.submit(f"{stage}-{arguments['dataset']}", tasks, each, after)
-            waits = f"caption {', '.join(each)}, task by task" if each else f"{before} {', '.join(after)}, all of it"
+            before = next((name for name in _BEFORE.get(stage, []) if name in jobs), "")
+            after, jobs[stage] = jobs.get(before, []), []
+            each, all_of, how = (after, [], "task by task") if stage == "reconstruct" else ([], after, "all of it")
+            if cluster:
+                name = f"{stage}-{tasks[stage][0].arguments['dataset']}"
+                jobs[stage] = cluster.submit(name, tasks[stage], each, all_of)
+            waits = f"{before} {', '.join(after)}".strip() + f", {how}" if before else "–"
             shards = sum(len(shards) for shards in ranges if shards)
-            table.add_row(
-                stage, str(len(tasks)), str(shards or "–"), ", ".join(jobs[stage]), waits if each or after else "–"
-            )
+            table.add_row(stage, str(len(ranges)), str(shards or "–"), ", ".join(jobs[stage]) or "–", waits)
     return table
+
+
+def _print_dry_run(steps: list[Step], tasks: dict[str, list[Task]], options: dict[str, Any], gpus: int) -> None:
+    console.print(_submit(steps, tasks, None))
+    own = options.pop("additional_parameters")
+    words = [f"{key}={one}" for key, value in (options | own).items() for one in (value if key == "setup" else [value])]
+    console.print(f"options of each task: {shlex.join(words)}", soft_wrap=True, markup=False)
+    if not installed():
+        console.print("There is no Slurm here. Where its nodes have GPUs, a task also asks for one (gpus_per_node=1).")
+    for stage, of_stage in tasks.items():
+        console.print(f"{stage}, at most {gpus} tasks at a time:", soft_wrap=True)
+        for task in of_stage:
+            console.print(f"  {task.command()}", soft_wrap=True, markup=False)
+    console.print("dry run: nothing was submitted.")

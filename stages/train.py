@@ -35,12 +35,12 @@ from stages.reconstruct import folder_of as reconstructions_folder
 NAME, VERSION = "detectors", 1  # raise the version when the same settings come to give other weights
 
 
-def weights_of(settings: Settings) -> dict[str, Weights]:
+def weights_of(settings: Settings, work: str) -> dict[str, Weights]:
     """The pretrained encoders, by role. Raises ConfigError: not to be found."""
     detector = settings.detector
     return {
-        "image_encoder": resolve(detector.image_encoder, detector.image_encoder_revision),
-        "semantic_encoder": resolve(detector.semantic_encoder, detector.semantic_encoder_revision),
+        "image_encoder": resolve(detector.image_encoder, detector.image_encoder_revision, work),
+        "semantic_encoder": resolve(detector.semantic_encoder, detector.semantic_encoder_revision, work),
     }
 
 
@@ -52,7 +52,7 @@ def folder_of(settings: Settings, dataset: str, work: str, inputs: list[str]) ->
         "version": VERSION,
         "settings": settings.train.fingerprint_fields(),
         "detector": settings.detector.fingerprint_fields(),
-        "weights": {role: weights.digest for role, weights in weights_of(settings).items()},
+        "weights": {role: weights.digest for role, weights in weights_of(settings, work).items()},
         "reconstructions": reconstructions.fingerprint,
         "inputs": digest_of(inputs)[:16],
     }
@@ -125,7 +125,7 @@ def train_detector(settings: Settings, train_part: Any, val_part: Any, folder: F
 
     set_seed(plan.seed)
     model: Any = build_detector(
-        settings.detector, **{f"{role}_dir": fetch(w) for role, w in weights_of(settings).items()}
+        settings.detector, **{f"{role}_dir": fetch(w) for role, w in weights_of(settings, folder.work).items()}
     )
     learning = [parameter for parameter in model.parameters() if parameter.requires_grad]
     optimizer: Any = torch.optim.AdamW(learning, lr=plan.learning_rate, weight_decay=plan.weight_decay)
@@ -221,7 +221,8 @@ def train(
     settings, index = load_settings(preset, set_), read_index(manifests, dataset)
     train_part, val_part = training_data(settings, index, work)
     folder = folder_of(settings, dataset, work, train_part.inputs + val_part.inputs)
-    folder.describe(preset=preset, models={role: weights.model for role, weights in weights_of(settings).items()})
+    encoders = weights_of(settings, work)
+    folder.describe(preset=preset, models={role: weights.model for role, weights in encoders.items()})
     last, best = read_checkpoint(folder.store, "last"), read_checkpoint(folder.store, "best")
     if last is not None and last.finished and best is not None and folder.store.exists(best.file):
         console.print(f"detectors: trained before. {folder.store.url}", soft_wrap=True)

@@ -8,13 +8,23 @@ import psutil
 import pytest
 import torch
 
-from sare_core.audit import dead_spools, folders, integrity_errors, orphaned_files, others_differ, summarize
+from sare_core import ledger
+from sare_core.audit import (
+    dead_spools,
+    folders,
+    integrity_errors,
+    mixed_libraries,
+    orphaned_files,
+    others_differ,
+    summarize,
+)
 from sare_core.checkpoints import save_checkpoint
 from sare_core.errors import ConfigError
 from sare_core.manifest import Index, write_index
 from sare_core.records import Failure, Folder, Output
 from sare_core.shardfiles import TarWriter
 from sare_core.storage import Store, sha256_file
+from stages.audit import status, verify
 from tests.builders import index_frame, index_row, shard_record
 
 ROWS = [
@@ -82,6 +92,31 @@ def claim(folder: Folder, shard: int, pid: int) -> None:
 def test_a_sound_folder_keeps_its_promises(folder: Folder, index: Index) -> None:
     assert list(integrity_errors(folder, index)) == []
     assert list(orphaned_files(folder, index)) == []
+
+
+@pytest.mark.parametrize("compacted", [False, True])
+def test_shards_of_several_library_versions_are_told_and_are_no_error(
+    folder: Folder, index: Index, tmp_path: Path, capsys: pytest.CaptureFixture[str], compacted: bool
+) -> None:
+    one, other = {"torch": "2.14.1", "timm": "1.0"}, {"torch": "2.15.0", "timm": "1.0"}
+    do(folder, index, 0, libraries=one)
+    do(folder, index, 1, libraries=one)
+    assert mixed_libraries(folder) == []
+    do(folder, index, 2, status="failed", error='said: "libraries": {"torch": "9"}', output=None, libraries=other)
+    assert mixed_libraries(folder) == [], "a failed shard has no output"
+    do(folder, index, 2, libraries=other)
+    if compacted:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(ledger, "COMPACT_FROM", 0)
+            assert folder.ledger.compact(index.digests.keys())
+        do(folder, index, 1, libraries=one)  # a later record goes before what was gathered
+    line = "its shards were made with several versions of libraries: torch 2.14.1 (2 shards), 2.15.0 (1 shards)"
+    assert mixed_libraries(folder) == [line]
+    status(work=folder.work, manifests=str(tmp_path / "manifests"))
+    assert f"captions {folder.fingerprint}: {line}" in capsys.readouterr().out
+    verify(work=folder.work, manifests=str(tmp_path / "manifests"))
+    assert f"{folder.store.url}: {line}" in (said := capsys.readouterr().out)
+    assert "all as recorded" in said
 
 
 def flip_a_byte(path: Path) -> None:

@@ -186,7 +186,7 @@ def test_runtime_and_files_name_fields(section: type[Settings]) -> None:
 def test_what_is_not_part_of_the_meaning() -> None:
     settings = load_settings("paper")
     left_out = {
-        "caption": {"batch_size", "model", "revision", "table", "text_tokenizer"},
+        "caption": {"batch_size", "model", "revision", "table", "text_tokenizer", "text_tokenizer_revision"},
         "reconstruct": {"batch_size", "model", "revision"},
         "detector": {
             "image_encoder",

@@ -1,16 +1,20 @@
+import shlex
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
+import diffusers
 import huggingface_hub
 import pytest
 
 from sare_core.errors import ConfigError
 from sare_core.storage import sha256_file
 from sare_core.weights import fetch, resolve
+from tests.hub import COMMIT, empty_hub, publish
 
 FILES = {"config.json": "{}", "unet/model.safetensors": "weights"}
-COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 
 @pytest.fixture(autouse=True)
@@ -21,22 +25,8 @@ def nothing_remembered() -> Iterator[None]:
 
 
 @pytest.fixture
-def hub_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty cache of the model hub, with the hub itself out of reach."""
-    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
-    return tmp_path / "cache"
-
-
-def cached_model(cache: Path, *files: str, ref: str = "main") -> Path:
-    """owner/name at one commit, laid out as the hub's own client does."""
-    snapshot = cache / "models--owner--name" / "snapshots" / COMMIT
-    for file in files:
-        (snapshot / file).parent.mkdir(parents=True, exist_ok=True)
-        (snapshot / file).write_text(file)
-    (cache / "models--owner--name" / "refs").mkdir()
-    (cache / "models--owner--name" / "refs" / ref).write_text(COMMIT)
-    return snapshot
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    return empty_hub(tmp_path / "cache", monkeypatch)
 
 
 def folder(path: Path, files: dict[str, str]) -> Path:
@@ -88,14 +78,14 @@ def test_no_such_folder(model: str) -> None:
 
 
 @pytest.mark.parametrize("model", ["owner/name", "owner/na..me"])
-def test_a_hub_model_that_is_out_of_reach(hub_cache: Path, model: str) -> None:
+def test_a_hub_model_that_is_out_of_reach(hub: Path, model: str) -> None:
     with pytest.raises(ConfigError, match="HF_HUB_OFFLINE") as error:
         resolve(model)
     assert str(error.value).startswith(f"{model}: no such folder, and unavailable from the model hub")
 
 
-def test_a_hub_model_stands_for_its_commit(hub_cache: Path) -> None:
-    snapshot = cached_model(hub_cache, "config.json", "model.safetensors")
+def test_a_hub_model_stands_for_its_commit(hub: Path) -> None:
+    snapshot = publish(hub, "owner/name", {"config.json": "{}", "model.safetensors": "weights"})
     weights = resolve("owner/name")
     assert (weights.digest, weights.on_hub) == (f"commit:{COMMIT}", True)
     assert weights.revision == f"commit:{COMMIT[:12]}"
@@ -104,9 +94,9 @@ def test_a_hub_model_stands_for_its_commit(hub_cache: Path) -> None:
 
 @pytest.mark.parametrize(("file", "asks_for_pickles"), [("model.safetensors", False), ("pytorch_model.bin", True)])
 def test_pickles_are_fetched_only_where_there_is_nothing_else(
-    hub_cache: Path, monkeypatch: pytest.MonkeyPatch, file: str, asks_for_pickles: bool
+    hub: Path, monkeypatch: pytest.MonkeyPatch, file: str, asks_for_pickles: bool
 ) -> None:
-    snapshot, asked = cached_model(hub_cache, "config.json", file), list[str]()
+    snapshot, asked = publish(hub, "owner/name", {"config.json": "{}", file: "weights"}), list[str]()
     download = huggingface_hub.snapshot_download
 
     def noting(model: str, allow_patterns: list[str], **others: Any) -> str:
@@ -119,11 +109,27 @@ def test_pickles_are_fetched_only_where_there_is_nothing_else(
     assert ("*.bin" in asked) == asks_for_pickles
 
 
-def test_a_named_revision(hub_cache: Path) -> None:
-    cached_model(hub_cache, "config.json", ref="v2")
+def test_a_named_revision(hub: Path) -> None:
+    publish(hub, "owner/name", {"config.json": "{}"}, ref="v2")
     assert resolve("owner/name", "v2").digest == f"commit:{COMMIT}"
     with pytest.raises(ConfigError, match="owner/name"):
         resolve("owner/name", "v3")
+
+
+@pytest.mark.parametrize("suffix", [".safetensors", ".ckpt"])
+def test_a_single_file_checkpoint_is_refused_with_the_command_that_converts_it(tmp_path: Path, suffix: str) -> None:
+    file = tmp_path / f"it's v1.5{suffix}"
+    file.touch()
+    with pytest.raises(ConfigError, match="single-file checkpoint") as error:
+        resolve(str(file))
+    message, _, command = str(error.value).partition("\n")
+    assert f"name {tmp_path}/it's v1.5 in its place" in message
+    python, option, code = shlex.split(command)
+    assert (python, option) == (sys.executable, "-c")
+    with patch.object(diffusers.StableDiffusionPipeline, "from_single_file") as convert:
+        exec(code, {})
+    convert.assert_called_once_with(str(file))
+    convert.return_value.save_pretrained.assert_called_once_with(str(file.with_suffix("")))
 
 
 def test_sha256_of_a_file(tmp_path: Path) -> None:

@@ -1,0 +1,46 @@
+"""What make's variables turn into: the command of a target, as `make --dry-run` prints it."""
+
+import subprocess
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).parents[1]
+WHERE = "--dataset mini --preset mini --work work --manifests manifests"
+
+
+def made(target: str, *variables: str) -> subprocess.CompletedProcess[str]:
+    command = ["make", "--dry-run", "--old-file=install", target, *variables]
+    return subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False)
+
+
+@pytest.mark.parametrize(
+    ("target", "variables", "command"),
+    [
+        ("captions", "", "python -m stages.caption {}"),
+        ("reconstruct", "SHARD=3", "python -m stages.reconstruct {} --shard 3"),
+        ("reconstruct", "LAUNCH=slurm", "sare submit reconstruct {}"),
+        ("reconstruct", "LAUNCH=slurm SHARD=3", "sare submit reconstruct {} --shard 3"),
+        ("captions", "LAUNCH=slurm SHARD=0-9 GPUS=8", "sare submit caption {} --shard 0-9 --gpus 8"),
+        ("captions", "LAUNCH=slurm DRY_RUN=1", "sare submit caption {} --dry-run"),
+        ("evaluate", "TRAINED_ON=genimage", "python -m stages.evaluate {} --trained-on genimage"),
+        (
+            "evaluate",
+            "LAUNCH=slurm SHARD=7 TRAINED_ON=genimage",
+            "sare submit evaluate {} --shard 7 --trained-on genimage",
+        ),
+        ("train", "LAUNCH=slurm", "sare submit train {}"),
+        ("report", "TRAINED_ON=genimage", "python -m stages.report {} --trained-on genimage"),
+    ],
+)
+def test_variables_reach_the_command(target: str, variables: str, command: str) -> None:
+    done = made(target, *variables.split())
+    assert done.returncode == 0, done.stderr
+    assert [" ".join(line.split()) for line in done.stdout.splitlines()] == [f".venv/bin/{command.format(WHERE)}"]
+
+
+def test_a_dry_run_never_starts_the_stage_here() -> None:
+    done = made("reconstruct", "DRY_RUN=1")
+    assert done.returncode == 2
+    assert "DRY_RUN goes with LAUNCH=slurm" in done.stderr
+    assert done.stdout == ""
