@@ -33,7 +33,7 @@ def status(dataset: AnyDataset = None, work: Work = "work", manifests: Manifests
     broken: list[str] = []
     summaries = [summarize(f, read_index(manifests, f.dataset)) for f in folders(work, dataset, broken)]
     for line in broken:
-        console.print(line, soft_wrap=True, markup=False)
+        console.print(line, soft_wrap=True)
     if not summaries:
         console.print(f"{work}: nothing has been computed yet.", soft_wrap=True)
         return
@@ -60,7 +60,7 @@ def status(dataset: AnyDataset = None, work: Work = "work", manifests: Manifests
             changed = "; ".join(others_differ(summary, latest)[:5])
             lines.append(f"other settings than {latest.folder.fingerprint}, the latest: {changed}")
         for line in lines:
-            console.print(f"{summary.folder.stage} {summary.folder.fingerprint}: {line}", soft_wrap=True, markup=False)
+            console.print(f"{summary.folder.stage} {summary.folder.fingerprint}: {line}", soft_wrap=True)
 
 
 def _figures(summary: Summary) -> list[str]:
@@ -84,11 +84,11 @@ def verify(
         checked += 1
         for text, shard in list(integrity_errors(folder, read_index(manifests, folder.dataset))):
             found += 1
-            console.print(text, soft_wrap=True, markup=False)
+            console.print(text, soft_wrap=True)
             if again and shard is not None:
                 reopen(folder, shard, text)
     for line in broken:
-        console.print(line, soft_wrap=True, markup=False)
+        console.print(line, soft_wrap=True)
     found += len(broken)
     console.print(f"{checked} folders read back: " + (f"{found} integrity errors" if found else "all as recorded"))
     if found:
@@ -108,14 +108,14 @@ def gc(
         names = list(orphaned_files(folder, read_index(manifests, folder.dataset)))
         for name in names:
             count, size = count + 1, size + folder.store.size(name)
-            console.print(folder.store.path(name), soft_wrap=True, markup=False)
+            console.print(folder.store.path(name), soft_wrap=True)
         if delete:
             folder.store.delete_many(names)
     for line in broken:
-        console.print(line, soft_wrap=True, markup=False)
+        console.print(line, soft_wrap=True)
     for path in dead_spools():
         count, size = count + 1, size + path.stat().st_size
-        console.print(str(path), soft_wrap=True, markup=False)
+        console.print(str(path), soft_wrap=True)
         if delete:
             path.unlink(missing_ok=True)
     verb = "removed" if delete else "that no record names (remove them with --delete)"

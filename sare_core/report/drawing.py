@@ -11,12 +11,15 @@ from typing import Any, NamedTuple
 
 import polars as pl
 
+from sare_core.terminal import printable
+
 INK, SOFT, RULE, PAPER = "#1b2127", "#59636e", "#d5dae0", "#fefefe"
 REAL, FAKE = "#0062a3", "#b34700"
 _VARIABLES = {INK: "ink", SOFT: "soft", RULE: "rule", PAPER: "paper", REAL: "real", FAKE: "fake"}
 WIDTH = 4.6  # inches; 331 points, about a phone's width
 _STYLE: Any = {
     "svg.fonttype": "none",
+    "text.parse_math": False,  # a dollar sign in a subset's name is one
     "hatch.linewidth": 0.6,
     "font.family": "DejaVu Sans",
     "font.size": 9.5,
@@ -62,6 +65,7 @@ def drawn(name: str, alt: str, data: pl.DataFrame, height: float, draw: Callable
         png, svg = io.BytesIO(), io.StringIO()
         canvas.savefig(png, format="png", dpi=200, metadata={"Software": None})
         canvas.savefig(svg, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
+    alt = printable(alt)
     return Figure(name, _for_page(name, alt, svg.getvalue()), png.getvalue(), alt, data)
 
 

@@ -5,11 +5,12 @@ from typing import Any
 import polars as pl
 
 from sare_core.report.drawing import FAKE, INK, PAPER, REAL, SOFT, Figure, drawn
+from sare_core.terminal import printable
 
 
 def _rows(axes: Any, subsets: list[str]) -> None:
     """Subsets from top to bottom, named at the left."""
-    axes.set_yticks(range(len(subsets)), subsets)
+    axes.set_yticks(range(len(subsets)), map(printable, subsets))
     axes.set_ylim(len(subsets) - 0.4, -0.6)
     axes.spines["left"].set_visible(False)
 
