@@ -1,10 +1,12 @@
 """What lies in the work folder: status, verify, gc. None of them loads a model or needs the preset.
 
 sare status
+sare status --json
 sare verify --dataset genimage
 sare gc --delete
 """
 
+import json
 from datetime import timedelta
 from pathlib import Path
 from typing import Annotated
@@ -23,17 +25,31 @@ from sare_core.audit import (
     summarize,
 )
 from sare_core.manifest import read_index
+from sare_core.status import status_document
 from stages.options import Manifests, Work, console
 
 AnyDataset = Annotated[str | None, typer.Option("--dataset", "-d", help="Only this dataset. Default: all.")]
 
 
-def status(dataset: AnyDataset = None, work: Work = "work", manifests: Manifests = "manifests") -> None:
-    """Per stage and folder: shards done, open, running, failed, stale (and why), images/s, ETA."""
+def status(
+    dataset: AnyDataset = None,
+    work: Work = "work",
+    manifests: Manifests = "manifests",
+    as_json: Annotated[
+        bool, typer.Option("--json", help="One JSON document on stdout and nothing else (sare_core/status.py).")
+    ] = False,
+) -> None:
+    """Per stage and folder: shards done, open, running, failed, stale (and why), images/s, ETA.
+
+    Exits with 0 whatever the state is, and with 2 when it cannot be read, for lack of an index for example.
+    """
     broken: list[str] = []
     summaries = [summarize(f, read_index(manifests, f.dataset)) for f in folders(work, dataset, broken)]
+    if as_json:
+        print(json.dumps(status_document(work, summaries, broken), indent=1))
+        return
     for line in broken:
-        console.print(line, soft_wrap=True)
+        console.print(line, soft_wrap=True, markup=False)
     if not summaries:
         console.print(f"{work}: nothing has been computed yet.", soft_wrap=True)
         return
@@ -60,7 +76,7 @@ def status(dataset: AnyDataset = None, work: Work = "work", manifests: Manifests
             changed = "; ".join(others_differ(summary, latest)[:5])
             lines.append(f"other settings than {latest.folder.fingerprint}, the latest: {changed}")
         for line in lines:
-            console.print(f"{summary.folder.stage} {summary.folder.fingerprint}: {line}", soft_wrap=True)
+            console.print(f"{summary.folder.stage} {summary.folder.fingerprint}: {line}", soft_wrap=True, markup=False)
 
 
 def _figures(summary: Summary) -> list[str]:
@@ -84,11 +100,11 @@ def verify(
         checked += 1
         for text, shard in list(integrity_errors(folder, read_index(manifests, folder.dataset))):
             found += 1
-            console.print(text, soft_wrap=True)
+            console.print(text, soft_wrap=True, markup=False)
             if again and shard is not None:
                 reopen(folder, shard, text)
     for line in broken:
-        console.print(line, soft_wrap=True)
+        console.print(line, soft_wrap=True, markup=False)
     found += len(broken)
     console.print(f"{checked} folders read back: " + (f"{found} integrity errors" if found else "all as recorded"))
     if found:
@@ -108,14 +124,14 @@ def gc(
         names = list(orphaned_files(folder, read_index(manifests, folder.dataset)))
         for name in names:
             count, size = count + 1, size + folder.store.size(name)
-            console.print(folder.store.path(name), soft_wrap=True)
+            console.print(folder.store.path(name), soft_wrap=True, markup=False)
         if delete:
             folder.store.delete_many(names)
     for line in broken:
-        console.print(line, soft_wrap=True)
+        console.print(line, soft_wrap=True, markup=False)
     for path in dead_spools():
         count, size = count + 1, size + path.stat().st_size
-        console.print(str(path), soft_wrap=True)
+        console.print(str(path), soft_wrap=True, markup=False)
         if delete:
             path.unlink(missing_ok=True)
     verb = "removed" if delete else "that no record names (remove them with --delete)"

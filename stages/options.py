@@ -118,7 +118,7 @@ def finish(outcome: Outcome, stage: str, where: str) -> None:
     )
     if not outcome.complete:
         for shard, why in list(outcome.waiting.items())[:5]:
-            console.print(f"  shard {shard} is not done: {why}", soft_wrap=True)
+            console.print(f"  shard {shard} is not done: {why}")
         if len(outcome.waiting) > 5:
             console.print(f"  … and {len(outcome.waiting) - 5} more")
         raise typer.Exit(1)

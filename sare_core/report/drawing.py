@@ -65,7 +65,6 @@ def drawn(name: str, alt: str, data: pl.DataFrame, height: float, draw: Callable
         png, svg = io.BytesIO(), io.StringIO()
         canvas.savefig(png, format="png", dpi=200, metadata={"Software": None})
         canvas.savefig(svg, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
-    alt = printable(alt)
     return Figure(name, _for_page(name, alt, svg.getvalue()), png.getvalue(), alt, data)
 
 
@@ -84,4 +83,4 @@ def _for_page(name: str, alt: str, svg: str) -> str:
 
 
 def _escape(text: str) -> str:
-    return text.replace("&", "&amp;").replace('"', "&quot;").replace("<", "&lt;")
+    return printable(text).replace("&", "&amp;").replace('"', "&quot;").replace("<", "&lt;")
