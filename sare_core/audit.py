@@ -42,9 +42,22 @@ def folders(work: str, dataset: str | None = None, broken: list[str] | None = No
                     broken.append(str(error))
 
 
+class Training(NamedTuple):
+    """A detector's checkpoints: the last one's epoch and step, of how many epochs, and the best one's epoch."""
+
+    epoch: int
+    epochs: int
+    step: int
+    finished: bool
+    best_epoch: int | None
+
+
 @dataclass
 class Summary:
-    """One folder in figures. rate: images a second of one process; eta: seconds for what is not done."""
+    """One folder in figures. rate: images a second of one process; eta: seconds for what is not done.
+
+    training: how far a detector is. holder: who trains it now. Both None for other stages.
+    """
 
     folder: Folder
     preset: str
@@ -53,6 +66,8 @@ class Summary:
     eta: float | None = None
     failures: Counter[str] = field(default_factory=Counter)
     note: str = ""
+    training: Training | None = None
+    holder: str | None = None
 
     def count(self, kind: str) -> int:
         return sum(state.kind == kind for state in self.states.values())
@@ -71,8 +86,11 @@ def summarize(folder: Folder, index: Index) -> Summary:
         summary.note = f"epoch {last.epoch} of {epochs}, step {last.step}" if last else "no checkpoint yet"
         if last and last.finished and best:
             summary.note = f"trained; best epoch {best.epoch} of {epochs}"
+        if last:
+            summary.training = Training(last.epoch, epochs, last.step, last.finished, best.epoch if best else None)
         if claim := read_claim(folder.store, 0):
-            summary.note += f"; running: {claim.holder()}"
+            summary.holder = claim.holder()
+            summary.note += f"; running: {summary.holder}"
         return summary
     states, entries = folder.states_and_entries({shard: index.digests[shard] for shard in folder.expected(index)})
     live = claimed_shards(folder.store)

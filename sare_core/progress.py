@@ -1,35 +1,101 @@
-"""The progress bar of all long work: how much, how fast, how long still."""
+"""The progress of all long work: how much, how fast, how long still. A bar in a terminal, else plain lines."""
 
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
+from datetime import datetime, timedelta
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
+from rich.table import Column
+from rich.text import Text
+
+from sare_core.terminal import printable
+
+INTERVAL = 60.0  # seconds between two lines of a log, at least
 
 
 @contextmanager
 def bar(
     console: Console, title: str, total: int, shown: bool = True, done: int = 0, unit: str = "images"
 ) -> Iterator[Callable[..., None]]:
-    """A bar over `total` units, of which `done` were done before. Yields `advance(count, note="")`."""
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn(unit + "  {task.fields[rate]:.1f}/s  {task.fields[note]}"),
-        TimeElapsedColumn(),
-        TextColumn("ETA"),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=console, disable=not shown) as progress:
-        task = progress.add_task(title, total=total, completed=done, rate=0.0, note="")
-        start, count = time.monotonic(), 0
+    """The progress over `total` units, of which `done` were done before. Yields `advance(count, note="")`.
 
-        def advance(more: int, note: str = "") -> None:
-            nonlocal count
-            count += more
-            rate = count / max(time.monotonic() - start, 1e-9)
-            progress.update(task, completed=done + count, rate=rate, note=note)
+    In a terminal it is a bar. In a file, a pipe or a Slurm log it is a line at the start, one at the end, and one a
+    minute between (INTERVAL), each written at once. shown: False prints nothing.
+    """
+    live = console.is_interactive and console.file.isatty()
+    progress = (_live if live else _lines)(console, printable(title), total, done, unit)
+    with progress if shown else nullcontext(lambda count, note="": None) as advance:
+        yield advance
+
+
+class _Rate:
+    """Units of this run, and how many a second."""
+
+    def __init__(self) -> None:
+        self.start, self.count = time.monotonic(), 0
+
+    @property
+    def seconds(self) -> float:
+        return time.monotonic() - self.start
+
+    def __call__(self) -> float:
+        return self.count / max(self.seconds, 1e-9)
+
+
+class _Note(ProgressColumn):
+    """What a stage says beside the numbers, on one line: the first to be shortened where there is no room."""
+
+    def render(self, task: Task) -> Text:
+        return Text(task.fields["note"], no_wrap=True, overflow="ellipsis")
+
+
+@contextmanager
+def _live(console: Console, title: str, total: int, done: int, unit: str) -> Iterator[Callable[..., None]]:
+    columns = (
+        TextColumn("{task.description}", markup=False),
+        BarColumn(20),
+        TextColumn(f"{{task.completed:,}}/{{task.total:,}} {unit}", markup=False),
+        TextColumn("{task.fields[rate]:.1f}/s", markup=False),
+        TextColumn("ETA", markup=False),
+        TimeRemainingColumn(compact=True, table_column=Column(no_wrap=True)),
+        _Note(),
+    )
+    with Progress(*columns, console=console) as progress:
+        task, rate = progress.add_task(title, total=total, completed=done, rate=0.0, note=""), _Rate()
+
+        def advance(count: int, note: str = "") -> None:
+            rate.count += count
+            progress.update(task, completed=done + rate.count, rate=rate(), note=printable(note))
 
         yield advance
+
+
+@contextmanager
+def _lines(console: Console, title: str, total: int, done: int, unit: str) -> Iterator[Callable[..., None]]:
+    rate, last = _Rate(), 0.0  # seconds from the start to the line before
+
+    def line(*said: str) -> None:
+        now = datetime.now().astimezone().isoformat(" ", "seconds")
+        parts = [f"{done + rate.count:,} of {total:,} {unit}", *filter(None, said)]
+        console.print(f"{now} {title}: {', '.join(parts)}", soft_wrap=True)
+
+    def advance(count: int, note: str = "") -> None:
+        nonlocal last
+        rate.count += count
+        if rate.seconds - last < INTERVAL:
+            return
+        last = rate.seconds
+        eta = f"ETA {_time((total - done - rate.count) / rate())}" if rate.count else ""
+        line(f"{rate():.1f}/s", eta, printable(note))
+
+    line()
+    try:
+        yield advance
+    finally:
+        line(f"{rate():.1f}/s", f"took {_time(rate.seconds)}")
+
+
+def _time(seconds: float) -> str:
+    return str(timedelta(seconds=round(seconds)))

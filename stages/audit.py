@@ -1,10 +1,12 @@
 """What lies in the work folder: status, verify, gc. None of them loads a model or needs the preset.
 
 sare status
+sare status --json
 sare verify --dataset genimage
 sare gc --delete
 """
 
+import json
 from datetime import timedelta
 from pathlib import Path
 from typing import Annotated
@@ -24,15 +26,29 @@ from sare_core.audit import (
     summarize,
 )
 from sare_core.manifest import read_index
+from sare_core.status import status_document
 from stages.options import Manifests, Work, console
 
 AnyDataset = Annotated[str | None, typer.Option("--dataset", "-d", help="Only this dataset. Default: all.")]
 
 
-def status(dataset: AnyDataset = None, work: Work = "work", manifests: Manifests = "manifests") -> None:
-    """Per stage and folder: shards done, open, running, failed, stale (and why), images/s, ETA."""
+def status(
+    dataset: AnyDataset = None,
+    work: Work = "work",
+    manifests: Manifests = "manifests",
+    as_json: Annotated[
+        bool, typer.Option("--json", help="One JSON document on stdout and nothing else (sare_core/status.py).")
+    ] = False,
+) -> None:
+    """Per stage and folder: shards done, open, running, failed, stale (and why), images/s, ETA.
+
+    Exits with 0 whatever the state is, and with 2 when it cannot be read, for lack of an index for example.
+    """
     broken: list[str] = []
     summaries = [summarize(f, read_index(manifests, f.dataset)) for f in folders(work, dataset, broken)]
+    if as_json:
+        print(json.dumps(status_document(work, summaries, broken), indent=1))
+        return
     for line in broken:
         console.print(line, soft_wrap=True, markup=False)
     if not summaries:

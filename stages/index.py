@@ -49,11 +49,11 @@ def show(report: IndexReport, console: Console) -> None:
     images, shards = report.index.about["images"], len(report.index.shards)
     console.print(f"{images:,} images in {shards:,} shards; {report.read:,} of {report.files:,} files read by this run")
     for path, problem in report.problems.head(SHOWN).rows():
-        console.print(f"- {path}: {problem}" if path else f"- {problem}", markup=False, highlight=False)
+        console.print(f"- {path}: {problem}" if path else f"- {problem}")
     store = report.index.store
     if len(report.problems) > SHOWN:
-        console.print(f"… {len(report.problems):,} problems in all: {store.path('problems.csv')}", markup=False)
-    console.print(f"wrote {store.path('index.json')}", markup=False)
+        console.print(f"… {len(report.problems):,} problems in all: {store.path('problems.csv')}")
+    console.print(f"wrote {store.path('index.json')}")
 
 
 if __name__ == "__main__":

@@ -7,13 +7,12 @@ from contextlib import contextmanager
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
-from rich.markup import escape
 
 from sare_core.errors import ConfigError, SareError, Stopped
 from sare_core.manifest import Index
 from sare_core.ranks import Rank
 from sare_core.runner import Outcome
+from sare_core.terminal import PlainConsole
 
 Dataset = Annotated[str, typer.Option("--dataset", "-d", help="Name that `sare index` gave to the data.")]
 Preset = Annotated[str, typer.Option("--preset", "-p", help="paper, mini, or the path of a settings file in YAML.")]
@@ -22,7 +21,7 @@ Shard = Annotated[str | None, typer.Option("--shard", help="Only these shards: 3
 Work = Annotated[str, typer.Option("--work", envvar="SARE_WORK", help="Folder or URL for everything that is computed.")]
 Manifests = Annotated[str, typer.Option("--manifests", envvar="SARE_MANIFESTS", help="Folder or URL of the indexes.")]
 
-console = Console(stderr=False, highlight=False)
+console = PlainConsole()  # takes names and paths of any kind as they are; give style= where there is one
 
 
 def run_command(command: Callable[..., Any]) -> None:
@@ -58,7 +57,9 @@ def _app(command: Callable[..., Any]) -> typer.Typer:
 
 
 def _complain(text: str) -> None:
-    Console(stderr=True, highlight=False).print(f"[bold red]error:[/] {escape(text)}", soft_wrap=True)
+    errors = PlainConsole(stderr=True)
+    errors.print("error:", style="bold red", end=" ")
+    errors.print(text, soft_wrap=True)
 
 
 def chosen_shards(index: Index, splits: list[str], subsets: tuple[str, ...] | None, wanted: str | None) -> list[int]:

@@ -10,7 +10,6 @@ caption now gets its map now, too. Files that `sare index` could not read: run `
 from typing import Any
 
 import typer
-from rich.markup import escape
 
 from sare_core.config import load_settings
 from sare_core.manifest import read_index
@@ -58,7 +57,7 @@ def retry_failed(
             soft_wrap=True,
         )
         for path, reason in sorted(after.items())[:5]:
-            console.print(f"  {escape(path)}: {escape(reason)}", soft_wrap=True)
+            console.print(f"  {path}: {reason}", soft_wrap=True)
         tell_failed(outcome)
         left, changed = left + len(after) + len(outcome.failed), changed + len(outcome.done)
     if changed:

@@ -2,11 +2,11 @@ import io
 
 import polars as pl
 import pytest
-from rich.console import Console
 
 from sare_core.metrics import FORENSYNTHS, FORENSYNTHS_EXTRA, GENIMAGE, PREDICTION_SCHEMA, subset_metrics
 from sare_core.report.paper import PAPER_TABLES, TABLE_1, TABLE_4
 from sare_core.report.tables import SARE, TRIVIAL, result_tables, to_csv, to_markdown, to_terminal
+from sare_core.terminal import PlainConsole
 
 RIGHT, HALF = [(0, -1.0), (1, 1.0)], [(0, 1.0), (1, 2.0)]  # acc 1 and 1/2, both auc 1
 
@@ -26,7 +26,7 @@ def cells(table, detector: str) -> dict[str, str]:
 
 
 def printed(table, width: int) -> str:
-    console = Console(file=io.StringIO(), width=width)
+    console = PlainConsole(file=io.StringIO(), width=width)
     console.print(to_terminal(table, console.width))
     return console.file.getvalue()
 

@@ -11,12 +11,15 @@ from typing import Any, NamedTuple
 
 import polars as pl
 
+from sare_core.terminal import printable
+
 INK, SOFT, RULE, PAPER = "#1b2127", "#59636e", "#d5dae0", "#fefefe"
 REAL, FAKE = "#0062a3", "#b34700"
 _VARIABLES = {INK: "ink", SOFT: "soft", RULE: "rule", PAPER: "paper", REAL: "real", FAKE: "fake"}
 WIDTH = 4.6  # inches; 331 points, about a phone's width
 _STYLE: Any = {
     "svg.fonttype": "none",
+    "text.parse_math": False,  # a dollar sign in a subset's name is one
     "hatch.linewidth": 0.6,
     "font.family": "DejaVu Sans",
     "font.size": 9.5,
@@ -80,4 +83,4 @@ def _for_page(name: str, alt: str, svg: str) -> str:
 
 
 def _escape(text: str) -> str:
-    return text.replace("&", "&amp;").replace('"', "&quot;").replace("<", "&lt;")
+    return printable(text).replace("&", "&amp;").replace('"', "&quot;").replace("<", "&lt;")

@@ -5,11 +5,15 @@ from typing import Any
 import polars as pl
 
 from sare_core.report.drawing import FAKE, INK, PAPER, REAL, SOFT, Figure, drawn
+from sare_core.terminal import printable
+
+LONGEST = 20  # characters of a subset's name beside a figure
 
 
 def _rows(axes: Any, subsets: list[str]) -> None:
-    """Subsets from top to bottom, named at the left."""
-    axes.set_yticks(range(len(subsets)), subsets)
+    """Subsets from top to bottom, named at the left; a long name is cut, or it would leave no room for the panels."""
+    names = [printable(subset).replace("\n", " ") for subset in subsets]
+    axes.set_yticks(range(len(names)), [name if len(name) <= LONGEST else f"{name[:LONGEST]}…" for name in names])
     axes.set_ylim(len(subsets) - 0.4, -0.6)
     axes.spines["left"].set_visible(False)
 

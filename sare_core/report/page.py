@@ -12,6 +12,7 @@ from sare_core.report.parts import Part
 from sare_core.report.provenance import StageRow
 from sare_core.report.tables import SARE, ResultTable
 from sare_core.report.verdict import Verdict
+from sare_core.terminal import printable
 
 
 class Page(NamedTuple):
@@ -44,9 +45,15 @@ def render(page: Page) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
+        finalize=_finalize,
     )
     content: dict[str, Any] = page._asdict()
     style = (files("sare_core.report") / "page.css").read_text(encoding="utf-8")
     return environment.get_template("page.html.jinja").render(
         content | {"style": style, "this_run": SARE, "longest": LONGEST}
     )
+
+
+def _finalize(value: Any) -> Any:
+    """Names and captions come from anywhere: hidden characters, which could turn the text around, are written out."""
+    return printable(value) if type(value) is str else value  # Markup, a str too, is made of such text already

@@ -59,7 +59,7 @@ def print_plan(plan: Plan, resources: Resources, console: Console) -> None:
     )
     console.print(table)
     for line in plan.lines + _missing(plan, resources):
-        console.print(line, markup=False)
+        console.print(line)
 
 
 def _table(title: str, left: list[str], right: list[str]) -> Table:

@@ -6,6 +6,7 @@ console.print(to_terminal(tables[0], console.width))
 markdown, csv = to_markdown(tables), to_csv(runs)
 """
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, get_args
@@ -14,6 +15,7 @@ import polars as pl
 
 from sare_core.metrics import METRICS_SCHEMA, is_mean, paper_mean, paper_order
 from sare_core.report.paper import PAPER_TABLES, Measure, PaperTable
+from sare_core.terminal import printable
 
 if TYPE_CHECKING:
     from rich.console import Group
@@ -47,21 +49,21 @@ def result_tables(title: str, runs: Runs, layout: str, notes: Sequence[str] = ()
 
 
 def to_terminal(table: ResultTable, width: int) -> "Group":
-    """A rich renderable for a terminal of `width` columns: what does not fit beside goes into a block below."""
+    """For a PlainConsole of `width` columns: what does not fit beside goes into a block below."""
     from rich.box import SIMPLE_HEAD
     from rich.console import Group, RenderableType
+    from rich.styled import Styled
     from rich.table import Table
-    from rich.text import Text
 
     blocks: list[RenderableType] = []
     for positions in _blocks(table, width):
         block = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False)
         for position in positions:
-            block.add_column(Text(table.columns[position]), justify="right" if position else "left", no_wrap=True)
+            block.add_column(table.columns[position], justify="right" if position else "left", no_wrap=True)
         for row in table.rows:
-            block.add_row(*(Text(row[position]) for position in positions))
-        blocks += [block, Text()]
-    return Group(Text(table.title, style="bold"), Text(), *blocks, *map(Text, table.notes))
+            block.add_row(*(row[position] for position in positions))
+        blocks += [block, ""]
+    return Group(Styled(table.title, "bold"), "", *blocks, *table.notes)
 
 
 def to_markdown(tables: Sequence[ResultTable]) -> str:
@@ -70,7 +72,7 @@ def to_markdown(tables: Sequence[ResultTable]) -> str:
     for table in tables:
         rule = ["---"] + ["---:"] * (len(table.columns) - 1)
         lines = ["| " + " | ".join(map(_escape, row)) + " |" for row in [table.columns, rule, *table.rows]]
-        parts.append("\n".join([f"## {table.title}", "", *lines]))
+        parts.append("\n".join([f"## {_escape(table.title)}", "", *lines]))
         if table.notes:
             parts.append("\n".join(f"- {_escape(note)}" for note in table.notes))
     return "\n\n".join(parts) + "\n"
@@ -144,7 +146,7 @@ def _paper_notes(paper: PaperTable, subsets: list[str]) -> list[str]:
 
 def _blocks(table: ResultTable, width: int) -> list[list[int]]:
     """Column positions that fit side by side, each block led by the detectors' names."""
-    widths = [2 + max(map(len, cells)) for cells in zip(table.columns, *table.rows, strict=True)]
+    widths = [2 + max(len(printable(cell)) for cell in cells) for cells in zip(table.columns, *table.rows, strict=True)]
     blocks = [[0]]
     for position in range(1, len(widths)):
         if len(blocks[-1]) > 1 and sum(widths[p] for p in [*blocks[-1], position]) > width:
@@ -153,5 +155,7 @@ def _blocks(table: ResultTable, width: int) -> list[list[int]]:
     return blocks
 
 
-def _escape(cell: str) -> str:
-    return cell.replace("|", "\\|")
+def _escape(text: str) -> str:
+    """Text for a line of Markdown: names from a dataset may hold anything, a line break or HTML among it."""
+    text = printable(text).replace("\n", "\\n")
+    return re.sub(r"[\\|`<*&]|(?<=\])\(", r"\\\g<0>", text)

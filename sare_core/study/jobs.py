@@ -65,4 +65,4 @@ def _finish(one: _Running, console: Console, count: str) -> None:
     if one.process.returncode:
         said = "\n".join(lines[-12:])
         raise StageError(f"{one.job.name} ended with exit code {one.process.returncode}:\n{said}")
-    console.print(f"[{count}] {one.job.name}: {time.monotonic() - one.started:.0f} s", markup=False)
+    console.print(f"[{count}] {one.job.name}: {time.monotonic() - one.started:.0f} s")
