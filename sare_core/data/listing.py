@@ -14,7 +14,9 @@ from typing import Any, NamedTuple
 from sare_core.errors import ConfigError
 from sare_core.remote import filesystem, with_retries
 
-_SIDECAR = re.compile(r"\.(txt|csv|json|md|zip|z\d\d|parquet|npz|pth|log)$", re.IGNORECASE)
+_SIDECAR = re.compile(r"\.(txt|csv|tsv|json|jsonl|md|zip|z\d\d|parquet|npz|pth|log)$", re.IGNORECASE)
+
+TABLES = (".csv", ".tsv", ".jsonl", ".parquet")  # of paths, with layout folder
 
 
 class Found(NamedTuple):
@@ -46,7 +48,7 @@ class File(NamedTuple):
 
 def is_table(root: str) -> bool:
     """Whether a root is a table of paths rather than a folder."""
-    return root.lower().endswith((".csv", ".parquet")) and not ("://" not in root and Path(root).is_dir())
+    return root.lower().endswith(TABLES) and not ("://" not in root and Path(root).is_dir())
 
 
 def base_folder(root: str) -> str:
@@ -118,7 +120,7 @@ def _local(
         raise ConfigError(f"{place}: no such folder.") from None
     except NotADirectoryError:
         raise ConfigError(
-            f"{place}: a file, not a folder. A .csv or .parquet of paths goes with --layout folder."
+            f"{place}: a file, not a folder. A table of paths ({', '.join(TABLES)}) goes with --layout folder."
         ) from None
     except OSError as error:
         raise ConfigError(f"{place}: cannot be listed ({error.strerror}). Mend its rights, or move it away.") from error
