@@ -7,7 +7,7 @@ relative to the table's folder, or absolute, or URLs.
 import io
 import posixpath
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from multiprocessing.pool import ThreadPool
 
 import fsspec
 import polars as pl
@@ -47,18 +47,16 @@ def find_rows(root: str, problems: list[Problem], unnamed: str) -> Iterator[Foun
     table = table.with_columns(pl.all().str.strip_chars().fill_null(""))
     _require_meaning(root, table, columns)
     numbers = _NUMBERS | (_TRUTH if plain(columns.get("label", "")).startswith("is") else {})
-    threads, number = ThreadPoolExecutor(_AT_ONCE), 0
-    try:
+    number = 0
+    with ThreadPool(_AT_ONCE) as threads:  # daemons: a stopped run does not wait for their answers
         for part in table.iter_slices(_SLICE):
             rows = []
             for row in part.iter_rows(named=True):
                 number += 1  # row 1 is the first below the header
                 rows.append(_row(f"{root}, row {number}", row, numbers))
-            sizes = threads.map(stat, [locate(base, path) for path, *_ in rows])
+            sizes = threads.imap(stat, [locate(base, path) for path, *_ in rows])
             for (path, subset, split, label, kind), (size, time) in zip(rows, sizes, strict=True):
                 yield Found(path, size, time, subset or unnamed, split, label, kind)
-    finally:
-        threads.shutdown(wait=False, cancel_futures=True)
 
 
 def _row(where: str, row: dict[str, str], numbers: dict[str, int | None]) -> _Row:
