@@ -19,6 +19,7 @@ import numpy as np
 import stamina
 from PIL import Image, ImageCms, UnidentifiedImageError
 
+from sare_core import web
 from sare_core.errors import ImageError, TransientError
 from sare_core.remote import filesystem, with_retries
 
@@ -104,16 +105,18 @@ class ImageInfo:
 
 
 def read_bytes(path: str) -> bytes:
-    """The bytes of a regular local file, or of a URL (s3://…) by fsspec.
+    """The bytes of a regular local file, or of a URL (s3://…, https://…) by fsspec.
 
     Raises ImageError: gone, a dangling link, not permitted, too large, or not a regular file (those are never opened:
-    a pipe would block and a device never end). ConfigError: a URL that no installed package reads; a store that cannot
-    be reached or refuses its user, which says nothing of this image. TransientError: any other fault of the disk or
-    network, after three attempts, of an object store after minutes.
+    a pipe would block and a device never end); any fault of an http(s) URL. ConfigError: a URL that no installed
+    package reads; a store that cannot be reached or refuses its user, which says nothing of this image.
+    TransientError: any other fault of the disk or network, after three attempts, of an object store after minutes.
     """
     path = path.removeprefix("file://")
     if "://" not in path:
         return _read_local(path)
+    if web.is_web(path):
+        return web.read(path)
     store, place = filesystem(path)
     try:
         return bytes(with_retries(path, lambda: store.cat_file(place)))
@@ -130,7 +133,9 @@ def _read_local(path: str) -> bytes:
     except PermissionError as error:
         raise ImageError(f"{path}: this user may not read it. Grant read permission, or leave it out.") from error
     except OSError as error:
-        if error.errno in {errno.ELOOP, errno.ENAMETOOLONG, errno.EISDIR}:
+        if error.errno == errno.ELOOP:
+            raise ImageError(f"{path}: is a link that leads back to itself. Remove it, or mend it.") from error
+        if error.errno in {errno.ENAMETOOLONG, errno.EISDIR}:
             raise ImageError(f"{path}: cannot be opened: {error.strerror}.") from error
         raise TransientError(
             f"{path}: reading failed: {error}. Look after the disk or network, then run again."
@@ -138,15 +143,21 @@ def _read_local(path: str) -> bytes:
 
 
 def _read_file(path: Path) -> bytes:
-    if path.is_symlink() and not path.exists():
-        raise ImageError(f"{path}: is a link to {path.readlink()}, which is gone. Restore that, or remove the link.")
-    status = path.stat()
+    try:
+        status = path.stat()
+    except FileNotFoundError as error:
+        if not path.is_symlink():
+            raise
+        raise ImageError(
+            f"{path}: is a link to {path.readlink()}, which is gone. Restore that, or remove the link."
+        ) from error
     if not stat.S_ISREG(status.st_mode):
         kind = "a folder" if stat.S_ISDIR(status.st_mode) else "a pipe, socket or device"
         raise ImageError(f"{path}: is {kind}, not a regular file. Leave it out.")
     if status.st_size > MAX_BYTES:
         raise ImageError(f"{path}: has {status.st_size} bytes, more than the {MAX_BYTES} that are read. Leave it out.")
-    return path.read_bytes()
+    # A file of /proc has no bytes until it is read, and to read it may never end.
+    return path.read_bytes() if status.st_size else b""
 
 
 def decode(data: bytes, name: str) -> tuple[Image.Image, ImageInfo]:

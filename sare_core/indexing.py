@@ -18,7 +18,9 @@ from sare_core.data.listing import Found, Problem, base_folder
 from sare_core.data.rows import CONFLICT, SPLITS, find_copies, hold_out, number_shards, refuse_conflicts
 from sare_core.errors import ConfigError
 from sare_core.manifest import INDEX_SCHEMA, Index, check_name, has_index, read_index, require_whole, write_index
+from sare_core.progress import spinner
 from sare_core.scan import FILE, SCAN_SCHEMA, Journal, scan
+from sare_core.signals import stop_at_once
 from sare_core.storage import Store
 
 _FOUND_SCHEMA = pl.Schema(
@@ -64,6 +66,29 @@ def build_index(
     shards of an earlier index were made with. Stopped (by a signal) and StageError (a process that read images died):
     the same command goes on from there.
     """
+    with stop_at_once():  # but for the scan, which has something to save, nothing here is lost or left half done
+        return _build_index(
+            dataset,
+            layout,
+            root,
+            manifests,
+            shard_size,
+            holdout,
+            workers or os.cpu_count() or 1,
+            console or Console(quiet=True),
+        )
+
+
+def _build_index(
+    dataset: str,
+    layout: str,
+    root: str,
+    manifests: str,
+    shard_size: int,
+    holdout: float,
+    workers: int,
+    console: Console,
+) -> IndexReport:
     check_name(dataset)
     if dataset == "expected":
         raise ConfigError("dataset name 'expected': taken by the known counts. Use another --name.")
@@ -76,13 +101,12 @@ def build_index(
     old = before.frame() if before else INDEX_SCHEMA.to_frame()
 
     problems: list[Problem] = []
-    found = _frame(find(layout, root, problems))
+    with spinner(console, f"listing {root}"):
+        found = _frame(find(layout, root, problems))
     files = found.select(FILE).unique("path", keep="first").sort("path")
     journal = Journal(store.at("scan"))
     known = pl.concat([old.select(SCAN_SCHEMA.names()), journal.read()])
-    scanned, read = scan(
-        files, base_folder(root), known, journal, workers or os.cpu_count() or 1, console or Console(quiet=True)
-    )
+    scanned, read = scan(files, base_folder(root), known, journal, workers, console)
 
     rows = found.drop("bytes", "mtime_ns").join(scanned, on="path", how="left", maintain_order="left")
     deviations = compare(layout, rows)

@@ -6,7 +6,16 @@ from contextlib import contextmanager, nullcontext
 from datetime import datetime, timedelta
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    Progress,
+    ProgressColumn,
+    SpinnerColumn,
+    Task,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 from rich.table import Column
 from rich.text import Text
 
@@ -95,6 +104,15 @@ def _lines(console: Console, title: str, total: int, done: int, unit: str) -> It
         yield advance
     finally:
         line(f"{rate():.1f}/s", f"took {_time(rate.seconds)}")
+
+
+@contextmanager
+def spinner(console: Console, title: str) -> Iterator[None]:
+    """Shows that work of unknown length goes on, and for how long."""
+    columns = (SpinnerColumn(), TextColumn("{task.description}", markup=False), TimeElapsedColumn())
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
+        progress.add_task(title, total=None)
+        yield
 
 
 def _time(seconds: float) -> str:

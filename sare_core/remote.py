@@ -7,6 +7,7 @@ a FileNotFoundError, a ConfigError that the user can mend, or, after minutes of 
 import errno
 import logging
 import os
+import socket
 import time
 from collections.abc import Callable
 from functools import lru_cache
@@ -44,17 +45,27 @@ _S3: dict[str, Any] = {
     "config_kwargs": {"connect_timeout": 10, "read_timeout": 60, "retries": {"total_max_attempts": 1}},
     "max_concurrency": 1,  # parts of one file at once: 50 MB of memory each, and else a HEAD before every read
 }
-_OPTIONS = {"s3": _S3, "s3a": _S3}
 
 # Errors of the stores' packages that are no OSError, by the names of their classes: few of the packages are installed.
 # A connection that is cut in the midst of a request is an EndpointConnectionError too.
 _UNREACHED = {"EndpointConnectionError", "ConnectTimeoutError", "ProxyConnectionError", "SSLError"}
+_UNREACHED |= {"ClientConnectorError", "ConnectionTimeoutError"}  # aiohttp's
+_NO_SUCH_HOST = {socket.EAI_NONAME, socket.EAI_NODATA}
 _CUT = {"HTTPClientError", "IncompleteReadError", "ResponseParserError", "ClientPayloadError", "ClientConnectionError"}
 _SPOILT = {"BadDigest", "IncompleteBody", "RequestTimeout", "XAmzContentSHA256Mismatch"}  # 400, but worth another try
 _EXPIRED = {"ExpiredToken", "ExpiredTokenException", "TokenRefreshRequired", "InvalidToken"}
 _told = 0.0  # when the user last heard that something is tried again
 
 _REPOSITORIES = ("botocore", "aiobotocore", "aiohttp", "s3fs", "gcsfs", "google", "azure", "adlfs")
+
+
+def _web_options() -> dict[str, Any]:
+    from aiohttp import ClientTimeout  # whoever has no use for it need not have it
+
+    return {"client_kwargs": {"timeout": ClientTimeout(total=120, sock_connect=10, sock_read=30)}}
+
+
+_OPTIONS = {"s3": lambda: _S3, "s3a": lambda: _S3, "http": _web_options, "https": _web_options}
 
 
 def filesystem(url: str) -> tuple[fsspec.AbstractFileSystem, str]:
@@ -65,8 +76,8 @@ def filesystem(url: str) -> tuple[fsspec.AbstractFileSystem, str]:
 @lru_cache(maxsize=4096)
 def _filesystem(url: str, _: int) -> tuple[fsspec.AbstractFileSystem, str]:
     protocol = url.partition("://")[0] if "://" in url else "file"
-    options = {} if protocol == "file" else {"use_listings_cache": False, **_OPTIONS.get(protocol, {})}
     try:
+        options = {} if protocol == "file" else {"use_listings_cache": False, **_OPTIONS.get(protocol, dict)()}
         fs, place = fsspec.core.url_to_fs(url, **options)
     except ImportError as error:  # its text names the package
         raise ConfigError(f"{url}: cannot be opened: {error}.") from error
@@ -88,38 +99,38 @@ def listing(fs: fsspec.AbstractFileSystem, place: str) -> list[dict[str, Any]]:
         return []
 
 
-def with_retries(url: str, call: Callable[[], T]) -> T:
-    """What `call` returns, tried again while that helps, for minutes. It must bear being called twice.
+def with_retries(url: str, call: Callable[[], T], patience: float = PATIENCE) -> T:
+    """What `call` returns, tried again while that helps, for `patience` seconds. It must bear being called twice.
 
     Raises FileNotFoundError and the like as they are. ConfigError: no bucket, no or expired credentials, no right,
-    nobody at that address. TransientError: PATIENCE was not enough.
+    nobody at that address. TransientError: the patience was not enough.
     """
-    begun = time.monotonic()
+    end = time.monotonic() + patience
 
     def passing(error: Exception) -> bool:
         if not is_retryable(error):
             return False
-        _tell(url, error, begun)
+        _tell(url, error, end - patience, end)
         return True
 
     try:
-        for attempt in stamina.retry_context(on=passing, **_ATTEMPTS):
+        for attempt in stamina.retry_context(on=passing, **_ATTEMPTS | {"timeout": patience}):
             with attempt:
                 return call()
     except Exception as error:  # of any package; it goes on as it is, or as what it means
-        if (better := explained(url, error)) is error:
+        if (better := explained(url, error, patience)) is error:
             raise
         raise better from error
     raise AssertionError  # the loop returns or raises
 
 
-def _tell(url: str, error: Exception, begun: float) -> None:
-    """Now and then, however many threads wait."""
+def _tell(url: str, error: Exception, begun: float, end: float) -> None:
+    """Now and then, however many threads wait; not after the last attempt, which may have lasted beyond the end."""
     global _told
     now = time.monotonic()
-    if now - max(begun, _told) > TELL_AFTER:
+    if now - max(begun, _told) > TELL_AFTER and now < end:
         _told = now
-        log.warning("%s: %s. Trying again for %.0f seconds.", url, _said(error), begun + PATIENCE - now)
+        log.warning("%s: %s. Trying again for up to %.0f seconds.", url, _said(error), max(end - now, 1))
 
 
 def is_retryable(error: Exception) -> bool:
@@ -127,11 +138,16 @@ def is_retryable(error: Exception) -> bool:
     if (status := _status(error)) is not None:
         return status >= 500 or status in (408, 409, 429) or _code(error) in _SPOILT
     if isinstance(error, OSError):
-        return error.errno not in LASTING and not isinstance(error, _LASTING_KINDS)
+        return error.errno not in LASTING | _NO_SUCH_HOST and not isinstance(error, _LASTING_KINDS)
     return bool(_names(error) & (_CUT | _UNREACHED))
 
 
-def explained(url: str, error: Exception) -> Exception:
+def is_unreached(error: Exception) -> bool:
+    """Whether nobody answered at all."""
+    return bool(_names(error) & _UNREACHED)
+
+
+def explained(url: str, error: Exception, patience: float = PATIENCE) -> Exception:
     """An error of a store as one of ours where the user can do something about it; else itself."""
     code, said = _code(error), _said(error)
     ours = isinstance(error, OSError) or type(error).__module__.partition(".")[0] in _REPOSITORIES
@@ -141,8 +157,9 @@ def explained(url: str, error: Exception) -> Exception:
         return ConfigError(f"{url}: there is no such bucket. Create it, or mend the name.")
     if isinstance(error, _LASTING_KINDS) and not isinstance(error, PermissionError):
         return error
-    if _names(error) & _UNREACHED:
-        return ConfigError(f"{url}: not reachable ({said}). Look after the network and AWS_ENDPOINT_URL, if it is set.")
+    if is_unreached(error):
+        also = "" if url.startswith("http") else " and AWS_ENDPOINT_URL, if it is set"
+        return ConfigError(f"{url}: not reachable ({said}). Look after the network{also}.")
     if code in _EXPIRED:
         return ConfigError(f"{url}: the credentials have expired ({said}). Renew them and run the same command again.")
     if isinstance(error, PermissionError) or _status(error) in (401, 403):
@@ -152,7 +169,7 @@ def explained(url: str, error: Exception) -> Exception:
         )
     if is_retryable(error):
         return TransientError(
-            f"{url}: still fails after {PATIENCE / 60:.0f} minutes ({said}). "
+            f"{url}: still fails after {patience:.0f} seconds ({said}). "
             "Run the same command again later: it goes on where it was."
         )
     if "Credential" in type(error).__name__ or "Token" in type(error).__name__:

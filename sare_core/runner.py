@@ -211,7 +211,7 @@ def _do_shard(stage: Stage, index: Index, shard: int, device: str, threads: int,
     try:
         source = folder.upstream.output(upstream) if folder.upstream and upstream else None
         with _spool(folder, shard, stage.suffix) as path:
-            stage.begin(shard, _source(folder, upstream))
+            stage.begin(shard, source)
             kept = _kept(stage, rows, before) if before else {}
             written, record.failures = _compute(stage, rows, path, threads, advance, kept, upstream)
             point("spooled")
@@ -235,20 +235,6 @@ def _do_shard(stage: Stage, index: Index, shard: int, device: str, threads: int,
         raise StageError(f"{error}{cure}") from error
     point("record-put")
     return record
-
-
-def _source(folder: Folder, upstream: Record | None) -> Path | None:
-    """The output of the stage before. Raises StageError: it is gone."""
-    if folder.upstream is None or upstream is None or upstream.output is None:
-        return None
-    try:
-        path = folder.upstream.store.local(upstream.output.name)
-        path.stat()
-    except FileNotFoundError as error:
-        raise StageError(
-            f"{folder.upstream.store.path(upstream.output.name)} is gone. Run {upstream.stage} again, then this stage."
-        ) from error
-    return path
 
 
 def _kept(stage: Stage, rows: list[Row], record: Record) -> dict[str, Sample]:

@@ -24,14 +24,31 @@ _launcher_owns_them = False
 @contextmanager
 def stop_cleanly() -> Iterator[None]:
     """Within this block the first SIGTERM or SIGINT only sets the flag. Main thread only."""
-
-    def note(signum: int, _: FrameType | None) -> None:
-        _arrived.append(signum)
-        signal.signal(signum, signal.SIG_DFL if signum == signal.SIGTERM else signal.default_int_handler)
-
     _arrived.clear()
+    with _on_signal(_arrived.append):
+        yield
+
+
+@contextmanager
+def stop_at_once() -> Iterator[None]:
+    """Within this block the first SIGTERM or SIGINT raises Stopped, in the midst of anything: for work that leaves
+    nothing half done, and may wait long (for a listing, say). Main thread only."""
+
+    def stop(signum: int) -> None:
+        raise Stopped(signum)
+
+    with _on_signal(stop):
+        yield
+
+
+@contextmanager
+def _on_signal(act: Callable[[int], None]) -> Iterator[None]:
+    def first(signum: int, _: FrameType | None) -> None:
+        signal.signal(signum, signal.SIG_DFL if signum == signal.SIGTERM else signal.default_int_handler)
+        act(signum)
+
     ours = () if _launcher_owns_them else (signal.SIGTERM, signal.SIGINT)
-    before = {number: signal.signal(number, note) for number in ours}
+    before = {number: signal.signal(number, first) for number in ours}
     try:
         yield
     finally:

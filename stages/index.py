@@ -2,7 +2,7 @@
 
     sare index --layout genimage --root /data/GenImage --name genimage
     sare index --layout forensynths --root /data/CNN_synth_testset --name forensynths
-    sare index --layout folder --root photos/ --name mine        # or a .csv or .parquet of paths
+    sare index --layout folder --root photos/ --name mine        # or a .csv, .tsv, .jsonl or .parquet of paths
 
 The same command again takes up new and changed files, and leaves the shards of the others as they are. Stopped or
 killed, it goes on where it was. Writes manifests/<name>/: index.json, two parquet files and problems.csv.
@@ -22,8 +22,8 @@ SHOWN = 10  # problems in the terminal; problems.csv has all
 
 
 def index(
-    layout: Annotated[str, typer.Option(help="How the files lie: genimage, forensynths or folder.")],
-    root: Annotated[str, typer.Option(help="Folder, URL (s3://…), or for layout folder a .csv or .parquet of paths.")],
+    layout: Annotated[str, typer.Option(help="How the files lie: genimage, forensynths, folder or unlabelled.")],
+    root: Annotated[str, typer.Option(help="Folder, URL (s3://…), or for layout folder a table of paths (.csv …).")],
     name: Annotated[str, typer.Option(help="What the dataset is called from now on.")],
     shard_size: Annotated[
         int, typer.Option(min=1, help="Images a shard: the unit of work of all later stages.")

@@ -130,14 +130,14 @@ def tell_failed(outcome: Outcome) -> None:
     if outcome.failed:
         _name_shards(outcome.failed, "failed")
         console.print(
-            f"Failed shards: {_ranges(sorted(outcome.failed))}. Mend what is named above, then run the same command "
-            "again: it does these and whatever else is open.",
+            f"Failed shards: {ranges_text(sorted(outcome.failed))}. Mend what is named above, then run the same "
+            "command again: it does these and whatever else is open.",
             soft_wrap=True,
         )
 
 
 def _name_shards(shards: dict[int, str], what: str) -> None:
     for shard, why in list(shards.items())[:5]:
-        console.print(f"  shard {shard} {what}: {escape(why)}", soft_wrap=True)
+        console.print(f"  shard {shard} {what}: {why}", soft_wrap=True)
     if len(shards) > 5:
         console.print(f"  … and {len(shards) - 5} more")

@@ -5,7 +5,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,7 @@ import typer
 from PIL import Image
 from typer.testing import CliRunner
 
-from sare_core import scan
+from sare_core import examine, scan
 from sare_core.errors import ConfigError, Stopped
 from sare_core.indexing import IndexReport, build_index
 from sare_core.manifest import INDEX_SCHEMA, has_index, read_index
@@ -118,7 +119,7 @@ def test_the_number_of_workers_changes_nothing(tmp_path: Path, monkeypatch: pyte
     root = labelled(tmp_path / "root")
     nasty_files(root / "train" / "real")
     run(root, tmp_path / "one")
-    monkeypatch.setattr(scan, "CHUNK", 3)
+    monkeypatch.setattr(examine, "CHUNK", 3)
     run(root, tmp_path / "several", workers=3)
     assert contents(tmp_path / "one") == contents(tmp_path / "several")
 
@@ -292,15 +293,15 @@ def test_deviations_from_the_known_counts(tmp_path: Path) -> None:
 
 SLOW_INDEX = """
 import sys, time
-from sare_core import scan
+from sare_core import examine, scan
 from sare_core.errors import Stopped
 from sare_core.indexing import build_index
 
-def slow(data, name, decode=scan.decode):
+def slow(data, name, decode=examine.decode):
     time.sleep(0.1)
     return decode(data, name)
 
-scan.JOURNAL_ROWS, scan.CHUNK, scan.decode = 10, 5, slow  # in the workers too: they import this file
+scan.JOURNAL_ROWS, examine.CHUNK, examine.decode = 10, 5, slow  # in the workers too: they import this file
 if __name__ == "__main__":
     try:
         build_index("it", "folder", sys.argv[1], sys.argv[2], 5, 0.25, workers=int(sys.argv[3]))
@@ -362,20 +363,24 @@ def test_a_signal_stops_cleanly(
 ) -> None:
     root = labelled(tmp_path / "root")
     run(root, tmp_path / "undisturbed")
-    monkeypatch.setattr(scan, "CHUNK", 5)
-    check, calls = scan.check_stop, []
+    advanced: list[int] = []
 
-    def signal_at_the_third() -> None:
-        calls.append(1)
-        if len(calls) == 3:
-            os.kill(os.getpid(), signum)
-        check()
+    @contextmanager
+    def signal_after_ten(*args: object, **kwargs: object) -> Iterator[Callable[[int], None]]:
+        def advance(count: int) -> None:
+            advanced.append(count)
+            if sum(advanced) >= 10 > sum(advanced[:-1]):
+                os.kill(os.getpid(), signum)
 
-    monkeypatch.setattr(scan, "check_stop", signal_at_the_third)
+        yield advance
+
+    monkeypatch.setattr(scan, "bar", signal_after_ten)
     with pytest.raises(Stopped) as stopped:
         run(root, tmp_path / "stopped", workers=workers)
     assert stopped.value.signum == signum
-    assert run(root, tmp_path / "stopped").read == 48 - 15
+    assert 10 <= sum(advanced) < 48
+    monkeypatch.undo()
+    assert run(root, tmp_path / "stopped").read == 48 - sum(advanced)
     assert contents(tmp_path / "stopped") == contents(tmp_path / "undisturbed")
 
 

@@ -12,6 +12,7 @@ _ADAPTERS: dict[str, Find] = {
     "genimage": genimage.find,
     "forensynths": forensynths.find,
     "folder": folder.find,
+    "unlabelled": folder.find_unlabelled,
 }
 
 

@@ -47,6 +47,11 @@ def find(root: str, problems: list[Problem]) -> Iterator[Found]:
         )
 
 
+def knows(names: set[str]) -> bool:
+    """Whether one of these is a folder's name in ForenSynths: a generator, or a class of ProGAN's."""
+    return any(name.lower() in _SUBSETS or name.lower() in _PROGAN_CLASSES for name in names)
+
+
 def _known_tail(names: tuple[str, ...]) -> list[str]:
     """The root may itself be a generator's folder, or its train or val folder: then its name tells something."""
     known: list[str] = []

@@ -42,7 +42,7 @@ def find(root: str, problems: list[Problem]) -> Iterator[Found]:
     held_out: set[tuple[str, str]] = set()
     for folder, files in walk(root, problems):
         names = above + tuple(folder.split("/")) if folder else above
-        place = _place(names)
+        place = place_of(names)
         if place is None:
             passed_over.append(folder or ".")
             problems.append(Problem(folder, f"{len(files):,} files not read: not a folder of GenImage's layout"))
@@ -79,7 +79,7 @@ def class_of(name: str, label: int) -> str | None:
     return None
 
 
-def _place(names: tuple[str, ...]) -> tuple[str, str, int] | None:
+def place_of(names: tuple[str, ...]) -> tuple[str, str, int] | None:
     """Subset, the split's name as released, and label, from the names of the folders; null if not GenImage's."""
     *names_above, last = (name.lower() for name in names)
     if last not in _LABELS:

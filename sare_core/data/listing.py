@@ -11,10 +11,17 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from sare_core import web
 from sare_core.errors import ConfigError
 from sare_core.remote import filesystem, with_retries
 
-_SIDECAR = re.compile(r"\.(txt|csv|json|md|zip|z\d\d|parquet|npz|pth|log)$", re.IGNORECASE)
+MOST_LINKS = 100  # ways to one folder through links: more are links that fan out, folder upon folder
+_SIDECAR = re.compile(r"\.(txt|csv|tsv|json|jsonl|md|zip|z\d\d|parquet|npz|pth|log)$", re.IGNORECASE)
+
+TABLES = (".csv", ".tsv", ".jsonl", ".parquet")  # of paths, with layout folder
+
+
+_Identity = tuple[int, int]  # device and inode of a folder
 
 
 class Found(NamedTuple):
@@ -46,7 +53,7 @@ class File(NamedTuple):
 
 def is_table(root: str) -> bool:
     """Whether a root is a table of paths rather than a folder."""
-    return root.lower().endswith((".csv", ".parquet")) and not ("://" not in root and Path(root).is_dir())
+    return root.lower().endswith(TABLES) and not ("://" not in root and Path(root).is_dir())
 
 
 def base_folder(root: str) -> str:
@@ -71,10 +78,11 @@ def ancestry(root: str) -> tuple[str, ...]:
 def walk(root: str, problems: list[Problem]) -> Iterator[tuple[str, list[File]]]:
     """Each folder that holds files, relative to the root ("" is the root itself), in sorted order, with its files.
 
-    Links are followed, except to a folder above them. Raises ConfigError: no such folder, or one that cannot be read.
+    Links are followed, except to a folder above them. Raises ConfigError: no such folder, one that cannot be read, or
+    one that more than MOST_LINKS ways lead to.
     """
     skipped: Counter[str] = Counter()
-    for folder, files in _remote(root) if "://" in root else _local(root, "", frozenset(), problems):
+    for folder, files in _remote(root) if "://" in root else _local(root, "", frozenset(), Counter(), problems):
         images = []
         for file in sorted(files):
             place = f"{folder}/{file.name}".lstrip("/")
@@ -93,6 +101,8 @@ def walk(root: str, problems: list[Problem]) -> Iterator[tuple[str, list[File]]]
 
 def stat(path: str) -> tuple[int | None, int | None]:
     """Size and modification time (ns) of one file, by path or URL; nulls when there is nothing."""
+    if web.is_web(path):
+        return _size_and_time(info) if (info := web.info(path)) else (None, None)
     if "://" in path:
         fs, name = filesystem(path)
         try:
@@ -107,7 +117,7 @@ def stat(path: str) -> tuple[int | None, int | None]:
 
 
 def _local(
-    root: str, folder: str, above: frozenset[tuple[int, int]], problems: list[Problem]
+    root: str, folder: str, above: frozenset[_Identity], seen: Counter[_Identity], problems: list[Problem]
 ) -> Iterator[tuple[str, list[File]]]:
     place = Path(root, folder)
     try:
@@ -118,22 +128,27 @@ def _local(
         raise ConfigError(f"{place}: no such folder.") from None
     except NotADirectoryError:
         raise ConfigError(
-            f"{place}: a file, not a folder. A .csv or .parquet of paths goes with --layout folder."
+            f"{place}: a file, not a folder. A table of paths ({', '.join(TABLES)}) goes with --layout folder."
         ) from None
     except OSError as error:
         raise ConfigError(f"{place}: cannot be listed ({error.strerror}). Mend its rights, or move it away.") from error
-    # Only a folder above this one makes a loop; two links to one folder of reals are meant.
+    # Only a folder above this one makes a loop; a few links to one folder of reals are meant.
     identity = (itself.st_dev, itself.st_ino)
     if identity in above:
         problems.append(Problem(folder, "not followed: a link to a folder above it"))
         return
+    seen[identity] += 1
+    if seen[identity] > MOST_LINKS:
+        raise ConfigError(
+            f"{place}: reached in more than {MOST_LINKS} ways through links. Remove links, or index a folder of fewer."
+        )
     yield folder, [File(name, *stat(f"{place}/{name}")) for name, is_folder in names.items() if not is_folder]
     for name in sorted(name for name, is_folder in names.items() if is_folder):
         path = f"{folder}/{name}".lstrip("/")
         if not _is_text(name):
             problems.append(Problem(_shown(path), "not read: the name is not valid UTF-8; rename the folder"))
         elif not _hidden(name):
-            yield from _local(root, path, above | {identity}, problems)
+            yield from _local(root, path, above | {identity}, seen, problems)
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:

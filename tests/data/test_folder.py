@@ -40,9 +40,9 @@ def test_one_generator_has_the_reals_in_its_subset(tmp_path: Path) -> None:
 
 def test_no_generator_and_no_split(tmp_path: Path) -> None:
     problems: list[Problem] = []
-    make(tmp_path, "real/1.png", "fake/2.png", "stray.png", "other/3.png")
-    assert places(tmp_path, problems) == {("real/1.png", "fake", "test", 0), ("fake/2.png", "fake", "test", 1)}
-    assert {problem.path for problem in problems} == {"", "other"}
+    make(tmp_path, "real/1.png", "fake/2.png", "stray.png")
+    assert places(tmp_path, problems) == {("real/1.png", "images", "test", 0), ("fake/2.png", "images", "test", 1)}
+    assert problems == [Problem("", "1 files not read: neither in real/ nor in fake/")]
 
 
 def test_reals_only(tmp_path: Path) -> None:
@@ -103,9 +103,9 @@ def test_labels_as_numbers_and_paths_alone(tmp_path: Path) -> None:
     [
         ("path,label\n1.png,real\n2.png,maybe\n", r"row 2: label 'maybe'"),
         ("path,label\n1.png,2\n", r"row 1: label '2'"),
-        ("path,split\n1.png,dev\n", r"row 1: split 'dev'"),
+        ("path,split\n1.png,holdout\n", r"row 1: split 'holdout'"),
         ("path,label\n,real\n", r"row 1: no path"),
-        ("file,label\n1.png,real\n", r"no column `path`. It holds: file, label"),
+        ("name,label\n1.png,real\n", r"no column `path`. It holds: name, label"),
         ("", r"not readable as a table"),
         ("path\n1.png,2.png,3.png\n", r"not readable as a table"),
     ],
