@@ -21,7 +21,10 @@ Tensors = dict[str, "torch.Tensor"]
 
 
 class Checkpoint(BaseModel):
-    """What a checkpoint's JSON says. `step` optimizer steps are done; `history` holds one entry a finished epoch."""
+    """What a checkpoint's JSON says. `step` optimizer steps are done; `history` holds one entry a finished epoch.
+
+    loss_sum, unreadable: of the epoch under way so far: losses of its steps, and images that could not be read.
+    """
 
     model_config = ConfigDict(extra="forbid")
 
@@ -31,6 +34,8 @@ class Checkpoint(BaseModel):
     epoch: int
     finished: bool
     history: list[dict[str, float | None]]
+    loss_sum: float = 0.0
+    unreadable: int = 0
     scaler: dict[str, int | float] | None = None  # of mixed precision's loss
     about: dict[str, Any]
 

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import psutil
 
 from sare_core.errors import SareError
+from sare_core.signals import wait
 from sare_core.storage import Store
 
 HEARTBEAT = 20.0  # seconds between beats
@@ -93,6 +94,20 @@ class Claims:
         self._done.clear()
         self._thread = threading.Thread(target=self._keep, args=(shard,), daemon=True)
         self._thread.start()
+        return True
+
+    def take_over(self, shard: int, poll: float) -> bool:
+        """As `take`, but a claim whose holder may be dead is waited for; False once the holder is known to live.
+
+        poll: seconds between two looks. Raises Stopped, within `stop_cleanly`.
+        """
+        quiet = float("-inf")
+        while not self.take(shard):
+            if (claim := read_claim(self._store, shard)) is not None:
+                if claim.host == os.uname().nodename or claim.quiet < quiet:  # its process lives; or it has beaten
+                    return False
+                quiet = claim.quiet
+                wait(poll)
         return True
 
     def free(self) -> None:

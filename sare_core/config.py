@@ -83,7 +83,7 @@ class DetectorSettings(Section):
         {"image_encoder", "image_encoder_revision", "semantic_encoder", "semantic_encoder_revision"}
     )
 
-    detector: str  # a name in sare_core.detectors
+    detector: str  # a name in sare_core.detectors, or "package.module:Class" of an own one
     image_encoder: str  # E_x: a CLIP vision model with projection (transformers)
     image_encoder_revision: str | None = None
     tune_image_encoder: bool  # DRCT, the backbone, freezes it

@@ -11,12 +11,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import polars as pl
+import stamina
 import torch
 from PIL import Image
+from torch.utils.data import default_collate
 
 from sare_core.config import AugmentSettings, DetectorSettings, TrainSettings
 from sare_core.data.transforms import prepare, sample_generator
-from sare_core.errors import NotReached, StageError
+from sare_core.errors import ImageError, NotReached, StageError, TransientError
 from sare_core.manifest import Index
 from sare_core.records import Folder
 from sare_core.shardfiles import TarReader
@@ -33,7 +35,17 @@ class SampleKey(NamedTuple):
     position: int
 
 
-class Pairs(torch.utils.data.Dataset[tuple[torch.Tensor, torch.Tensor, float]]):
+class Unreadable(NamedTuple):
+    """An image whose source file cannot be read now, and why."""
+
+    path: str
+    reason: str
+
+
+Item = tuple[torch.Tensor, torch.Tensor, float]
+
+
+class Pairs(torch.utils.data.Dataset[Item | Unreadable]):
     """The labelled images of some shards of reconstructions, by position.
 
     In order of shard and image_id; images that failed on the way are not among them. The rows are kept as an Arrow
@@ -74,11 +86,28 @@ class Pairs(torch.utils.data.Dataset[tuple[torch.Tensor, torch.Tensor, float]]):
     def __len__(self) -> int:
         return len(self.labels)
 
-    def __getitem__(self, key: SampleKey) -> tuple[torch.Tensor, torch.Tensor, float]:
+    def __getitem__(self, key: SampleKey) -> Item | Unreadable:
         (row,) = self._table.slice(key.position, 1).to_pylist()
+        try:
+            pair = self._load(row)
+        except NotReached as error:  # those that failed are not among the rows: the shard's file is damaged
+            raise StageError(f"shard {row['shard']} lacks {row['path']}. Run `sare verify --reopen`.") from error
+        except (ImageError, TransientError) as error:
+            return Unreadable(row["path"], str(error))
         rng = sample_generator(self.seed, key.epoch, row["image_id"]) if self.augment else None
-        image, sare = prepare(*self.source.load(row), self.settings, self.augment, rng)
+        image, sare = prepare(*pair, self.settings, self.augment, rng)
         return image, sare, float(row["label"])
+
+    @stamina.retry(on=TransientError, attempts=5, wait_initial=1.0, wait_max=20.0)
+    def _load(self, row: dict[str, Any]) -> Pair:
+        return self.source.load(row)
+
+
+def collate(items: list[Item | Unreadable]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, list[Unreadable]]:
+    """Images, maps and labels of those that could be read, none of them perhaps, and the others."""
+    good = [item for item in items if not isinstance(item, Unreadable)]
+    image, sare, label = default_collate(good) if good else (torch.empty(0),) * 3
+    return image, sare, label, [item for item in items if isinstance(item, Unreadable)]
 
 
 class PairSource:
@@ -88,7 +117,10 @@ class PairSource:
         self.folder, self.root, self.view = folder, index.about["root"], view
 
     def load(self, row: dict[str, Any]) -> Pair:
-        """x (viewed, at its own size) and SARE, as RGB images. Raises NotReached when the shard lacks the image."""
+        """x (viewed, at its own size) and SARE, as RGB images.
+
+        Raises NotReached when the shard lacks the image, ImageError or TransientError when it cannot be read.
+        """
         reader = _reader(
             self.folder.work, self.folder.dataset, self.folder.stage, self.folder.fingerprint, row["shard"]
         )
@@ -96,9 +128,12 @@ class PairSource:
         if "sare.png" not in fields:
             raise NotReached("it has no SARE map (sare status shows why)")
         kept = row["extension"] in fields
-        source = reader.read(row["image_id"], row["extension"]) if kept else read_source(self.root, row)
-        sare = Image.open(io.BytesIO(reader.read(row["image_id"], "sare.png"))).convert("RGB")
-        return view_image(source, row, self.view), sare
+        try:
+            source = reader.read(row["image_id"], row["extension"]) if kept else read_source(self.root, row)
+            sare = reader.read(row["image_id"], "sare.png")
+        except OSError as error:
+            raise TransientError(f"shard {row['shard']} of the {self.folder.stage}: reading failed: {error}") from error
+        return view_image(source, row, self.view), Image.open(io.BytesIO(sare)).convert("RGB")
 
 
 @lru_cache(maxsize=64)
