@@ -22,7 +22,10 @@ Tensors = dict[str, "torch.Tensor"]
 
 
 class Checkpoint(BaseModel):
-    """What a checkpoint's JSON says. `step` optimizer steps are done; `history` holds one entry a finished epoch."""
+    """What a checkpoint's JSON says. `step` optimizer steps are done; `history` holds one entry a finished epoch.
+
+    loss_sum, unreadable: of the epoch under way so far: losses of its steps, and images that could not be read.
+    """
 
     model_config = ConfigDict(extra="forbid")
 
@@ -32,6 +35,8 @@ class Checkpoint(BaseModel):
     epoch: Annotated[int, Field(ge=0, le=10**9)]
     finished: bool
     history: list[dict[str, float | None]]
+    loss_sum: float = 0.0
+    unreadable: int = 0
     scaler: dict[str, int | float] | None = None  # of mixed precision's loss
     about: dict[str, Any]
 

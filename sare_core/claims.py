@@ -12,6 +12,7 @@ from collections.abc import Iterator
 
 from sare_core.errors import SareError
 from sare_core.owner import Owner, this_process
+from sare_core.signals import wait
 from sare_core.storage import Store
 
 HEARTBEAT = 20.0  # seconds between beats
@@ -85,6 +86,20 @@ class Claims:
         if self._of_another(FOLDER):
             self.free()
             return False
+        return True
+
+    def take_over(self, shard: int, poll: float) -> bool:
+        """As `take`, but a claim whose holder may be dead is waited for; False once the holder is known to live.
+
+        poll: seconds between two looks. Raises Stopped, within `stop_cleanly`.
+        """
+        quiet = float("-inf")
+        while not self.take(shard):
+            if (claim := read_claim(self._store, shard)) is not None:
+                if claim.running() or claim.quiet < quiet:  # or it has beaten since
+                    return False
+                quiet = claim.quiet
+                wait(poll)
         return True
 
     def free(self) -> None:

@@ -90,7 +90,7 @@ class DetectorSettings(Section):
     }
     files: ClassVar[frozenset[str]] = frozenset({*models, *models.values()})
 
-    detector: str  # a name in sare_core.detectors
+    detector: str  # a name in sare_core.detectors, or "package.module:Class" of an own one
     image_encoder: str  # E_x: a CLIP vision model with projection (transformers)
     image_encoder_revision: str | None = None
     tune_image_encoder: bool  # DRCT, the backbone, freezes it

@@ -12,11 +12,18 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 from torch.utils.data import DataLoader
 
 from sare_core.config import TrainSettings
-from sare_core.data.pairs import Pairs, SampleKey
-from sare_core.errors import ConfigError, Stopped
+from sare_core.data.pairs import Pairs, SampleKey, collate
+from sare_core.errors import ConfigError, StageError, Stopped
 from sare_core.signals import check_stop, leave_signals_to_the_parent
 
 Entry = dict[str, float | None]  # accuracy, auc and loss of one epoch; None where undefined
+
+# Source files may be away while a detector is trained that reads them (reconstruct.keep_source=false). An image that
+# cannot be read after some tries is left out of its step: neither another image nor a blank one takes its place, and
+# the others weigh what they always weigh. It is told, counted in the epoch's history, and tried again in the next
+# epoch. More than a few make another data set than the one that the detector's folder names, so training stops.
+MOST_UNREADABLE = 0.01  # of the images of an epoch
+FEW_UNREADABLE = 2
 
 
 def learning_rate(settings: TrainSettings, step: int, steps_per_epoch: int) -> float:
@@ -52,8 +59,9 @@ def step_seed(seed: int, step: int, place: int) -> int:
     return int.from_bytes(hashlib.blake2b(f"{seed}:{step}:{place}".encode(), digest_size=7).digest())
 
 
-def sync_loss_and_stop(accelerator: Accelerator, loss: torch.Tensor) -> tuple[float, int]:
-    """Where all processes meet at the end of a step: the mean of their losses, and the signal that reached any, or 0.
+def sync_loss_and_stop(accelerator: Accelerator, loss: torch.Tensor, unreadable: int) -> tuple[float, int, int]:
+    """Where all processes meet at the end of a step: the mean of their losses, the sum of their unreadable images, and
+    the signal that reached any, or 0.
 
     So all of them stop after the same step, and none is left waiting for one that has gone.
     """
@@ -62,33 +70,55 @@ def sync_loss_and_stop(accelerator: Accelerator, loss: torch.Tensor) -> tuple[fl
         signum = 0
     except Stopped as stop:
         signum = stop.signum
-    mine = torch.stack([loss, torch.full_like(loss, signum)])
-    losses, signals = accelerator.gather(mine[None]).unbind(1)
-    return float(losses.mean()), int(signals.max())
+    mine = torch.stack([loss, torch.full_like(loss, unreadable), torch.full_like(loss, signum)])
+    losses, missing, signals = accelerator.gather(mine[None]).unbind(1)
+    return float(losses.mean()), int(missing.sum()), int(signals.max())
 
 
-def validate(accelerator: Accelerator, model: Any, part: Pairs, batch_size: int, workers: int) -> Entry:
-    """Accuracy at 0.5, AUC and loss on the held-out images, shared over the processes; None where undefined."""
+def check_readable(unreadable: int, images: int) -> None:
+    """Raises StageError: of so many images of an epoch too many could not be read."""
+    if unreadable > max(MOST_UNREADABLE * images, FEW_UNREADABLE):
+        raise StageError(
+            f"{unreadable} of {images} images could not be read in this epoch; the first ones are named above. "
+            "Bring the files back, then run the same command again: it goes on from the last checkpoint."
+        )
+
+
+def validate(accelerator: Accelerator, model: Any, part: Pairs, batch_size: int, workers: int) -> tuple[Entry, int]:
+    """Accuracy at 0.5, AUC and loss on the held-out images, shared over the processes; None where undefined.
+
+    With it, how many of them could not be read and are not in it. Raises StageError: too many.
+    """
     batches = [range(len(part))[start : start + batch_size] for start in range(0, len(part), batch_size)]
     mine = batches[accelerator.process_index :: accelerator.num_processes]  # whole ones: a logit is the same anywhere
     batches_of_keys = [[SampleKey(0, position) for position in batch] for batch in mine]
     model.eval()
     pairs: list[tuple[float, float]] = []
+    missing = 0
     with torch.no_grad():
-        for image, sare, label in DataLoader(
-            part, batch_sampler=batches_of_keys, num_workers=workers, worker_init_fn=leave_signals_to_the_parent
+        for image, sare, label, lost in DataLoader(
+            part,
+            batch_sampler=batches_of_keys,
+            num_workers=workers,
+            collate_fn=collate,
+            worker_init_fn=leave_signals_to_the_parent,
         ):
+            missing += len(lost)
+            if not len(label):
+                continue
             logits = accelerator.unwrap_model(model)(image.to(accelerator.device), sare.to(accelerator.device))
             pairs += zip(logits.float().tolist(), label.tolist(), strict=True)
-    pairs = sorted(gather_object(pairs))
+    pairs, missing = sorted(gather_object(pairs)), sum(gather_object([missing]))
+    check_readable(missing, len(part))
     if not pairs:
-        return {"accuracy": None, "auc": None, "loss": None}
+        return {"accuracy": None, "auc": None, "loss": None}, missing
     logits, labels = (torch.tensor(values) for values in zip(*pairs, strict=True))
-    return {
+    entry: Entry = {
         "accuracy": float(((logits > 0) == (labels > 0)).float().mean()),
         "auc": float(roc_auc_score(labels, logits)) if 0 < labels.sum() < len(labels) else None,
         "loss": float(binary_cross_entropy_with_logits(logits, labels)),
     }
+    return entry, missing
 
 
 def best_epoch(history: list[Entry]) -> int:

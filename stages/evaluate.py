@@ -30,7 +30,7 @@ from sare_core.trivial import trivial_predictions, trivial_warnings
 from sare_core.weights import fetch
 from stages.options import Dataset, Manifests, Preset, Set, Shard, Work, chosen_shards, console, finish, run_command
 from stages.reconstruct import folder_of as reconstructions_folder
-from stages.train import detector_folder, weights_of
+from stages.train import detector_fields, detector_folder, weights_of
 
 NAME, VERSION = "predictions", 1  # raise the version when the same checkpoint comes to give other logits
 TrainedOn = Annotated[
@@ -54,7 +54,7 @@ def folder_of(settings: Settings, dataset: str, work: str, checkpoint: Checkpoin
         "stage": NAME,
         "version": VERSION,
         "settings": settings.evaluate.fingerprint_fields(),
-        "detector": settings.detector.fingerprint_fields(),
+        "detector": detector_fields(settings),
         "weights": {role: weights.digest for role, weights in weights_of(settings, work).items()},
         "checkpoint": checkpoint.sha256[:16],
         "reconstructions": reconstructions.fingerprint,

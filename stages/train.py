@@ -10,7 +10,10 @@ of an undisturbed one. Micro-batches are the same on any number of processes, an
 which gradients are summed: a run may go on with another number.
 """
 
+from collections.abc import Callable
 from typing import Any
+
+from rich.markup import escape
 
 from sare_core.checkpoints import (
     digest_of,
@@ -20,14 +23,16 @@ from sare_core.checkpoints import (
     save_checkpoint,
     unpack_optimizer,
 )
-from sare_core.claims import Claims
+from sare_core.claims import LOST, Claims, read_claim
 from sare_core.config import Settings, load_settings
+from sare_core.detectors import code_version, detector_class
 from sare_core.errors import ConfigError, StageError, Stopped
 from sare_core.manifest import Index, read_index
 from sare_core.progress import bar
 from sare_core.ranks import Rank
 from sare_core.records import Folder
-from sare_core.signals import leave_signals_to_the_parent, stop_cleanly
+from sare_core.runner import POLL
+from sare_core.signals import leave_signals_to_the_parent, release_on_preemption, stop_cleanly
 from sare_core.weights import Weights, fetch, resolve
 from stages.options import Dataset, Manifests, Preset, Set, Work, chosen_shards, console, run_command
 from stages.reconstruct import folder_of as reconstructions_folder
@@ -36,12 +41,19 @@ NAME, VERSION = "detectors", 1  # raise the version when the same settings come 
 
 
 def weights_of(settings: Settings, work: str) -> dict[str, Weights]:
-    """The pretrained encoders, by role. Raises ConfigError: not to be found."""
+    """The pretrained encoders that the detector reads, by role. Raises ConfigError: not to be found."""
     detector = settings.detector
-    return {
-        "image_encoder": resolve(detector.image_encoder, detector.image_encoder_revision, work),
-        "semantic_encoder": resolve(detector.semantic_encoder, detector.semantic_encoder_revision, work),
+    named = {
+        "image_encoder": (detector.image_encoder, detector.image_encoder_revision),
+        "semantic_encoder": (detector.semantic_encoder, detector.semantic_encoder_revision),
     }
+    return {role: resolve(*named[role], work) for role in detector_class(detector.detector).encoders}
+
+
+def detector_fields(settings: Settings) -> dict[str, Any]:
+    """What a fingerprint hashes of the detector: its settings, and of an own class its source."""
+    code = code_version(settings.detector.detector)
+    return settings.detector.fingerprint_fields() | ({"code": code} if code else {})
 
 
 def folder_of(settings: Settings, dataset: str, work: str, inputs: list[str]) -> Folder:
@@ -51,7 +63,7 @@ def folder_of(settings: Settings, dataset: str, work: str, inputs: list[str]) ->
         "stage": NAME,
         "version": VERSION,
         "settings": settings.train.fingerprint_fields(),
-        "detector": settings.detector.fingerprint_fields(),
+        "detector": detector_fields(settings),
         "weights": {role: weights.digest for role, weights in weights_of(settings, work).items()},
         "reconstructions": reconstructions.fingerprint,
         "inputs": digest_of(inputs)[:16],
@@ -99,9 +111,17 @@ def train_detector(settings: Settings, train_part: Any, val_part: Any, folder: F
     from torch.utils.data import DataLoader
 
     from sare_core.batchnorm import shared_statistics
-    from sare_core.data.pairs import MicroBatches
+    from sare_core.data.pairs import MicroBatches, collate
     from sare_core.detectors import build_detector
-    from sare_core.training import best_epoch, learning_rate, micro_batch, step_seed, sync_loss_and_stop, validate
+    from sare_core.training import (
+        best_epoch,
+        check_readable,
+        learning_rate,
+        micro_batch,
+        step_seed,
+        sync_loss_and_stop,
+        validate,
+    )
 
     plan, store = settings.train, folder.store
     accelerator = Accelerator(
@@ -130,7 +150,9 @@ def train_detector(settings: Settings, train_part: Any, val_part: Any, folder: F
     learning = [parameter for parameter in model.parameters() if parameter.requires_grad]
     optimizer: Any = torch.optim.AdamW(learning, lr=plan.learning_rate, weight_decay=plan.weight_decay)
     last = read_checkpoint(store, "last")
+    tell_unreadable = _teller()
     step, history = (last.step, list(last.history)) if last else (0, [])
+    loss_sum, unreadable = (last.loss_sum, last.unreadable) if last else (0.0, 0)  # of the epoch under way
     if last:
         tensors = load_tensors(store, last)
         model.load_trained({name.removeprefix("model."): t for name, t in tensors.items() if name.startswith("model.")})
@@ -147,7 +169,8 @@ def train_detector(settings: Settings, train_part: Any, val_part: Any, folder: F
             state = {f"model.{key}": value for key, value in detector.trained_state().items()}
             scaler = accelerator.scaler.state_dict() if accelerator.scaler is not None else None
             facts: dict[str, Any] = {"step": step, "epoch": step // steps_per_epoch, "finished": step == steps}
-            save_checkpoint(store, name, state | tensors, **facts, history=history, scaler=scaler, about=folder.made_by)
+            facts |= {"loss_sum": loss_sum, "unreadable": unreadable, "scaler": scaler}
+            save_checkpoint(store, name, state | tensors, **facts, history=history, about=folder.made_by)
 
     batches = MicroBatches(train_part.shards, plan, plan.seed, range(step, steps), micro, rank, world)
     # Not given to accelerator.prepare: the sampler has dealt the images out to the ranks already.
@@ -155,6 +178,7 @@ def train_detector(settings: Settings, train_part: Any, val_part: Any, folder: F
         DataLoader(
             train_part,
             batch_sampler=batches,
+            collate_fn=collate,
             num_workers=plan.workers,
             pin_memory=torch.cuda.is_available(),
             worker_init_fn=leave_signals_to_the_parent,
@@ -175,27 +199,37 @@ def train_detector(settings: Settings, train_part: Any, val_part: Any, folder: F
                 for group in optimizer.param_groups:
                     group["lr"] = rate
                 model.train()
-                total = torch.zeros((), device=accelerator.device)
+                total, missing = torch.zeros((), device=accelerator.device), 0
                 with shared_statistics(detector, accelerator) as note:
                     for place in mine:
                         # A fresh generator, so that dropout, if any, hangs on neither cuts nor number of processes.
                         torch.manual_seed(step_seed(plan.seed, step, place))
-                        image, sare, label = (part.to(accelerator.device, non_blocking=True) for part in next(loader))
+                        *batch, lost = next(loader)
+                        image, sare, label = (part.to(accelerator.device, non_blocking=True) for part in batch)
+                        missing += len(lost)
+                        tell_unreadable(lost)
+                        if len(lost) == micro:
+                            raise StageError(f"none of the {micro} images of a batch could be read: {lost[0].reason}")
                         with accelerator.accumulate(model):
-                            loss = cross_entropy(model(image, sare).float(), label.float())
+                            loss = cross_entropy(model(image, sare).float(), label.float()) * (len(label) / micro)
                             note()
                             accelerator.backward(loss)
                             optimizer.step()
                             optimizer.zero_grad()
                         total += loss.detach() / len(mine)
                 step += 1
-                loss_value, signum = sync_loss_and_stop(accelerator, total)
+                loss_value, missing, signum = sync_loss_and_stop(accelerator, total, missing)
+                loss_sum, unreadable = loss_sum + loss_value, unreadable + missing
+                check_readable(unreadable, steps_per_epoch * plan.batch_size)
                 accelerator.log({"train/loss": loss_value, "train/lr": rate}, step)
-                advance(plan.batch_size, f"epoch {step / steps_per_epoch:.1f}/{plan.epochs} loss {loss_value:.4f}")
+                epoch = (step - 1) // steps_per_epoch + 1
+                advance(plan.batch_size, f"epoch {epoch}/{plan.epochs} loss {loss_value:.4f}")
                 if step % steps_per_epoch == 0:
-                    entry = validate(accelerator, model, val_part, settings.evaluate.batch_size, plan.workers)
+                    entry, missing = validate(accelerator, model, val_part, settings.evaluate.batch_size, plan.workers)
                     accelerator.log({f"val/{key}": value for key, value in entry.items() if value is not None}, step)
-                    history.append({"epoch": step // steps_per_epoch, "train_loss": loss_value, **entry})
+                    mean = loss_sum / steps_per_epoch
+                    history.append(entry | {"epoch": epoch, "train_loss": mean, "unreadable": unreadable + missing})
+                    loss_sum, unreadable = 0.0, 0
                     if best_epoch(history) == len(history) - 1:
                         save("best")
                 if step % plan.checkpoint_steps == 0 or step % steps_per_epoch == 0:
@@ -204,6 +238,19 @@ def train_detector(settings: Settings, train_part: Any, val_part: Any, folder: F
             save("last", **_optimizer_state(accelerator, optimizer))
             raise
     accelerator.end_training()
+
+
+def _teller(shown: int = 5) -> Callable[[list[Any]], None]:
+    """Names the first unreadable images of a run; the history counts them all."""
+    left = shown
+
+    def tell(unreadable: list[Any]) -> None:
+        nonlocal left
+        for image in unreadable[:left]:
+            console.print(f"train: left out {escape(image.path)}: {escape(image.reason)}", soft_wrap=True)
+        left -= min(left, len(unreadable))
+
+    return tell
 
 
 def _optimizer_state(accelerator: Any, optimizer: Any) -> dict[str, Any]:
@@ -233,18 +280,34 @@ def train(
         )
     project = folder.store.url if folder.store.on_disk else f"runs/{dataset}-{folder.fingerprint}"
     claims = Claims(folder.store)
-    if Rank().first and not claims.take(0):
-        raise StageError(f"{folder.store.url}: another process trains this very detector; see sare status.")
     try:
-        train_detector(settings, train_part, val_part, folder, project)
+        with release_on_preemption(claims.free):
+            if Rank().first:
+                _take(claims, folder)
+            train_detector(settings, train_part, val_part, folder, project)
     finally:
         claims.free()
     best = read_checkpoint(folder.store, "best")
     if best is not None and Rank().first:
         chosen = best.history[-1]
         console.print(
-            f"detectors: best epoch {chosen['epoch']}, {_describe(chosen)}. {folder.store.url}", soft_wrap=True
+            f"detectors: best epoch {chosen['epoch']:.0f}, {_describe(chosen)}. {folder.store.url}", soft_wrap=True
         )
+
+
+def _take(claims: Claims, folder: Folder) -> None:
+    """Claim the training. One that was killed elsewhere and is queued again finds its own claim, and waits it out."""
+    if holder := read_claim(folder.store, 0):
+        console.print(
+            f"detectors: {holder.holder()} has claimed this training. It is taken over once that has been silent for "
+            f"{LOST:.0f} s.",
+            soft_wrap=True,
+        )
+    with stop_cleanly():
+        if not claims.take_over(0, POLL):
+            raise StageError(
+                f"{folder.store.url}: another process trains this very detector, and lives; see sare status."
+            )
 
 
 def _describe(entry: dict[str, float | None]) -> str:

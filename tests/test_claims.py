@@ -247,3 +247,24 @@ def test_two_who_find_a_dead_claim_do_not_both_get_it(store: Store) -> None:
         for _ in range(2)
     ]
     assert sorted(run.communicate()[0].strip() for run in runs) == ["False", "True"]
+
+
+def test_a_dead_hosts_claim_is_waited_for(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(claims, "LOST", 1.0)
+    put(store, "far-away", 1, 0.0)
+    mine, start = Claims(store), time.monotonic()
+    assert mine.take_over(3, poll=0.1)
+    assert time.monotonic() - start > 0.8
+    mine.free()
+
+
+def test_a_living_holder_is_not_waited_for(store: Store, other_process: subprocess.Popen[bytes]) -> None:
+    """One on this host is asked for; one on another is known by its next heartbeat."""
+    put(store, HERE, other_process.pid, started(other_process.pid))
+    assert not Claims(store).take_over(3, poll=0.1)
+
+    put(store, "far-away", 1, 0.0, shard=4)
+    beats = threading.Timer(0.6, put, (store, "far-away", 1, 0.0), {"shard": 4})
+    beats.start()
+    assert not Claims(store).take_over(4, poll=0.1)
+    beats.join()

@@ -11,12 +11,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import polars as pl
+import stamina
 import torch
 from PIL import Image
+from torch.utils.data import default_collate
 
 from sare_core.config import AugmentSettings, DetectorSettings, TrainSettings
 from sare_core.data.transforms import prepare, sample_generator
-from sare_core.errors import NotReached, StageError
+from sare_core.errors import ImageError, NotReached, StageError, TransientError
 from sare_core.manifest import Index
 from sare_core.outputs import checked_output
 from sare_core.records import Folder
@@ -35,7 +37,17 @@ class SampleKey(NamedTuple):
     position: int
 
 
-class Pairs(torch.utils.data.Dataset[tuple[torch.Tensor, torch.Tensor, float]]):
+class Unreadable(NamedTuple):
+    """An image whose source file cannot be read now, and why."""
+
+    path: str
+    reason: str
+
+
+Item = tuple[torch.Tensor, torch.Tensor, float]
+
+
+class Pairs(torch.utils.data.Dataset[Item | Unreadable]):
     """The labelled images of some shards of reconstructions, by position.
 
     In order of shard and image_id; images that failed on the way are not among them. The rows are kept as an Arrow
@@ -78,28 +90,47 @@ class Pairs(torch.utils.data.Dataset[tuple[torch.Tensor, torch.Tensor, float]]):
     def __len__(self) -> int:
         return len(self.labels)
 
-    def __getitem__(self, key: SampleKey) -> tuple[torch.Tensor, torch.Tensor, float]:
+    def __getitem__(self, key: SampleKey) -> Item | Unreadable:
         (row,) = self._table.slice(key.position, 1).to_pylist()
+        try:
+            pair = self._load(row)
+        except NotReached as error:  # those that failed are not among the rows: the shard's file is damaged
+            raise StageError(f"shard {row['shard']} lacks {row['path']}. Run `sare verify --reopen`.") from error
+        except (ImageError, TransientError) as error:
+            return Unreadable(row["path"], str(error))
         rng = sample_generator(self.seed, key.epoch, row["image_id"]) if self.augment else None
-        reader = _reader(self.url, *self._outputs[row["shard"]])
-        pair = load_pair(reader, self.root, row, self.view)
         image, sare = prepare(*pair, self.settings, self.augment, rng)
         return image, sare, float(row["label"])
+
+    @stamina.retry(on=TransientError, attempts=5, wait_initial=1.0, wait_max=20.0)
+    def _load(self, row: dict[str, Any]) -> Pair:
+        reader = _reader(self.url, *self._outputs[row["shard"]])
+        return load_pair(reader, self.root, row, self.view)
+
+
+def collate(items: list[Item | Unreadable]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, list[Unreadable]]:
+    """Images, maps and labels of those that could be read, none of them perhaps, and the others."""
+    good = [item for item in items if not isinstance(item, Unreadable)]
+    image, sare, label = default_collate(good) if good else (torch.empty(0),) * 3
+    return image, sare, label, [item for item in items if isinstance(item, Unreadable)]
 
 
 def load_pair(reader: TarReader, root: str, row: dict[str, Any], view: str) -> Pair:
     """x (viewed, at its own size) and SARE of a row of the index, as RGB images.
 
     reader: of its shard. x is read from the dataset's root where the shard does not hold it. Raises NotReached when the
-    shard lacks the image.
+    shard lacks the image, ImageError or TransientError when it cannot be read.
     """
     fields = reader.fields(row["image_id"])
     if "sare.png" not in fields:
         raise NotReached("it has no SARE map (sare status shows why)")
     kept = row["extension"] in fields
-    source = reader.read(row["image_id"], row["extension"]) if kept else read_source(root, row)
-    sare = Image.open(io.BytesIO(reader.read(row["image_id"], "sare.png"))).convert("RGB")
-    return view_image(source, row, view), sare
+    try:
+        source = reader.read(row["image_id"], row["extension"]) if kept else read_source(root, row)
+        sare = reader.read(row["image_id"], "sare.png")
+    except OSError as error:
+        raise TransientError(f"shard {row['shard']} of the reconstructions: reading failed: {error}") from error
+    return view_image(source, row, view), Image.open(io.BytesIO(sare)).convert("RGB")
 
 
 @lru_cache(maxsize=64)

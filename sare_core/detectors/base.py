@@ -8,9 +8,14 @@ from sare_core.errors import ConfigError
 
 
 class Detector(nn.Module):
-    """A network from the views that `inputs` names, each (B, 3, S, S), to logits (B,); above 0 means fake."""
+    """A network from the views that `inputs` names, each (B, 3, S, S), to logits (B,); above 0 means fake.
+
+    It is built with (settings, image_encoder_dir, semantic_encoder_dir) and called with (image, sare).
+    encoders: the pre-trained ones that it reads; the folder of any other is "", and its model need not be there.
+    """
 
     inputs: ClassVar[tuple[str, ...]]
+    encoders: ClassVar[tuple[str, ...]] = ("image_encoder", "semantic_encoder")
 
     def __init__(self) -> None:
         super().__init__()

@@ -14,6 +14,7 @@ class ImageDetector(Detector):
     """
 
     inputs = ("image",)
+    encoders = ("image_encoder",)
 
     def __init__(self, settings: DetectorSettings, image_encoder_dir: str, semantic_encoder_dir: str) -> None:
         super().__init__()

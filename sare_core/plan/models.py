@@ -82,7 +82,7 @@ def detector(settings: DetectorSettings) -> Detector:
     """The detector with its encoders, frozen as the settings say."""
     kinds: dict[str, Callable[[DetectorSettings], Detector]] = {"sare": _Sare, "image": _Image}
     if settings.detector not in kinds:
-        raise ConfigError(f"detector {settings.detector!r} is none that sare plan knows ({', '.join(sorted(kinds))})")
+        raise ConfigError(f"sare plan only counts {' and '.join(sorted(kinds))}, not detector {settings.detector!r}")
     return _skeleton(settings.detector, lambda: kinds[settings.detector](settings))
 
 

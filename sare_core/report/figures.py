@@ -126,7 +126,7 @@ def training_figure(history: pl.DataFrame, chosen: int) -> Figure:
 
     def draw(canvas: Any) -> None:
         panels = canvas.subplots(1 + bool(measures), 1, sharex=True, squeeze=False)[:, 0]
-        lines = [("train_loss", "last training step", "o", "-"), ("loss", "held out", "s", (0, (3, 1.5)))]
+        lines = [("train_loss", "training", "o", "-"), ("loss", "held out", "s", (0, (3, 1.5)))]
         for name, label, marker, style in lines:
             if history[name].null_count() < len(history):
                 _line(panels[0], history, name, label, marker, style)
@@ -156,7 +156,7 @@ def training_figure(history: pl.DataFrame, chosen: int) -> Figure:
 
     last = history.row(-1, named=True)
     epochs = f"{last['epoch']:.0f} epochs; epoch {chosen} was chosen"
-    alt = f"Training over {epochs}. Last training loss {last['train_loss']:.3f}."
+    alt = f"Training over {epochs}. Last mean training loss {last['train_loss']:.3f}."
     return drawn("training", alt, history, 3.4 if measures else 2.2, draw)
 
 
