@@ -13,6 +13,7 @@ from stages import (
     reconstruct,
     report,
     retry,
+    rm,
     study,
     submit,
     train,
@@ -38,6 +39,7 @@ for command in (
     audit.status,
     audit.verify,
     audit.gc,
+    rm.rm,
     mini.mini,
 ):
     app.command()(command)
