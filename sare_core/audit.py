@@ -1,28 +1,19 @@
-"""What lies in a work folder: `status`, `verify` and `gc` read records, claims and descriptions, and load no model."""
+"""What lies in a work folder: `status` and `verify` read records, claims and descriptions, and load no model."""
 
-import os
-import re
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import chain
-from pathlib import Path
 from typing import NamedTuple
-
-import psutil
 
 from sare_core.checkpoints import load_tensors, read_checkpoint
 from sare_core.claims import claimed_shards, read_claim
 from sare_core.errors import ConfigError, StageError
 from sare_core.fingerprint import differences
-from sare_core.ledger import SWITCH
 from sare_core.manifest import Index
 from sare_core.records import STAGES, Folder, Record, State
 from sare_core.shardfiles import read_back
-from sare_core.storage import Store, sha256_file, spool_folder
-
-# Files of a folder that are not shards' outputs and yet are named by nothing but convention.
-_KEPT = {"about.json", "metrics.csv", "tables.md", "last.json", "best.json", SWITCH}
+from sare_core.storage import Store, sha256_file
 
 
 def folders(work: str, dataset: str | None = None, broken: list[str] | None = None) -> Iterator[Folder]:
@@ -203,41 +194,3 @@ def reopen(folder: Folder, shard: int, why: str) -> None:
     assert record is not None, "an integrity error names a shard with a record"
     record.status, record.error, record.output = "failed", f"reopened: {why}", None
     folder.commit(record)
-
-
-def orphaned_files(folder: Folder, index: Index) -> Iterator[str]:
-    """Names in a folder that nothing vouches for: left by a kill, by an output that was replaced, or by a shard that
-    left the index."""
-    store = folder.store
-    named = set(_KEPT)
-    if folder.stage == "detectors":
-        checkpoints = [read_checkpoint(store, name) for name in ("last", "best")]
-        named |= {checkpoint.file for checkpoint in checkpoints if checkpoint}
-    else:
-        entries, _ = folder.ledger.entries()
-        named |= {entry.output for shard, entry in entries.items() if entry.output and shard in index.digests}
-        named |= {name} if (name := folder.ledger.file()) else set()
-    live = claimed_shards(store)
-    for name in store.names():
-        shard = re.match(r"\.?(\d{5,})-", name)
-        in_flight = bool(live) if shard is None else int(shard[1]) in live
-        if name not in named and not name.startswith("events.out.tfevents") and not in_flight:
-            yield name
-    for name in store.names("records"):
-        left_index = re.fullmatch(r"(\d+)\.json", name) and int(name[:-5]) not in index.digests
-        if (folder.stage != "detectors" and left_index) or (name.endswith(".tmp") and not live):
-            yield f"records/{name}"
-    for name in store.names("claims"):
-        claim = re.fullmatch(r"(\d+)\.json", name)
-        if (claim and int(claim[1]) not in live) or (not claim and not live):
-            yield f"claims/{name}"
-
-
-def dead_spools() -> list[Path]:
-    """Files in this machine's spool whose process is gone."""
-    found = []
-    for path in sorted(spool_folder().glob("*")):
-        owner = re.search(r"\.(\d+)\.(tar|parquet)$", path.name)
-        if owner and int(owner[1]) != os.getpid() and not psutil.pid_exists(int(owner[1])):
-            found.append(path)
-    return found

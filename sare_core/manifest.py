@@ -22,6 +22,7 @@ from sare_core.errors import ConfigError
 from sare_core.names import DATASET, DatasetName, ImagesName, ShardsName
 from sare_core.storage import Store, is_as_named
 
+INDEX_FILE = "index.json"
 _COLUMNS: dict[str, pl.DataType | type[pl.DataType]] = {
     "image_id": pl.String,  # first 20 hex digits of the SHA-256 over size and RGB pixels; null in an error row
     "path": pl.String,  # relative to the dataset's root
@@ -148,6 +149,15 @@ def has_index(manifests: str, dataset: str) -> bool:
     return Store(manifests).exists(f"{dataset}/index.json")
 
 
+def named_files(store: Store) -> set[str]:
+    """The files that a dataset's committed index consists of; none where there is no index that can be read."""
+    try:
+        switch = json.loads(store.read(INDEX_FILE))
+        return {switch["images"], switch["shards"]}
+    except (FileNotFoundError, ValueError, KeyError, TypeError):
+        return set()
+
+
 def read_index(manifests: str, dataset: str) -> Index:
     """The committed index. Raises ConfigError: there is none, or its files are not there."""
     check_name(dataset)
@@ -200,7 +210,10 @@ def index_errors(index: Index) -> Iterator[str]:
 
 
 def write_index(manifests: str, dataset: str, frame: pl.DataFrame, about: dict[str, Any]) -> Index:
-    """Commit the rows of an index (INDEX_SCHEMA, sorted by shard and image_id, error rows last)."""
+    """Commit the rows of an index (INDEX_SCHEMA, sorted by shard and image_id, error rows last).
+
+    The files of the index before stay for stages that read it: `sare gc` removes them after some days.
+    """
     check_name(dataset)
     store = Store(manifests).at(dataset)
     frame = frame.select(INDEX_SCHEMA.names()).cast(INDEX_SCHEMA)
@@ -208,10 +221,7 @@ def write_index(manifests: str, dataset: str, frame: pl.DataFrame, about: dict[s
     images = _put_parquet(store, "images", _parquet(frame))
     listed = _put_parquet(store, "shards", _parquet(shards))
     switch = {"about": about, "images": images, "shards": listed, "rows": len(frame)}
-    store.write("index.json", json.dumps(switch, indent=1, ensure_ascii=False).encode())
-    for name in store.names():
-        if name.endswith(".parquet") and name not in (images, listed):
-            store.delete(name)
+    store.write(INDEX_FILE, json.dumps(switch, indent=1, ensure_ascii=False).encode())
     return Index(store, about, images, shards, listed, len(frame))
 
 

@@ -6,7 +6,6 @@ reason, and the others go on.
 """
 
 import errno
-import os
 import platform
 import time
 from collections.abc import Callable, Iterator
@@ -32,7 +31,8 @@ from sare_core.records import Failure, Folder, Output, Record, State
 from sare_core.shardfiles import ShardWriter, read_back, read_samples
 from sare_core.shardqueue import ShardQueue
 from sare_core.signals import check_stop, release_on_preemption, stop_cleanly, wait
-from sare_core.storage import sha256_file, spool_folder
+from sare_core.spool import shard_path
+from sare_core.storage import sha256_file
 
 # A shard of which more than this share fails is not "a few bad images": a setting or a disk is wrong, so it fails.
 MOST_FAIL = 0.5
@@ -308,9 +308,9 @@ def _check(path: Path, written: dict[str, set[str]], record: Record) -> None:
 @contextmanager
 def _spool(folder: Folder, shard: int, suffix: str) -> Iterator[Path]:
     """A local path to write a shard to; gone afterwards, whatever happens."""
-    spool = spool_folder()
+    path = shard_path(folder, shard, suffix)
+    spool = path.parent
     spool.mkdir(parents=True, exist_ok=True)
-    path = spool / f"{folder.dataset}-{folder.stage}-{folder.fingerprint}-{shard:05d}.{os.getpid()}{suffix}"
     try:
         with release_on_preemption(partial(path.unlink, missing_ok=True)):
             yield path

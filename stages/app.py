@@ -14,6 +14,7 @@ from stages import (
     reconstruct,
     report,
     retry,
+    rm,
     study,
     submit,
     train,
@@ -40,6 +41,7 @@ for command in (
     audit.status,
     audit.verify,
     audit.gc,
+    rm.rm,
     mini.mini,
 ):
     app.command()(command)

@@ -7,6 +7,8 @@ sare gc --delete
 """
 
 import json
+from collections.abc import Iterable
+from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
 from typing import Annotated
@@ -16,17 +18,18 @@ from rich.table import Table
 
 from sare_core.audit import (
     Summary,
-    dead_spools,
     folders,
     integrity_errors,
     mixed_libraries,
-    orphaned_files,
     others_differ,
     reopen,
     summarize,
 )
+from sare_core.errors import ConfigError
+from sare_core.garbage import dead_spools, orphaned_files, remove_orphans, replaced_indexes
 from sare_core.manifest import read_index
 from sare_core.status import status_document
+from sare_core.storage import Store, spool_folder
 from stages.options import Manifests, Work, console
 
 AnyDataset = Annotated[str | None, typer.Option("--dataset", "-d", help="Only this dataset. Default: all.")]
@@ -121,22 +124,44 @@ def gc(
     manifests: Manifests = "manifests",
     delete: Annotated[bool, typer.Option("--delete", help="Remove what is listed.")] = False,
 ) -> None:
-    """List what no record names; remove it with --delete."""
-    count = size = 0
-    broken: list[str] = []
+    """List what no record names, and older than an hour; remove it with --delete."""
+    count, total, broken = 0, 0, []  # type: ignore[var-annotated]
+
+    def tell(store: Store, sizes: dict[str, int]) -> None:
+        nonlocal count, total
+        count, total = count + len(sizes), total + sum(sizes.values())
+        for name in sizes:
+            console.print(store.path(name), soft_wrap=True, markup=False)
+
     for folder in folders(work, dataset, broken):
-        names = list(orphaned_files(folder, read_index(manifests, folder.dataset)))
-        for name in names:
-            count, size = count + 1, size + folder.store.size(name)
-            console.print(folder.store.path(name), soft_wrap=True, markup=False)
+        try:
+            index = read_index(manifests, folder.dataset)
+            sizes = _sizes(folder.store, orphaned_files(folder, index))
+            if delete and sizes and not remove_orphans(folder, index, sizes):
+                broken.append(f"{folder.store.url}: in use by another gc or rm, nothing removed; run gc again.")
+            else:
+                tell(folder.store, sizes)
+        except ConfigError as error:
+            broken.append(str(error))
+    indexes, spool = Store(manifests), Store(str(spool_folder()))
+    for name in [dataset] if dataset else indexes.folders():
+        tell(indexes, sizes := _sizes(indexes, replaced_indexes(indexes, name)))
         if delete:
-            folder.store.delete_many(names)
+            indexes.delete_many(list(sizes))
+    tell(spool, sizes := _sizes(spool, dead_spools(dataset)))
+    if delete:
+        spool.delete_many(list(sizes))
     for line in broken:
         console.print(line, soft_wrap=True, markup=False)
-    for path in dead_spools():
-        count, size = count + 1, size + path.stat().st_size
-        console.print(str(path), soft_wrap=True, markup=False)
-        if delete:
-            path.unlink(missing_ok=True)
     verb = "removed" if delete else "that no record names (remove them with --delete)"
-    console.print(f"{count} files, {size / 1e6:.1f} MB {verb}")
+    console.print(f"{count} files, {total / 1e6:.1f} MB {verb}. Files of the last hour are left alone.")
+    if delete and broken:
+        raise typer.Exit(1)
+
+
+def _sizes(store: Store, names: Iterable[str]) -> dict[str, int]:
+    sizes = {}
+    for name in names:
+        with suppress(FileNotFoundError):  # another gc removed it
+            sizes[name] = store.size(name)
+    return sizes

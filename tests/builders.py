@@ -7,6 +7,8 @@ import polars as pl
 from sare_core.manifest import INDEX_SCHEMA
 from sare_core.records import Folder, Output, Record
 
+ABOUT = {"dataset": "it", "root": "/data", "layout": "folder", "shard_size": 3, "holdout": 0.1, "next_shard": 3}
+
 
 def index_row(number: int, shard: int | None, **changes: Any) -> dict[str, Any]:
     """A row of subset `gen`, split `test`; real and fake take turns."""

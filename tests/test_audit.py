@@ -9,23 +9,17 @@ import pytest
 import torch
 
 from sare_core import ledger
-from sare_core.audit import (
-    dead_spools,
-    folders,
-    integrity_errors,
-    mixed_libraries,
-    orphaned_files,
-    others_differ,
-    summarize,
-)
+from sare_core.audit import folders, integrity_errors, mixed_libraries, others_differ, summarize
 from sare_core.checkpoints import save_checkpoint
 from sare_core.errors import ConfigError
+from sare_core.garbage import orphaned_files
 from sare_core.manifest import Index, write_index
+from sare_core.owner import this_process
 from sare_core.records import Failure, Folder, Output
 from sare_core.shardfiles import TarWriter
 from sare_core.storage import Store, sha256_file
 from stages.audit import status, verify
-from tests.builders import index_frame, index_row, shard_record
+from tests.builders import ABOUT, index_frame, index_row, shard_record
 
 ROWS = [
     index_row(0, 0),
@@ -40,7 +34,7 @@ NOBODY = 2**22 + 1  # no process has this number
 
 @pytest.fixture
 def index(tmp_path: Path) -> Index:
-    return write_index(str(tmp_path / "manifests"), "it", index_frame(*ROWS), {"dataset": "it"})
+    return write_index(str(tmp_path / "manifests"), "it", index_frame(*ROWS), ABOUT)
 
 
 def made(work: Path, stage: str = "captions", **made_by: Any) -> Folder:
@@ -85,13 +79,13 @@ def output_of(folder: Folder, shard: int) -> Path:
 
 def claim(folder: Folder, shard: int, pid: int) -> None:
     started = psutil.Process(pid).create_time() if psutil.pid_exists(pid) else 0.0
-    facts = {"host": os.uname().nodename, "pid": pid, "started": started}
+    facts = this_process().model_dump() | {"pid": pid, "started": started}
     folder.store.write(f"claims/{shard:05d}.json", json.dumps(facts).encode())
 
 
 def test_a_sound_folder_keeps_its_promises(folder: Folder, index: Index) -> None:
     assert list(integrity_errors(folder, index)) == []
-    assert list(orphaned_files(folder, index)) == []
+    assert list(orphaned_files(folder, index, grace=0)) == []
 
 
 @pytest.mark.parametrize("compacted", [False, True])
@@ -174,7 +168,7 @@ def test_an_image_that_is_nowhere_is_a_breach(folder: Folder, index: Index) -> N
 
 
 def test_a_stale_shard_is_no_breach(folder: Folder, index: Index, tmp_path: Path) -> None:
-    new = write_index(str(tmp_path / "manifests"), "it", index_frame(*ROWS[1:]), {"dataset": "it"})
+    new = write_index(str(tmp_path / "manifests"), "it", index_frame(*ROWS[1:]), ABOUT)
     assert list(integrity_errors(folder, new)) == []
     assert summarize(folder, new).states[0].kind == "stale"
 
@@ -196,14 +190,14 @@ def test_damaged_checkpoints_are_breaches(tmp_path: Path, index: Index) -> None:
     facts: dict[str, Any] = {"step": 4, "epoch": 2, "finished": False, "history": [], "about": {}}
     for name in ("last", "best"):
         save_checkpoint(folder.store, name, {"w": torch.zeros(300)}, **facts)
-    assert list(integrity_errors(folder, index)) == list(orphaned_files(folder, index)) == []
+    assert list(integrity_errors(folder, index)) == list(orphaned_files(folder, index, grace=0)) == []
     assert summarize(folder, index).note == "epoch 2 of 3, step 4"
     [path] = Path(folder.store.url).glob("best-*")
     flip_a_byte(path)
     [(error, _)] = integrity_errors(folder, index)
     assert f"{path}: not the bytes that its JSON names" in error
     folder.store.write("last-0123456789ab.safetensors", b"")
-    assert list(orphaned_files(folder, index)) == ["last-0123456789ab.safetensors"]
+    assert list(orphaned_files(folder, index, grace=0)) == ["last-0123456789ab.safetensors"]
 
 
 def test_a_summary_counts_shards_and_failures(folder: Folder, index: Index) -> None:
@@ -251,30 +245,6 @@ def test_which_shards_a_folder_was_to_do(
     assert folder.expected(index) == shards
 
 
-def test_what_nothing_vouches_for_is_rubbish(folder: Folder, index: Index) -> None:
-    replaced = output_of(folder, 0).name
-    folder.store.delete(replaced)
-    do(folder, index, 0, failed=1)
-    left = [replaced, "00007-0123456789ab.tar", ".00001-0123.tar.host.7.tmp", "records/.00001.json.host.7.tmp"]
-    for name in left:
-        folder.store.write(name, b"x")
-    claim(folder, 1, NOBODY)
-    for kept in ("metrics.csv", "tables.md", "events.out.tfevents.1"):
-        folder.store.write(kept, b"x")
-    assert sorted(orphaned_files(folder, index)) == sorted([*left, "claims/00001.json"])
-    for name in orphaned_files(folder, index):
-        folder.store.delete(name)
-    assert list(orphaned_files(folder, index)) == list(integrity_errors(folder, index)) == []
-
-
-def test_what_a_living_process_writes_is_no_rubbish(folder: Folder, index: Index) -> None:
-    folder.store.write("00001-0123456789ab.tar", b"x")
-    folder.store.write(".00001-0123.tar.host.7.tmp", b"x")
-    folder.store.write("00000-0123456789ab.tar", b"x")
-    claim(folder, 1, os.getpid())
-    assert list(orphaned_files(folder, index)) == ["00000-0123456789ab.tar"]
-
-
 def test_all_folders_of_all_stages_are_found(folder: Folder, tmp_path: Path) -> None:
     work = str(tmp_path / "work")
     maps = made(tmp_path / "work", "reconstructions", strength=0.5)
@@ -292,18 +262,3 @@ def test_all_folders_of_all_stages_are_found(folder: Folder, tmp_path: Path) -> 
 def test_folders_differ_in_their_settings(tmp_path: Path, index: Index) -> None:
     one, two = (summarize(made(tmp_path / "work", strength=strength), index) for strength in (0.5, 0.7))
     assert others_differ(one, two) == ["strength 0.5 → 0.7"]
-
-
-def test_spools_of_dead_processes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("SARE_SPOOL", str(tmp_path / "spool"))
-    assert dead_spools() == []
-    (tmp_path / "spool").mkdir()
-    dead = tmp_path / "spool" / f"it-captions-0123-00001.{NOBODY}.parquet"
-    for path in (
-        dead,
-        tmp_path / "spool" / f"it-reconstructions-0123-00001.{os.getpid()}.tar",
-        tmp_path / "spool" / f"it-reconstructions-0123-00001.{os.getppid()}.tar",
-        tmp_path / "spool" / "notes.txt",
-    ):
-        path.touch()
-    assert dead_spools() == [dead]

@@ -11,7 +11,7 @@ import pytest
 from sare_core.errors import ConfigError
 from sare_core.manifest import INDEX_SCHEMA, check_name, has_index, index_errors, read_index, write_index
 from sare_core.storage import Store
-from tests.builders import index_frame, index_row
+from tests.builders import ABOUT, index_frame, index_row
 
 ROWS = [
     index_row(1, 0, split="train", subset="adm"),
@@ -22,9 +22,6 @@ ROWS = [
     index_row(6, 2, subset="glide"),
     index_row(7, None, image_id=None, error="not an image"),
 ]
-
-
-ABOUT = {"dataset": "it", "root": "/data", "layout": "folder", "shard_size": 3, "holdout": 0.1, "next_shard": 3}
 
 
 def written(manifests: Path, *rows: dict[str, Any]) -> dict[int, str]:
@@ -108,14 +105,13 @@ def test_the_same_rows_are_the_same_bytes(tmp_path: Path) -> None:
     assert a == b
 
 
-def test_what_an_index_replaces_is_removed(tmp_path: Path) -> None:
+def test_what_an_index_replaces_stays_for_those_who_read_it(tmp_path: Path) -> None:
     written(tmp_path)
-    before = {path.name for path in (tmp_path / "it").iterdir()}
-    (tmp_path / "it" / "notes.txt").touch()
+    old = read_index(str(tmp_path), "it")
     written(tmp_path, *changed(0, label=0))
-    after = {path.name for path in (tmp_path / "it").iterdir()}
-    assert after & before == {"index.json"}
-    assert len(after) == 4  # index.json, images, shards, and what is not ours
+    assert old.rows(0) == ROWS[:2]
+    assert old.frame().to_dicts() == ROWS
+    assert read_index(str(tmp_path), "it").rows(0) == changed(0, label=0)[:2]
 
 
 def test_a_crash_before_the_switch_leaves_the_old_index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -133,7 +129,7 @@ def test_a_crash_before_the_switch_leaves_the_old_index(tmp_path: Path, monkeypa
     assert len(list((tmp_path / "it").iterdir())) == 5
     assert read_index(str(tmp_path), "it").frame().to_dicts() == ROWS
     written(tmp_path, *changed(0, label=0))
-    assert len(list((tmp_path / "it").iterdir())) == 3
+    assert read_index(str(tmp_path), "it").frame().to_dicts() == changed(0, label=0)
 
 
 def test_an_index_without_rows(tmp_path: Path) -> None:

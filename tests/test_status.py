@@ -13,14 +13,14 @@ from sare_core.checkpoints import save_checkpoint
 from sare_core.manifest import Index, write_index
 from sare_core.records import Failure, Folder, Output
 from stages.audit import status
-from tests.builders import index_frame, index_row, shard_record
+from tests.builders import ABOUT, index_frame, index_row, shard_record
 
 ROWS = [index_row(number, number // 2) for number in range(8)]  # four shards of two test images
 
 
 @pytest.fixture
 def index(tmp_path: Path) -> Index:
-    return write_index(str(tmp_path / "manifests"), "it", index_frame(*ROWS), {"dataset": "it"})
+    return write_index(str(tmp_path / "manifests"), "it", index_frame(*ROWS), ABOUT)
 
 
 @pytest.fixture

@@ -15,9 +15,10 @@ import torch
 import webdataset
 from PIL import Image
 
-from sare_core.audit import IntegrityError, folders, integrity_errors, orphaned_files, summarize
+from sare_core.audit import IntegrityError, folders, integrity_errors, summarize
 from sare_core.config import Settings
 from sare_core.errors import ConfigError, StageError
+from sare_core.garbage import orphaned_files
 from sare_core.images import decode, fit_size, resize
 from sare_core.manifest import read_index
 from sare_core.records import Folder
@@ -295,11 +296,11 @@ def test_verify_finds_each_kind_of_damage(done: Pipeline, tmp_path: Path) -> Non
 def test_gc_lists_only_what_no_record_names(done: Pipeline, tmp_path: Path) -> None:
     index, work = read_index(done.manifests, "tree"), tmp_path / "work"
     shutil.copytree(done.work, work)
-    assert [name for folder in folders(str(work)) for name in orphaned_files(folder, index)] == []
+    assert [name for folder in folders(str(work)) for name in orphaned_files(folder, index, grace=0)] == []
     tar = min(work.rglob("*.tar"))
     shutil.copy(tar, tar.with_name(f"{tar.name[:5]}-0123456789ab.tar"))
     (tar.parent / ".00001-abc.tar.host.1.tmp").touch()
-    found = [name for folder in folders(str(work)) for name in orphaned_files(folder, index)]
+    found = [name for folder in folders(str(work)) for name in orphaned_files(folder, index, grace=0)]
     assert sorted(found) == [".00001-abc.tar.host.1.tmp", f"{tar.name[:5]}-0123456789ab.tar"]
 
 

@@ -15,7 +15,8 @@ from benchmarks.scale import race
 from benchmarks.scale.made_up import make_index
 from benchmarks.scale.sleeper import SleepStage, folder_of
 from sare_core import claims, runner
-from sare_core.audit import integrity_errors, orphaned_files
+from sare_core.audit import integrity_errors
+from sare_core.garbage import orphaned_files
 from sare_core.runner import run
 
 QUIET = Console(quiet=True)
@@ -66,6 +67,6 @@ def test_a_runner_that_hangs_loses_its_shard_and_does_no_harm(tmp_path: Path, mo
     assert hanging.wait() == 0
     assert [state.kind for state in folder.states(index.digests).values()] == ["done"]
     assert list(integrity_errors(folder, index)) == []
-    assert [name for name in orphaned_files(folder, index) if name.endswith(".parquet")] == [], (
+    assert [name for name in orphaned_files(folder, index, grace=0) if name.endswith(".parquet")] == [], (
         "the same bytes, one file"
     )

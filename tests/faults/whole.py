@@ -1,6 +1,7 @@
 """What must be so after any fault: the bytes of an undisturbed run, and nothing beside them but what gc may remove."""
 
-from sare_core.audit import folders, integrity_errors, orphaned_files
+from sare_core.audit import folders, integrity_errors
+from sare_core.garbage import orphaned_files
 from sare_core.manifest import read_index
 from tests.pipeline import Pipeline, outputs
 
@@ -19,7 +20,9 @@ def check_whole(pipeline: Pipeline, undisturbed: dict[str, bytes]) -> None:
     """The same files with the same bytes; nothing lost, nothing twice; only what gc may remove lies beside them."""
     index = read_index(pipeline.manifests, "tree")
     left = {
-        f"tree/{f.stage}/{f.fingerprint}/{name}" for f in folders(pipeline.work) for name in orphaned_files(f, index)
+        f"tree/{f.stage}/{f.fingerprint}/{name}"
+        for f in folders(pipeline.work)
+        for name in orphaned_files(f, index, grace=0)
     }
     found = outputs(pipeline.work)
     assert {name: data for name, data in found.items() if name not in left} == undisturbed
