@@ -15,28 +15,36 @@ from rich.table import Table
 from sare_core.audit import (
     Summary,
     dead_spools,
-    folders,
+    indexed_folders,
     integrity_errors,
     orphaned_files,
     others_differ,
     reopen,
     summarize,
 )
-from sare_core.manifest import read_index
+from sare_core.manifest import index_errors
 from stages.options import Manifests, Work, console
 
 AnyDataset = Annotated[str | None, typer.Option("--dataset", "-d", help="Only this dataset. Default: all.")]
 
 
 def status(dataset: AnyDataset = None, work: Work = "work", manifests: Manifests = "manifests") -> None:
-    """Per stage and folder: shards done, open, running, failed, stale (and why), images/s, ETA."""
+    """Per stage and folder: shards done, open, running, failed, stale (and why), images/s, ETA.
+
+    Exits with 1 where a folder or an index cannot be read, which it names; unfinished shards are no error.
+    """
     broken: list[str] = []
-    summaries = [summarize(f, read_index(manifests, f.dataset)) for f in folders(work, dataset, broken)]
+    summaries = [summarize(*found) for found in indexed_folders(work, manifests, dataset, broken)]
     for line in broken:
         console.print(line, soft_wrap=True, markup=False)
-    if not summaries:
+    if not summaries and not broken:
         console.print(f"{work}: nothing has been computed yet.", soft_wrap=True)
-        return
+    _show(summaries)
+    if broken:
+        raise typer.Exit(1)
+
+
+def _show(summaries: list[Summary]) -> None:
     for name in dict.fromkeys(summary.folder.dataset for summary in summaries):
         table = Table(title=name, title_justify="left", box=None, pad_edge=False, padding=(0, 1, 0, 0))
         for column in ("stage", "folder", "preset"):
@@ -78,11 +86,14 @@ def verify(
     manifests: Manifests = "manifests",
     again: Annotated[bool, typer.Option("--reopen", help="Let the stages do broken shards again.")] = False,
 ) -> None:
-    """Read back what records promise: counts, fields, digests. Exits with 1 where one does not hold."""
-    checked, broken, found = 0, [], 0  # type: ignore[var-annotated]
-    for folder in folders(work, dataset, broken):
+    """Read back indexes, and what records promise: counts, fields, digests. Exits with 1 where one does not hold."""
+    checked, broken, found, seen = 0, [], 0, set()  # type: ignore[var-annotated]
+    for folder, index in indexed_folders(work, manifests, dataset, broken):
         checked += 1
-        for text, shard in list(integrity_errors(folder, read_index(manifests, folder.dataset))):
+        if folder.dataset not in seen:
+            seen.add(folder.dataset)
+            broken += index_errors(index)
+        for text, shard in list(integrity_errors(folder, index)):
             found += 1
             console.print(text, soft_wrap=True, markup=False)
             if again and shard is not None:
@@ -101,11 +112,11 @@ def gc(
     manifests: Manifests = "manifests",
     delete: Annotated[bool, typer.Option("--delete", help="Remove what is listed.")] = False,
 ) -> None:
-    """List what no record names; remove it with --delete."""
+    """List what no record names; remove it with --delete. Exits with 1 where a folder or an index cannot be read."""
     count = size = 0
     broken: list[str] = []
-    for folder in folders(work, dataset, broken):
-        names = list(orphaned_files(folder, read_index(manifests, folder.dataset)))
+    for folder, index in indexed_folders(work, manifests, dataset, broken):
+        names = list(orphaned_files(folder, index))
         for name in names:
             count, size = count + 1, size + folder.store.size(name)
             console.print(folder.store.path(name), soft_wrap=True, markup=False)
@@ -120,3 +131,5 @@ def gc(
             path.unlink(missing_ok=True)
     verb = "removed" if delete else "that no record names (remove them with --delete)"
     console.print(f"{count} files, {size / 1e6:.1f} MB {verb}")
+    if broken:
+        raise typer.Exit(1)
