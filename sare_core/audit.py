@@ -10,7 +10,7 @@ from sare_core.checkpoints import load_tensors, read_checkpoint
 from sare_core.claims import claimed_shards, read_claim
 from sare_core.errors import ConfigError, StageError
 from sare_core.fingerprint import differences
-from sare_core.manifest import Index
+from sare_core.manifest import Index, check_name, has_index, read_index
 from sare_core.records import STAGES, Folder, Record, State
 from sare_core.shardfiles import read_back
 from sare_core.storage import Store, sha256_file
@@ -41,6 +41,34 @@ class Training(NamedTuple):
     step: int
     finished: bool
     best_epoch: int | None
+
+
+def indexed_folders(
+    work: str, manifests: str, dataset: str | None, broken: list[str]
+) -> Iterator[tuple[Folder, Index]]:
+    """Every folder as `folders` finds it, with its dataset's index. What cannot be read is told in `broken`, once.
+
+    Raises ConfigError: the work folder is not there, or neither it nor the indexes know the dataset.
+    """
+    store = Store(work)
+    if store.on_disk and not store.exists(""):
+        raise ConfigError(f"{work}: no such folder. Name the one where the stages wrote (--work).")
+    if dataset is not None:
+        check_name(dataset)
+        computed = [name for name in store.folders() if any(store.exists(f"{name}/{stage}") for stage in STAGES)]
+        if dataset not in computed and not has_index(manifests, dataset):
+            there = f"It has: {', '.join(computed)}." if computed else "Nothing has been computed there."
+            raise ConfigError(f"{work}: has no dataset {dataset!r}. {there}")
+    indexes: dict[str, Index | None] = {}
+    for folder in folders(work, dataset, broken):
+        if folder.dataset not in indexes:
+            try:
+                indexes[folder.dataset] = read_index(manifests, folder.dataset)
+            except ConfigError as error:
+                indexes[folder.dataset] = None
+                broken.append(str(error))
+        if (index := indexes[folder.dataset]) is not None:
+            yield folder, index
 
 
 @dataclass

@@ -18,7 +18,7 @@ from rich.table import Table
 
 from sare_core.audit import (
     Summary,
-    folders,
+    indexed_folders,
     integrity_errors,
     mixed_libraries,
     others_differ,
@@ -27,7 +27,7 @@ from sare_core.audit import (
 )
 from sare_core.errors import ConfigError
 from sare_core.garbage import dead_spools, orphaned_files, remove_orphans, replaced_indexes
-from sare_core.manifest import read_index
+from sare_core.manifest import index_errors, read_index
 from sare_core.status import status_document
 from sare_core.storage import Store, spool_folder
 from stages.options import Manifests, Work, console
@@ -45,18 +45,23 @@ def status(
 ) -> None:
     """Per stage and folder: shards done, open, running, failed, stale (and why), images/s, ETA.
 
-    Exits with 0 whatever the state is, and with 2 when it cannot be read, for lack of an index for example.
+    Exits with 1 where a folder or an index cannot be read, which it names; unfinished shards are no error.
     """
     broken: list[str] = []
-    summaries = [summarize(f, read_index(manifests, f.dataset)) for f in folders(work, dataset, broken)]
+    summaries = [summarize(*found) for found in indexed_folders(work, manifests, dataset, broken)]
     if as_json:
         print(json.dumps(status_document(work, summaries, broken), indent=1))
-        return
-    for line in broken:
-        console.print(line, soft_wrap=True, markup=False)
-    if not summaries:
-        console.print(f"{work}: nothing has been computed yet.", soft_wrap=True)
-        return
+    else:
+        for line in broken:
+            console.print(line, soft_wrap=True, markup=False)
+        if not summaries and not broken:
+            console.print(f"{work}: nothing has been computed yet.", soft_wrap=True)
+        _show(summaries)
+    if broken:
+        raise typer.Exit(1)
+
+
+def _show(summaries: list[Summary]) -> None:
     for name in dict.fromkeys(summary.folder.dataset for summary in summaries):
         table = Table(title=name, title_justify="left", box=None, pad_edge=False, padding=(0, 1, 0, 0))
         for column in ("stage", "folder", "preset"):
@@ -99,11 +104,14 @@ def verify(
     manifests: Manifests = "manifests",
     again: Annotated[bool, typer.Option("--reopen", help="Let the stages do broken shards again.")] = False,
 ) -> None:
-    """Read back what records promise: counts, fields, digests. Exits with 1 where one does not hold."""
-    checked, broken, found = 0, [], 0  # type: ignore[var-annotated]
-    for folder in folders(work, dataset, broken):
+    """Read back indexes, and what records promise: counts, fields, digests. Exits with 1 where one does not hold."""
+    checked, broken, found, seen = 0, [], 0, set()  # type: ignore[var-annotated]
+    for folder, index in indexed_folders(work, manifests, dataset, broken):
         checked += 1
-        for text, shard in list(integrity_errors(folder, read_index(manifests, folder.dataset))):
+        if folder.dataset not in seen:
+            seen.add(folder.dataset)
+            broken += index_errors(index)
+        for text, shard in list(integrity_errors(folder, index)):
             found += 1
             console.print(text, soft_wrap=True, markup=False)
             if again and shard is not None:
@@ -124,7 +132,10 @@ def gc(
     manifests: Manifests = "manifests",
     delete: Annotated[bool, typer.Option("--delete", help="Remove what is listed.")] = False,
 ) -> None:
-    """List what no record names, and older than an hour; remove it with --delete."""
+    """List what no record names and is older than an hour; remove it with --delete.
+
+    Exits with 1 where a folder or an index cannot be read, or another gc is at work.
+    """
     count, total, broken = 0, 0, []  # type: ignore[var-annotated]
 
     def tell(store: Store, sizes: dict[str, int]) -> None:
@@ -133,7 +144,7 @@ def gc(
         for name in sizes:
             console.print(store.path(name), soft_wrap=True, markup=False)
 
-    for folder in folders(work, dataset, broken):
+    for folder, _ in indexed_folders(work, manifests, dataset, broken):
         try:
             index = read_index(manifests, folder.dataset)
             sizes = _sizes(folder.store, orphaned_files(folder, index))
@@ -155,7 +166,7 @@ def gc(
         console.print(line, soft_wrap=True, markup=False)
     verb = "removed" if delete else "that no record names (remove them with --delete)"
     console.print(f"{count} files, {total / 1e6:.1f} MB {verb}. Files of the last hour are left alone.")
-    if delete and broken:
+    if broken:
         raise typer.Exit(1)
 
 

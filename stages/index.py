@@ -16,14 +16,17 @@ from rich.console import Console
 from rich.table import Table
 
 from sare_core.indexing import IndexReport, build_index
-from stages.options import Manifests, console, run_command
+from stages.options import Manifests, console, filled, run_command
 
 SHOWN = 10  # problems in the terminal; problems.csv has all
 
 
 def index(
     layout: Annotated[str, typer.Option(help="How the files lie: genimage, forensynths, folder or unlabelled.")],
-    root: Annotated[str, typer.Option(help="Folder, URL (s3://…), or for layout folder a table of paths (.csv …).")],
+    root: Annotated[
+        str,
+        typer.Option(callback=filled, help="Folder, URL (s3://…), or for layout folder a table of paths (.csv …)."),
+    ],
     name: Annotated[str, typer.Option(help="What the dataset is called from now on.")],
     shard_size: Annotated[
         int, typer.Option(min=1, help="Images a shard: the unit of work of all later stages.")

@@ -13,13 +13,18 @@ from typing import Annotated
 import typer
 
 from sare_core.errors import ConfigError
-from stages.options import console, run_command
+from stages.options import console, path, run_command
 
 
 def mini(
-    models: Annotated[Path, typer.Option(help="Folder for the models.")] = Path("models/mini"),
+    models: Annotated[Path, typer.Option(parser=path, metavar="PATH", help="Folder for the models.")] = Path(
+        "models/mini"
+    ),
     images: Annotated[
-        Path | None, typer.Option(help="Folder for the images. Default: data/mini, with --full data/miniature.")
+        Path | None,
+        typer.Option(
+            parser=path, metavar="PATH", help="Folder for the images. Default: data/mini, with --full data/miniature."
+        ),
     ] = None,
     full: Annotated[bool, typer.Option("--full", help="All images, not the demo's part of them.")] = False,
 ) -> None:

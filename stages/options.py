@@ -4,6 +4,7 @@ import re
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -14,12 +15,33 @@ from sare_core.ranks import Rank
 from sare_core.runner import Outcome
 from sare_core.terminal import PlainConsole
 
+
+def filled(param: typer.CallbackParam, value: str | None) -> str | None:
+    """A path as it was given. Raises ConfigError: given but empty, which would mean the root or the current folder."""
+    if value == "":
+        raise ConfigError(f"--{param.name}: is empty; name a folder or URL.")
+    return value
+
+
+def path(text: str) -> Path:
+    """A local path of an option. Raises ConfigError: empty."""
+    if not text:
+        raise ConfigError("an option that names a folder or file is empty; name one.")
+    return Path(text)
+
+
 Dataset = Annotated[str, typer.Option("--dataset", "-d", help="Name that `sare index` gave to the data.")]
 Preset = Annotated[str, typer.Option("--preset", "-p", help="paper, mini, or the path of a settings file in YAML.")]
 Set = Annotated[list[str] | None, typer.Option("--set", help="Change a setting, e.g. reconstruct.strength=0.7.")]
 Shard = Annotated[str | None, typer.Option("--shard", help="Only these shards: 3, or 0-9, or 2,5,7. Default: all.")]
-Work = Annotated[str, typer.Option("--work", envvar="SARE_WORK", help="Folder or URL for everything that is computed.")]
-Manifests = Annotated[str, typer.Option("--manifests", envvar="SARE_MANIFESTS", help="Folder or URL of the indexes.")]
+Work = Annotated[
+    str,
+    typer.Option("--work", envvar="SARE_WORK", callback=filled, help="Folder or URL for everything that is computed."),
+]
+Manifests = Annotated[
+    str,
+    typer.Option("--manifests", envvar="SARE_MANIFESTS", callback=filled, help="Folder or URL of the indexes."),
+]
 
 console = PlainConsole()  # takes names and paths of any kind as they are; give style= where there is one
 

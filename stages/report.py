@@ -29,11 +29,13 @@ from sare_core.report.verdict import verdict
 from sare_core.storage import Store
 from stages.evaluate import TrainedOn, read_results, tested_shards, trained_detector
 from stages.evaluate import folder_of as predictions_folder
-from stages.options import Dataset, Manifests, Preset, Set, Work, console, run_command
+from stages.options import Dataset, Manifests, Preset, Set, Work, console, filled, run_command
 
 NAME = "report"
 KEPT = "measures.parquet"
-Out = Annotated[str | None, typer.Option("--out", help="Folder or URL of the report. Default: in the work folder.")]
+Out = Annotated[
+    str | None, typer.Option("--out", callback=filled, help="Folder or URL of the report. Default: in the work folder.")
+]
 
 
 def report(

@@ -43,7 +43,7 @@ from sare_core.study.variants import NO_CAPTION, RECONSTRUCTED, caption_levels, 
 from sare_core.trivial import trivial_predictions
 from sare_core.weights import fetch
 from stages import caption, evaluate, reconstruct
-from stages.options import Dataset, Manifests, Preset, Set, Work, chosen_shards, console, run_command
+from stages.options import Dataset, Manifests, Preset, Set, Work, chosen_shards, console, path, run_command
 from stages.train import detector_folder, weights_of
 
 OUT = Path("benchmarks/miniature")
@@ -294,7 +294,7 @@ def study(
     manifests: Manifests = "manifests",
     jobs: Annotated[int, typer.Option(min=1, help="Stages that run at once, one thread each.")] = 1,
     seeds: Annotated[int, typer.Option(min=1, help="Training seeds of each variant: train.seed from 0 on.")] = 5,
-    out: Annotated[Path, typer.Option(help="Folder for the tables.")] = OUT,
+    out: Annotated[Path, typer.Option(parser=path, metavar="PATH", help="Folder for the tables.")] = OUT,
     only: Annotated[list[Part] | None, typer.Option(help="Only these parts. Default: all.")] = None,
     classifier: Annotated[
         str | None, typer.Option(help="timm folder: the sweep counts the reconstructions that keep their class.")
