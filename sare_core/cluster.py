@@ -46,12 +46,12 @@ class Slurm:
     """
 
     def __init__(self, folder: Path, options: dict[str, str], parallel: int) -> None:
-        if not installed():
+        if not _installed():
             raise ConfigError(
                 "There is no sbatch on this machine: run sare submit on a login node of the cluster, or the stage "
                 "itself here. docs/sare.sbatch is a script to start from without it."
             )
-        self.folder, self.parallel, self.options = folder.absolute(), parallel, job_options(options)
+        self.folder, self.parallel, self.options = folder.absolute(), parallel, job_options(options, ask=True)
         self.limit = array_limit(_ask("scontrol", "show", "config"))
         self._submitted: list[str] = []
 
@@ -96,21 +96,25 @@ class Slurm:
             raise
 
 
-def installed() -> bool:
-    """Whether this machine has Slurm's commands."""
-    return shutil.which("sbatch") is not None and shutil.which("srun") is not None
+def answers() -> bool:
+    """Whether this machine is one of a Slurm cluster that can be reached."""
+    return _installed() and subprocess.run(["scontrol", "ping"], capture_output=True, check=False).returncode == 0
 
 
-def job_options(options: dict[str, str]) -> dict[str, Any]:
-    """What a task asks Slurm for, by submitit's names, with defaults; a GPU only where Slurm is there to name some.
+def job_options(options: dict[str, str], ask: bool) -> dict[str, Any]:
+    """What a task asks Slurm for, by submitit's names, with defaults. ask: Slurm, whether its nodes have GPUs.
 
     Raises ConfigError: an option that cannot be.
     """
     parsed = _parse(options)
-    if not parsed.keys() & set(_GPU_OPTIONS) and installed() and _has_gpus(parsed.get("partition")):
+    if not parsed.keys() & set(_GPU_OPTIONS) and ask and _has_gpus(parsed.get("partition")):
         parsed["gpus_per_node"] = 1
     on_gpu = any(parsed.get(name) for name in _GPU_OPTIONS)
     return {"cpus_per_task": CPUS_BESIDE_A_GPU if on_gpu else 1} | parsed
+
+
+def _installed() -> bool:
+    return shutil.which("sbatch") is not None and shutil.which("srun") is not None
 
 
 def array_limit(config: str) -> int:

@@ -19,7 +19,7 @@ import typer
 from rich.table import Table
 
 from sare_core.checkpoints import read_checkpoint
-from sare_core.cluster import Slurm, installed, job_options
+from sare_core.cluster import Slurm, answers, job_options
 from sare_core.config import Settings, load_settings
 from sare_core.errors import ConfigError, StageError
 from sare_core.manifest import Index, read_index
@@ -208,7 +208,7 @@ def submit(
     tasks = {step.stage: _tasks(step, arguments, trained_on) for step in steps}
     without_detector = stage == "all" and source is None and not trains(settings, index)
     if steps and dry_run:
-        _print_dry_run(steps, tasks, job_options(options), gpus)
+        _print_dry_run(steps, tasks, options, gpus)
     elif steps:
         folder = Path(work if Store(work).on_disk else ".").absolute() / "slurm"
         console.print(_submit(steps, tasks, Slurm(folder, options, gpus)))
@@ -264,15 +264,20 @@ def _submit(steps: list[Step], tasks: dict[str, list[Task]], cluster: Slurm | No
     return table
 
 
-def _print_dry_run(steps: list[Step], tasks: dict[str, list[Task]], options: dict[str, Any], gpus: int) -> None:
+def _print_dry_run(steps: list[Step], tasks: dict[str, list[Task]], options: dict[str, str], gpus: int) -> None:
+    on_cluster = answers()
+    asked = job_options(options, ask=on_cluster)
+    asked |= asked.pop("additional_parameters")
+    words = [f"{key}={one}" for key, value in asked.items() for one in (value if isinstance(value, list) else [value])]
     console.print(_submit(steps, tasks, None))
-    own = options.pop("additional_parameters")
-    words = [f"{key}={one}" for key, value in (options | own).items() for one in (value if key == "setup" else [value])]
     console.print(f"options of each task: {shlex.join(words)}", soft_wrap=True, markup=False)
-    if not installed():
-        console.print("There is no Slurm here. Where its nodes have GPUs, a task also asks for one (gpus_per_node=1).")
+    if not on_cluster:
+        console.print(
+            "No Slurm answers here. Where its nodes have GPUs, a task also asks for one (gpus_per_node=1).",
+            soft_wrap=True,
+        )
     for stage, of_stage in tasks.items():
-        console.print(f"{stage}, at most {gpus} tasks at a time:", soft_wrap=True)
+        console.print(f"{stage}, at most {gpus} tasks at a time:")
         for task in of_stage:
             console.print(f"  {task.command()}", soft_wrap=True, markup=False)
     console.print("dry run: nothing was submitted.")

@@ -1,10 +1,13 @@
 """`sare submit` on a real Slurm: whatever happens to its tasks, what lies there in the end is that of a local run."""
 
+import shutil
 import socket
 import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pyarrow.parquet as pq
 import pytest
 
 from sare_core.audit import folders, integrity_errors, summarize
@@ -18,6 +21,7 @@ from tests.pipeline import Pipeline, outputs
 from tests.slurm.cluster import Cluster
 from tests.slurm.conftest import REPOSITORY, Submit
 from tests.slurm.gate import Gate
+from tests.trees import generated
 
 DONE, DONE_AGAIN = ("COMPLETED", 0), ("COMPLETED", 1)
 
@@ -57,6 +61,24 @@ def test_all_stages_as_arrays_that_wait_for_each_other(
     assert [len(ended[job]) for job in jobs["reconstruct"]] == [2, 1]
     check_whole(pipeline, local)
     assert sare_submit("all", pipeline) == {}, "nothing is left to submit"
+
+
+def test_another_datasets_detector(sare_submit: Submit, cluster: Cluster, local: Pipeline, tmp_path: Path) -> None:
+    shutil.copytree(local.work, tmp_path / "work")
+    pics = Pipeline(local.settings, local.manifests, str(tmp_path / "work"), dataset="pics")
+    for number in range(3):
+        generated(tmp_path / "pics" / f"{number}.png", np.random.default_rng(number))
+    pics.index(tmp_path / "pics", "folder", shard_size=1)
+    before = cluster("squeue", "-h")
+    assert sare_submit("all", pics, trained_on="tree", dry_run=True) == {}
+    assert cluster("squeue", "-h") == before
+    jobs = sare_submit("all", pics, trained_on="tree")
+    assert {stage: len(ids) for stage, ids in jobs.items()} == {"caption": 1, "reconstruct": 1, "evaluate": 1}
+    ended = cluster.until_over(*(job for ids in jobs.values() for job in ids), seconds=300)
+    assert {state for job in ended.values() for state in job.values()} == {DONE}
+    found = sorted((tmp_path / "work" / "pics" / "predictions").glob("*/*.parquet"))
+    assert sum(pq.read_metadata(path).num_rows for path in found) == 3
+    assert sare_submit("all", pics, trained_on="tree") == {}, "nothing is left to submit"
 
 
 def test_a_stage_that_fails_starts_nothing_that_waits_for_it(
