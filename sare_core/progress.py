@@ -40,17 +40,23 @@ def bar(
 
 
 class _Rate:
-    """Units of this run, and how many a second."""
+    """Units of this run, and how many a second: from the first on, since models are loaded before it."""
 
     def __init__(self) -> None:
-        self.start, self.count = time.monotonic(), 0
+        self._start, self._first, self.count = time.monotonic(), (0.0, 0), 0
 
     @property
     def seconds(self) -> float:
-        return time.monotonic() - self.start
+        return time.monotonic() - self._start
+
+    def add(self, count: int) -> None:
+        self.count += count
+        if self._first[1] == 0:
+            self._first = self.seconds, self.count
 
     def __call__(self) -> float:
-        return self.count / max(self.seconds, 1e-9)
+        since, before = self._first if self.count > self._first[1] else (0.0, 0)
+        return (self.count - before) / max(self.seconds - since, 1e-9)
 
 
 class _Note(ProgressColumn):
@@ -75,7 +81,7 @@ def _live(console: Console, title: str, total: int, done: int, unit: str) -> Ite
         task, rate = progress.add_task(title, total=total, completed=done, rate=0.0, note=""), _Rate()
 
         def advance(count: int, note: str = "") -> None:
-            rate.count += count
+            rate.add(count)
             progress.update(task, completed=done + rate.count, rate=rate(), note=printable(note))
 
         yield advance
@@ -92,7 +98,7 @@ def _lines(console: Console, title: str, total: int, done: int, unit: str) -> It
 
     def advance(count: int, note: str = "") -> None:
         nonlocal last
-        rate.count += count
+        rate.add(count)
         if rate.seconds - last < INTERVAL:
             return
         last = rate.seconds

@@ -22,7 +22,7 @@ from sare_core.plan.images import SHARD_SIZE, Size, indexed_images, supposed_ima
 from sare_core.plan.known import KNOWN
 from sare_core.plan.progress import Progress, progress, training_progress
 from sare_core.records import Folder
-from sare_core.report.plan import Resources, print_plan, print_states
+from sare_core.report.plan import Resources, print_plan
 from stages import caption, evaluate, reconstruct, train
 from stages.options import Manifests, Preset, Set, Work, chosen_shards, console, run_command
 
@@ -137,17 +137,15 @@ def plan(
         raise ConfigError("--size goes with --images; an index knows the sizes of its images.")
     if images is not None:
         side = settings.reconstruct.longer_side
-        found = of_number(settings, images, _size(size) if size else (side, side), images_per_second)
+        found, done = of_number(settings, images, _size(size) if size else (side, side), images_per_second), None
     else:
         assert dataset is not None
         found, done = of_dataset(settings, read_index(manifests, dataset), work, images_per_second)
-        print_states(done, console)
-        console.print()
     if names := standing_in(settings):
         found.lines.append(
             f"Unavailable from the model hub, so counted on the published architecture: {', '.join(names)}."
         )
-    print_plan(found, Resources(tflops, gpus, price), console)
+    print_plan(found, Resources(tflops, gpus, price), console, done)
 
 
 def _size(text: str) -> Size:

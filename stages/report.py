@@ -60,6 +60,11 @@ def report(
     store = Store(out or f"{work}/{dataset}/{NAME}/{predictions.fingerprint}")
 
     results = read_results(settings, index, source, predictions, shards)
+    if results.predictions.is_empty():
+        raise ConfigError(
+            f"{predictions.store.url}: none of the test images has a prediction, so there is nothing to report. "
+            "sare status shows why they failed."
+        )
     variants, missing = measure(reconstructions, index, shards, store)
     measures = next(iter(variants.values()))
     shift = shift_part(variants, missing)

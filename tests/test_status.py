@@ -61,10 +61,8 @@ def test_shards_rate_and_failures(document: Any, index: Index, tmp_path: Path) -
         facts = {"output": Output(name=name, bytes=1, sha256="0" * 64), "ok": 1, "failures": failures}
         inputs = {"index": index.digests[shard]}
         folder.commit(shard_record(folder, shard, inputs, seconds=seconds, **facts))
-    record = shard_record(
-        folder, 2, {"index": index.digests[2]}, status="failed", error="disk\n\u202eaway", output=None
-    )
-    folder.commit(record)
+    facts = {"status": "failed", "error": "disk\n\u202eaway", "output": None}
+    folder.commit(shard_record(folder, 2, {"index": index.digests[2]}, **facts))
     claim(folder, 3)
     (found,) = document()["folders"]
     assert isinstance(found.pop("described"), str)

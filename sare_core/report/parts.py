@@ -38,6 +38,8 @@ def shift_part(variants: dict[str, pl.DataFrame], missing: str) -> Part:
     if not _both_classes(*variants.values()):
         return UNLABELLED
     shift = semantic_shift(variants)
+    if shift.means.is_empty():
+        return Part([], [], "Left out: no image has a map both with and without captions.")
     unit, explained = MEASURED[shift.measure]
     figures = [means_figure(shift.means, unit)] + ([gaps_figure(shift.gaps, unit)] if len(shift.gaps) else [])
     return Part([explained, *shift_sentences(shift)], figures, missing)

@@ -18,22 +18,11 @@ class Resources:
     price: float | None = None
 
 
-def print_states(stages: dict[str, Progress], console: Console) -> None:
-    """What is there already: images and shards by state."""
-    table = _table("what there is", ["stage"], [f"{kind}: images" for kind in KINDS])
-    for stage, progress in stages.items():
-        cells = [progress.states.get(kind, (0, 0)) for kind in KINDS]
-        table.add_row(stage, *(f"{images:,} ({shards:,})" if shards else "–" for shards, images in cells))
-    console.print(table)
-    console.print("in brackets: shards", style="dim")
-
-
-def print_plan(plan: Plan, resources: Resources, console: Console) -> None:
-    """What is to do, what it takes, and which option would fill what is missing."""
-    table = _table(plan.title, ["stage"], ["images", "shards", "FLOP/img", "FLOP", "disk", "GPU-h", "days", "cost"])
+def print_plan(plan: Plan, resources: Resources, console: Console, stages: dict[str, Progress] | None = None) -> None:
+    """What is to do and what it takes; what there is already; then which option would fill what is missing."""
     hours = [row.hours(resources.tflops) for row in plan.rows]
-    for row, spent in zip(plan.rows, hours, strict=True):
-        table.add_row(
+    rows = [
+        [
             row.stage,
             _whole(row.images),
             _whole(row.shards),
@@ -41,34 +30,47 @@ def print_plan(plan: Plan, resources: Resources, console: Console) -> None:
             "–" if row.flops is None else si(row.flops),
             "–" if row.disk is None else bytes_text(row.disk),
             *_time(spent, resources),
-        )
+        ]
+        for row, spent in zip(plan.rows, hours, strict=True)
+    ]
     known = [spent for row, spent in zip(plan.rows, hours, strict=True) if spent and row.stage != "index"]
     # A stage without hours, or with the least of them, makes the sum a lower bound.
     least = any(spent is None or spent[1] for row, spent in zip(plan.rows, hours, strict=True) if row.stage != "index")
     total = (sum(spent[0] for spent in known), least) if any(spent[0] for spent in known) else None
-    table.add_section()
-    table.add_row(
-        "all",
-        "",
-        "",
-        "",
-        si(sum(row.flops or 0 for row in plan.rows)),
-        bytes_text(sum(row.disk or 0 for row in plan.rows)),
-        *_time(total, resources),
-        style="bold",
-    )
-    console.print(table)
+    counted = [row.flops for row in plan.rows if row.flops is not None]
+    size = bytes_text(sum(row.disk or 0 for row in plan.rows))
+    rows.append(["all", "", "", "", si(sum(counted)) if counted else "–", size, *_time(total, resources)])
+    columns = ["stage", "images", "shards", "FLOP/img", "FLOP", "disk", "GPU-h", "days", "cost"]
+    _print_table(plan.title, columns, rows, console)
+    if stages:
+        console.print()
+        print_states(stages, console)
+    console.print()
     for line in plan.lines + _missing(plan, resources):
         console.print(line)
 
 
-def _table(title: str, left: list[str], right: list[str]) -> Table:
-    table = Table(title=title, title_justify="left", box=None, pad_edge=False, padding=(0, 1, 0, 0))
-    for column in left:
-        table.add_column(column, no_wrap=True)
-    for column in right:
-        table.add_column(column, justify="right")
-    return table
+def print_states(stages: dict[str, Progress], console: Console) -> None:
+    """What there is already: images and shards by state."""
+    rows = []
+    for stage, progress in stages.items():
+        cells = [progress.states.get(kind, (0, 0)) for kind in KINDS]
+        rows.append([stage, *(f"{images:,} ({shards:,})" if shards else "–" for shards, images in cells)])
+    _print_table("what there is, in brackets: shards", ["stage", *(f"{kind}: images" for kind in KINDS)], rows, console)
+
+
+def _print_table(title: str, columns: list[str], rows: list[list[str]], console: Console) -> None:
+    """A row a stage, the last one in bold if it is their sum; columns that say nothing are left out."""
+    table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0))
+    shown = [place for place in range(len(columns)) if {row[place] for row in rows} - {"–", ""}]
+    for place in shown:
+        table.add_column(columns[place], justify="right" if place else "left", no_wrap=place == 0)
+    for row in rows:
+        if row[0] == "all":
+            table.add_section()
+        table.add_row(*(row[place] for place in shown), style="bold" if row[0] == "all" else None)
+    console.print(title, style="italic")  # not the table's own, which would be folded where the table is narrow
+    console.print(table)
 
 
 def _time(spent: tuple[float, bool] | None, resources: Resources) -> list[str]:

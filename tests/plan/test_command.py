@@ -48,8 +48,11 @@ def test_a_hundred_million_images(capsys: pytest.CaptureFixture[str]) -> None:
 def test_nothing_is_assumed(capsys: pytest.CaptureFixture[str]) -> None:
     command.plan(preset="mini", images=1000)
     said = capsys.readouterr().out
-    rows = [line.split() for line in said.splitlines() if re.match("caption |reconstruct |train |all ", line)]
-    assert len(rows) == 4 and all(row[-3:] == ["–", "–", "–"] for row in rows)
+    title, head, *rest = said.splitlines()
+    assert title.strip() == "to do: 1,000 images of 32×32, in shards of 1,000"
+    assert head.split()[0] == "stage" and head.split()[-1] == "disk", "no hours, days or cost"
+    rows = [line.split() for line in rest if re.match("caption |reconstruct |train |all ", line)]
+    assert len(rows) == 4 and all(len(row) <= len(head.split()) + 3 for row in rows), "three figures have units"
     for option in ("--images-per-second", "--tflops", "--gpus", "--price"):
         assert option in said
 
@@ -139,7 +142,12 @@ def test_a_plan_foretells_what_a_pipeline_leaves(
         assert left / 2 < (rows[stage].disk or 0) < left * 2, stage
     capsys.readouterr()
     command.plan(dataset="tree", preset=STANDIN, set_=changes, work=pipeline.work, manifests=pipeline.manifests)
-    assert f"{counts} ({shards})" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    first, head = said.splitlines()[:2]
+    assert (first.strip(), head.split()[:3]) == ("to do: tree", ["stage", "images", "shards"])
+    assert f"{counts} ({shards})" in said
+    (head,) = [line.split() for line in said.splitlines() if "done: images" in line]
+    assert head == ["stage", "done:", "images"], "nothing is open, failed or stale"
 
 
 def test_sizes_are_those_of_the_index(standin_settings: MakeSettings, tmp_path: Path) -> None:

@@ -1,0 +1,105 @@
+"""SARE maps as PNG files, with their captions beside them, out of the tars of finished shards.
+
+    sare export --dataset mini --preset mini --out look --limit 5        # five of each generator and class
+    sare export --dataset genimage --preset paper --out look --shard 3 --what sare --what reconstruction --what image
+
+Writes OUT/<subset>/<real|fake>/<image_id>.sare.png and OUT/captions.csv. The same command again goes on where it was;
+more can be added to the same folder. Reads what records name, and loads no model.
+"""
+
+from itertools import groupby
+from operator import itemgetter
+from typing import Annotated
+
+import typer
+
+from sare_core.config import load_settings
+from sare_core.errors import ConfigError, ImageError
+from sare_core.export import (
+    CAPTIONS,
+    What,
+    caption_row,
+    exportable,
+    files_of,
+    place,
+    read_captions,
+    write_captions,
+)
+from sare_core.manifest import read_index
+from sare_core.progress import bar
+from sare_core.shardfiles import TarReader
+from sare_core.signals import check_stop, stop_cleanly
+from sare_core.storage import Store
+from stages.options import Dataset, Manifests, Preset, Set, Shard, Work, chosen_shards, console, run_command
+from stages.reconstruct import folder_of
+
+
+def export(
+    dataset: Dataset,
+    out: Annotated[str, typer.Option("--out", help="Folder or URL to write to. Nothing in it is overwritten.")],
+    preset: Preset = "mini",
+    set_: Set = None,
+    shard: Shard = None,
+    image: Annotated[
+        list[str] | None, typer.Option("--image", help="Only this image_id; may be given several times.")
+    ] = None,
+    what: Annotated[
+        list[What] | None, typer.Option("--what", help="May be given several times. Default: sare, the maps.")
+    ] = None,
+    limit: Annotated[
+        int | None, typer.Option("--limit", min=1, help="At most so many images of each subset and label.")
+    ] = None,
+    work: Work = "work",
+    manifests: Manifests = "manifests",
+) -> None:
+    """Write SARE maps as PNG files, with captions.csv beside them.
+
+    Maps are |x − x̂| exactly, in 8-bit levels, and mostly dark: brighten them in a viewer, not in the files. Exits with
+    1 when something that was asked for is not there.
+    """
+    settings, index = load_settings(preset, set_), read_index(manifests, dataset)
+    folder, store, wanted = folder_of(settings, dataset, work), Store(out), list(dict.fromkeys(what or [What.sare]))
+    shards = chosen_shards(index, ["train", "val", "test"], settings.train_subsets, shard)
+    states = folder.states({number: index.digests[number] for number in shards})
+    done = [number for number, state in states.items() if state.kind == "done"]
+    records = {number: record for number, record in folder.records(done).items() if record.output}
+    if What.reconstruction in wanted and any("reconstruction.png" not in r.fields for r in records.values()):
+        raise ConfigError(f"{folder.store.url}: holds no x̂ (reconstruct.keep_reconstruction is off).")
+    outputs = {number: record.output.name for number, record in records.items() if record.output}
+    before = read_captions(store, folder.fingerprint)
+
+    rows = exportable(index, records, image, limit)
+    missing = [f"shard {n} has no maps: {states[n]}" for n in shards if n not in records and not image]
+    missing += [
+        f"image {name} has no map in these shards: it failed, its shard is not done, or there is no such image"
+        for name in image or []
+        if name not in set(rows["image_id"])
+    ]
+    written, captions = 0, []
+    with stop_cleanly(), bar(console, "export", len(rows)) as advance:
+        try:
+            for number, part in groupby(rows.iter_rows(named=True), key=itemgetter("shard")):
+                reader = TarReader(folder.store.local(outputs[number]))
+                for row in part:
+                    check_stop()
+                    try:
+                        for name, data in files_of(reader, row, wanted, index.about["root"]):
+                            written += place(store, name, data)
+                    except ImageError as error:
+                        missing.append(f"image {row['image_id']} has no source: {error}")
+                    captions.append(caption_row(reader, row, folder))
+                    advance(1)
+        finally:
+            if captions:
+                write_captions(store, before, captions)
+    console.print(f"export: {len(captions)} images, {written} files written. {store.path(CAPTIONS)}", soft_wrap=True)
+    for line in missing[:5]:
+        console.print(f"  {line}", soft_wrap=True)
+    if len(missing) > 5:
+        console.print(f"  … and {len(missing) - 5} more")
+    if missing:
+        raise typer.Exit(1)
+
+
+if __name__ == "__main__":
+    run_command(export)
