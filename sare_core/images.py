@@ -21,6 +21,7 @@ from PIL import Image, ImageCms, UnidentifiedImageError
 
 from sare_core import web
 from sare_core.errors import ImageError, TransientError
+from sare_core.jpeg import is_cut
 from sare_core.remote import filesystem, with_retries
 
 MAX_PIXELS = 178_956_970  # where Pillow itself refuses; ours also holds where someone has switched Pillow's off
@@ -184,6 +185,11 @@ def decode(data: bytes, name: str) -> tuple[Image.Image, ImageInfo]:
             kind = "JPEG" if file.format == "MPO" else str(file.format)
             mode, animated = file.mode, getattr(file, "is_animated", False)
             file.load()
+            if kind == "JPEG" and is_cut(data, file):
+                raise ImageError(
+                    f"{name}: holds fewer pixels than the {file.width}x{file.height} that its header says. "
+                    "Fetch it again, or leave it out."
+                )
             image = _upright(file, _to_rgb(file))
             image.info = {}
             info = ImageInfo(

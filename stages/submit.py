@@ -196,7 +196,8 @@ def submit(
     if odd := [option for option in slurm or [] if not option.partition("=")[2]]:
         raise ConfigError(f"--slurm {odd[0]}: write key=value, e.g. partition=gpu.")
     options = {key: value for key, _, value in (option.partition("=") for option in slurm or [])}
-    settings, index = load_settings(preset, set_), read_index(manifests, dataset)
+    index = read_index(manifests, dataset)
+    settings = load_settings(preset, set_, index.about["layout"])
     trained_on = trained_on if trained_on != dataset else None
     source = read_index(manifests, trained_on) if trained_on else None
     waiting: list[int] = []

@@ -159,6 +159,50 @@ def test_flipped_bytes_give_an_image_or_an_image_error(name: str) -> None:
         assert image.size == (info.width, info.height)
 
 
+GRAIN = Image.fromarray(np.random.default_rng(3).integers(0, 256, (48, 64, 3), dtype=np.uint8))
+JPEGS: dict[str, dict[str, Any]] = {
+    "baseline": {},
+    "progressive": {"progressive": True},
+    "full colour": {"subsampling": 0},
+    "optimized": {"optimize": True, "quality": 20},
+    "restarts": {"restart_marker_rows": 1},
+    "restarts within rows": {"restart_marker_blocks": 3},
+}
+
+
+def claiming(data: bytes, width: int, height: int) -> bytes:
+    """A JPEG whose header says another size."""
+    frame = max(data.find(b"\xff\xc0"), data.find(b"\xff\xc2"))
+    return data[: frame + 5] + struct.pack(">HH", height, width) + data[frame + 9 :]
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
+@pytest.mark.parametrize("kind", JPEGS)
+def test_a_jpeg_with_fewer_pixels_than_its_header_says(kind: str, mode: str) -> None:
+    """libjpeg fills the rest with one colour, and says nothing."""
+    data = encode(GRAIN.convert(mode), format="JPEG", **JPEGS[kind])
+    for width, height in ((64, 112), (128, 96), (264, 48), (4000, 300)):
+        with pytest.raises(ImageError, match=f"holds fewer pixels than the {width}x{height} that its header says"):
+            decode(claiming(data, width, height), "a.jpg")
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
+@pytest.mark.parametrize("kind", JPEGS)
+def test_a_whole_jpeg_may_end_in_one_colour(kind: str, mode: str) -> None:
+    half = GRAIN.convert(mode)
+    half.paste(Image.new(mode, (64, 30)), (0, 18))
+    tail = b"\xff\xd9 and more behind its end"
+    for image in (half, Image.new(mode, (64, 48)), half.crop((0, 0, 61, 47)), half.crop((0, 0, 5, 3))):
+        data = encode(image, format="JPEG", **JPEGS[kind])
+        assert decode(data, "a.jpg")[0].size == decode(data + tail, "a.jpg")[0].size == image.size
+
+
+def test_the_worst_claim() -> None:
+    data = encode(GRAIN, format="JPEG")
+    with pytest.raises(ImageError, match="fewer pixels than the 13000x13000"):
+        decode(claiming(data, 13_000, 13_000), "a.jpg")
+
+
 def png_header(width: int, height: int) -> bytes:
     def chunk(kind: bytes, content: bytes) -> bytes:
         return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
