@@ -29,7 +29,7 @@ from sare_core.records import Folder
 from sare_core.runner import Rank
 from sare_core.signals import leave_signals_to_the_parent, stop_cleanly
 from sare_core.weights import Weights, fetch, resolve
-from stages.options import Dataset, Manifests, Preset, Set, Work, chosen_shards, console, run_command
+from stages.options import Dataset, Manifests, Preset, RunName, Set, Work, chosen_shards, console, run_command
 from stages.reconstruct import folder_of as reconstructions_folder
 
 NAME, VERSION = "detectors", 1  # raise the version when the same settings come to give other weights
@@ -216,15 +216,17 @@ def train(
     set_: Set = None,
     work: Work = "work",
     manifests: Manifests = "manifests",
+    run_name: RunName = None,
 ) -> None:
     """Train the detector on the training split's SARE maps."""
     settings, index = load_settings(preset, set_), read_index(manifests, dataset)
     train_part, val_part = training_data(settings, index, work)
     folder = folder_of(settings, dataset, work, train_part.inputs + val_part.inputs)
-    folder.describe(preset=preset, models={role: weights.model for role, weights in weights_of(settings).items()})
+    models = {role: weights.model for role, weights in weights_of(settings).items()}
+    where = f"{folder.store.url} ({folder.describe(run_name, preset=preset, models=models)})"
     last, best = read_checkpoint(folder.store, "last"), read_checkpoint(folder.store, "best")
     if last is not None and last.finished and best is not None and folder.store.exists(best.file):
-        console.print(f"detectors: trained before. {folder.store.url}", soft_wrap=True)
+        console.print(f"detectors: trained before. {where}", soft_wrap=True)
         return
     if last is not None and last.finished:
         raise StageError(
@@ -241,9 +243,7 @@ def train(
     best = read_checkpoint(folder.store, "best")
     if best is not None and Rank().first:
         chosen = best.history[-1]
-        console.print(
-            f"detectors: best epoch {chosen['epoch']}, {_describe(chosen)}. {folder.store.url}", soft_wrap=True
-        )
+        console.print(f"detectors: best epoch {chosen['epoch']}, {_describe(chosen)}. {where}", soft_wrap=True)
 
 
 def _describe(entry: dict[str, float | None]) -> str:
