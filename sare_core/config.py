@@ -77,7 +77,7 @@ class ReconstructSettings(Section):
 
 
 class DetectorSettings(Section):
-    """Paper 3.3, equations 5 and 6. Silent on tokens, heads and residual; METHOD notes in README say why these."""
+    """Paper 3.3, equations 5 and 6. Silent on tokens, heads and residual; docs/settings.md lists the choices."""
 
     files: ClassVar[frozenset[str]] = frozenset(
         {"image_encoder", "image_encoder_revision", "semantic_encoder", "semantic_encoder_revision"}

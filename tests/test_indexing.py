@@ -275,8 +275,8 @@ def test_deviations_from_the_known_counts(tmp_path: Path) -> None:
     assert run(sample, tmp_path / "manifests", "genimage").deviations == [], "a sample is not a damaged GenImage"
     forensynths = forensynths_tree(tmp_path / "forensynths", per_cell=181, folders=["seeingdark"])
     assert build_index("f", "forensynths", str(forensynths), str(tmp_path / "manifests"), workers=1).deviations[:2] == [
-        "sitd test/real: 181, 1 more than the 180 known (recalled)",
-        "sitd test/fake: 181, 1 more than the 180 known (recalled)",
+        "sitd test/real: 181, 1 more than the 180 known (from the literature, unchecked)",
+        "sitd test/fake: 181, 1 more than the 180 known (from the literature, unchecked)",
     ]
 
 

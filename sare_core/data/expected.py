@@ -11,6 +11,11 @@ from typing import Any
 import polars as pl
 
 _LABELS = ("real", "fake")
+_SOURCES = {  # how a count is known
+    "measured": "counted in a copy",
+    "calculated": "calculated from totals",
+    "recalled": "from the literature, unchecked",
+}
 _MOST = 0.5  # of the known images of the subsets that are there
 
 
@@ -56,12 +61,12 @@ def _known(layout: str) -> dict[str, Any]:
 
 
 def _deviation(readable: pl.Series, count: dict[str, Any], bad: set[str]) -> str:
-    have, want = len(readable), count["count"]
+    have, want, source = len(readable), count["count"], _SOURCES[count["sure"]]
     if have > want:
-        return f"{have:,}, {have - want:,} more than the {want:,} known ({count['sure']})"
+        return f"{have:,}, {have - want:,} more than the {want:,} known ({source})"
     lost = len(bad - set(readable.str.split("/").list.last()))
     note = f"; {lost} known bad files are among the missing" if lost else ""
-    return f"{have:,} of {want:,} ({count['sure']}){note}"
+    return f"{have:,} of {want:,} ({source}){note}"
 
 
 def _bad_names(bad_files: list[dict[str, str]], subset: str, split: str, label: str) -> set[str]:

@@ -28,8 +28,8 @@ def test_a_whole_subset_is_the_release_and_what_it_lacks_is_told() -> None:
     assert is_release("genimage", found, "test")
     assert is_release("genimage", found, "train")
     assert compare("genimage", found) == [
-        "sdv1.4 train/fake: 161,996 of 162,000 (measured); 2 known bad files are among the missing",
-        "sdv1.4 test/fake: 6,001, 1 more than the 6,000 known (measured)",
+        "sdv1.4 train/fake: 161,996 of 162,000 (counted in a copy); 2 known bad files are among the missing",
+        "sdv1.4 test/fake: 6,001, 1 more than the 6,000 known (counted in a copy)",
         "nothing found of adm, biggan, glide, midjourney, sdv1.5, vqdm, wukong",
     ]
 
@@ -48,7 +48,7 @@ def test_a_part_of_training_with_the_whole_test_split() -> None:
     found = rows(both("sdv1.4", "train", 1000, 1000) | both("sdv1.4", "test", 6000, 6000))
     assert is_release("genimage", found, "test")
     assert not is_release("genimage", found, "train")
-    assert compare("genimage", found)[0] == "sdv1.4 train/real: 1,000 of 162,000 (measured)"
+    assert compare("genimage", found)[0] == "sdv1.4 train/real: 1,000 of 162,000 (counted in a copy)"
 
 
 @pytest.mark.parametrize(("count", "release"), [(5999, False), (6000, True)])
