@@ -17,7 +17,8 @@ ARTICLES  ?= /usr/share/datasets/fashion-mnist
 BIN  := .venv/bin
 ARGS  = --dataset $(DATASET) --preset $(PRESET) --work $(WORK) --manifests $(MANIFESTS) $(foreach s,$(SET),--set $(s))
 MINI  = --dataset mini --preset mini --work $(WORK) --manifests $(MANIFESTS)
-UNCAPTIONED = --set caption.captioner=none --set caption.model=null
+DEMO  = $(MINI) --run demo
+UNCAPTIONED = $(MINI) --run uncaptioned --set caption.captioner=none --set caption.model=null
 WHICH = $(if $(SHARD),--shard $(SHARD))
 WHOSE = $(if $(TRAINED_ON),--trained-on $(TRAINED_ON))
 # One process on one device, or one a GPU by accelerate, which gives each a thread pool of OMP_NUM_THREADS, or of 1.
@@ -53,14 +54,14 @@ $(BIN)/.installed: pyproject.toml
 demo: install ## index, caption, reconstruct, train, evaluate and report on the scale model (about 4 minutes on two cores)
 	$(BIN)/sare mini
 	$(BIN)/sare index --layout genimage --root data/mini --name mini --manifests $(MANIFESTS) --shard-size 100
-	$(BIN)/sare caption     $(MINI)
-	$(BIN)/sare reconstruct $(MINI)
-	$(BIN)/sare caption     $(MINI) $(UNCAPTIONED)
-	$(BIN)/sare reconstruct $(MINI) $(UNCAPTIONED)
-	$(BIN)/sare train       $(MINI)
-	$(BIN)/sare evaluate    $(MINI)
+	$(BIN)/sare caption     $(DEMO)
+	$(BIN)/sare reconstruct $(DEMO)
+	$(BIN)/sare caption     $(UNCAPTIONED)
+	$(BIN)/sare reconstruct $(UNCAPTIONED)
+	$(BIN)/sare train       $(DEMO)
+	$(BIN)/sare evaluate    $(DEMO)
 	$(BIN)/sare status --work $(WORK) --manifests $(MANIFESTS)
-	$(BIN)/sare report      $(MINI)
+	$(BIN)/sare report      $(DEMO)
 
 study: install ## measure the method and its controls on the whole scale model, tables to benchmarks/ (hours; resumes)
 	$(BIN)/sare mini --full

@@ -80,6 +80,7 @@ class Summary:
 
     folder: Folder
     preset: str
+    runs: list[str]  # names of the runs that use it, the latest last
     states: dict[int, State] = field(default_factory=dict)
     rate: float | None = None
     eta: float | None = None
@@ -98,7 +99,7 @@ class Summary:
 
 def summarize(folder: Folder, index: Index) -> Summary:
     """The state of one folder now, from its records and claims alone."""
-    summary = Summary(folder, folder.notes().get("preset", ""))
+    summary = Summary(folder, folder.notes().get("preset", ""), folder.runs())
     if folder.stage == "detectors":
         last, best = read_checkpoint(folder.store, "last"), read_checkpoint(folder.store, "best")
         epochs = folder.made_by["settings"]["epochs"]
@@ -145,6 +146,26 @@ def mixed_libraries(folder: Folder) -> list[str]:
         if len(versions) > 1
     ]
     return [f"its shards were made with several versions of libraries: {'; '.join(mixed)}"] if mixed else []
+
+
+def superseded(summaries: list[Summary]) -> dict[str, str]:
+    """By fingerprint: folders that are not the latest of any run, and in one short line what the latest has changed."""
+    latest: dict[tuple[str, str, str], Summary] = {}
+    for summary in sorted(summaries, key=lambda summary: summary.folder.notes().get("described", "")):
+        for run in summary.runs:
+            latest[summary.folder.dataset, summary.folder.stage, run] = summary
+    lines = {}
+    for summary in summaries:
+        newer = [latest[summary.folder.dataset, summary.folder.stage, run] for run in summary.runs]
+        if all(other is not summary for other in newer):
+            changes = others_differ(summary, newer[-1])
+            shown = changes[:2]  # each is short, and so is the line
+            more = f" and {len(changes) - 2} more" if len(changes) > 2 else ""
+            lines[summary.folder.fingerprint] = (
+                f"older than {newer[-1].folder.fingerprint}, the latest of run {summary.runs[-1]}: "
+                f"{'; '.join(shown)}{more}"
+            )
+    return lines
 
 
 class IntegrityError(NamedTuple):

@@ -83,7 +83,7 @@ class ReconstructSettings(Section):
 
 
 class DetectorSettings(Section):
-    """Paper 3.3, equations 5 and 6. Silent on tokens, heads and residual; METHOD notes in README say why these."""
+    """Paper 3.3, equations 5 and 6. Silent on tokens, heads and residual; docs/settings.md lists the choices."""
 
     models: ClassVar[dict[str, str]] = {
         "image_encoder": "image_encoder_revision",

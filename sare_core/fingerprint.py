@@ -16,12 +16,17 @@ def fingerprint(made_by: dict[str, Any]) -> str:
 
 
 def differences(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> list[str]:
-    """What changed between two `made_by`, one line a field: `strength 0.5 → 0.7`."""
+    """What changed between two `made_by`, one line a field: `strength 0.5 → 0.7`. Long values are cut."""
     lines = []
     for key in sorted(old.keys() | new.keys()):
         before, after = old.get(key), new.get(key)
         if isinstance(before, dict) and isinstance(after, dict):
             lines += differences(before, after, f"{prefix}{key}.")
         elif before != after:
-            lines.append(f"{prefix}{key} {before} → {after}")
+            lines.append(f"{prefix}{key} {_cut(before)} → {_cut(after)}")
     return lines
+
+
+def _cut(value: Any) -> str:
+    text = str(value)
+    return text if len(text) <= 24 else f"{text[:19]}…"

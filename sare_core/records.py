@@ -10,6 +10,7 @@ One folder a fingerprint, under `WORK/<dataset>/<stage>/<fp>/`:
 """
 
 import json
+import re
 from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -98,20 +99,36 @@ class Folder:
             raise ConfigError(f"{store.path('about.json')}: does not describe this folder (its digest is another).")
         return folder
 
-    def describe(self, **notes: Any) -> None:
-        """Write about.json, so that status and verify need no preset and no model."""
+    def describe(self, run: str | None = None, **notes: Any) -> str:
+        """Write about.json, so that status and verify need no preset and no model. Returns the run's name.
+
+        run: a name for what it is made for. A folder keeps the names of all runs that use it; it is not part of the
+        fingerprint. Raises ConfigError: not a name.
+        """
+        names = [name for name in self._run_names() if name != run] + ([] if run is None else [check_run_name(run)])
         before = self.upstream and {
             "dataset": self.upstream.dataset,
             "stage": self.upstream.stage,
             "name": self.upstream.fingerprint,
         }
         now = datetime.now(UTC).isoformat(timespec="seconds")
-        about = {"stage": self.stage, "made_by": self.made_by, "upstream": before, "described": now, **notes}
-        self.store.write("about.json", json.dumps(about, indent=1, ensure_ascii=False).encode())
+        about = {"stage": self.stage, "made_by": self.made_by, "upstream": before, "described": now, "runs": names}
+        self.store.write("about.json", json.dumps(about | notes, indent=1, ensure_ascii=False).encode())
+        return self.runs()[-1]
 
     def notes(self) -> dict[str, Any]:
         """about.json as it lies. Raises FileNotFoundError."""
         return json.loads(self.store.read("about.json"))
+
+    def runs(self) -> list[str]:
+        """The names of the runs that use the folder, the latest last; else its preset's. Raises FileNotFoundError."""
+        return self._run_names() or [Path(self.notes().get("preset", "")).stem]
+
+    def _run_names(self) -> list[str]:
+        try:
+            return list(self.notes().get("runs", []))
+        except (FileNotFoundError, ValueError):  # not described yet, or unreadable and now written anew
+            return []
 
     def record(self, shard: int) -> Record | None:
         """The record of a shard, or None. Raises ConfigError when it cannot be read."""
@@ -232,6 +249,13 @@ class Folder:
             return {s for s, e in asked.items() if e.output is None or not self.store.exists(e.output)}
         names = set(self.store.names())
         return {shard for shard, entry in asked.items() if entry.output not in names}
+
+
+def check_run_name(name: str) -> str:
+    """The name. Raises ConfigError unless it fits into tables and lines."""
+    if not re.fullmatch(r"\w[\w.+-]{0,39}", name):
+        raise ConfigError(f"--run {name!r}: use up to 40 letters, digits, dots, dashes, plus signs and underscores.")
+    return name
 
 
 def _changed(before: dict[str, str], now: dict[str, str]) -> str:

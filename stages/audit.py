@@ -10,7 +10,6 @@ import json
 from collections.abc import Iterable
 from contextlib import suppress
 from datetime import timedelta
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -21,9 +20,9 @@ from sare_core.audit import (
     indexed_folders,
     integrity_errors,
     mixed_libraries,
-    others_differ,
     reopen,
     summarize,
+    superseded,
 )
 from sare_core.errors import ConfigError
 from sare_core.garbage import dead_spools, orphaned_files, remove_orphans, replaced_indexes
@@ -64,27 +63,22 @@ def status(
 def _show(summaries: list[Summary]) -> None:
     for name in dict.fromkeys(summary.folder.dataset for summary in summaries):
         table = Table(title=name, title_justify="left", box=None, pad_edge=False, padding=(0, 1, 0, 0))
-        for column in ("stage", "folder", "preset"):
+        for column in ("stage", "folder", "run"):
             table.add_column(column, no_wrap=True)
         for column in ("done", "open", "running", "failed", "stale", "img/s", "ETA"):
             table.add_column(column, justify="right")
         for summary in summaries:
             if summary.folder.dataset == name:
-                preset = Path(summary.preset).name
-                table.add_row(summary.folder.stage, summary.folder.fingerprint, preset, *_figures(summary))
+                runs = ", ".join(reversed(summary.runs[-3:])) + (", …" if len(summary.runs) > 3 else "")
+                table.add_row(summary.folder.stage, summary.folder.fingerprint, runs, *_figures(summary))
         console.print(table)
-    newest: dict[tuple[str, str], Summary] = {}
-    for summary in sorted(summaries, key=lambda s: s.folder.notes().get("described", "")):
-        newest[summary.folder.dataset, summary.folder.stage] = summary
+    older = superseded(summaries)
     for summary in summaries:
         lines = [summary.note] if summary.note else []
         lines += [f"{count} shards {reason}" for reason, count in summary.reasons().most_common(5)]
         lines += [f"{count} images failed: {reason}" for reason, count in summary.failures.most_common(5)]
         lines += mixed_libraries(summary.folder)
-        latest = newest[summary.folder.dataset, summary.folder.stage]
-        if latest is not summary:
-            changed = "; ".join(others_differ(summary, latest)[:5])
-            lines.append(f"other settings than {latest.folder.fingerprint}, the latest: {changed}")
+        lines += [older[summary.folder.fingerprint]] if summary.folder.fingerprint in older else []
         for line in lines:
             console.print(f"{summary.folder.stage} {summary.folder.fingerprint}: {line}", soft_wrap=True, markup=False)
 

@@ -25,7 +25,19 @@ from sare_core.shardfiles import ParquetWriter
 from sare_core.sources import read_source, view_image
 from sare_core.storage import sha256_file
 from sare_core.weights import Weights, fetch, require_tokenizer, require_whole, resolve
-from stages.options import Dataset, Manifests, Preset, Set, Shard, Work, chosen_shards, console, finish, run_command
+from stages.options import (
+    Dataset,
+    Manifests,
+    Preset,
+    RunName,
+    Set,
+    Shard,
+    Work,
+    chosen_shards,
+    console,
+    finish,
+    run_command,
+)
 
 NAME, VERSION = "captions", 1  # raise the version when the same settings come to give other captions
 SCHEMA = pa.schema(
@@ -125,6 +137,7 @@ def caption(
     shard: Shard = None,
     work: Work = "work",
     manifests: Manifests = "manifests",
+    run_name: RunName = None,
 ) -> None:
     """Caption images: one parquet a shard."""
     index = read_index(manifests, dataset)
@@ -132,10 +145,10 @@ def caption(
     refuse_foreign_images([settings.caption.model], index)
     folder = folder_of(settings, dataset, work)
     shards = chosen_shards(index, ["train", "val", "test"], settings.train_subsets, shard)
-    folder.describe(
-        preset=preset, model=settings.caption.model, shards=len(shards), train_subsets=settings.train_subsets
+    name = folder.describe(
+        run_name, preset=preset, model=settings.caption.model, shards=len(shards), train_subsets=settings.train_subsets
     )
-    finish(run(CaptionStage(settings, index, folder), index, shards, console), NAME, folder.store.url)
+    finish(run(CaptionStage(settings, index, folder), index, shards, console), NAME, f"{folder.store.url} ({name})")
 
 
 if __name__ == "__main__":

@@ -18,17 +18,30 @@ import typer
 
 from sare_core.checkpoints import Checkpoint, load_tensors, read_checkpoint
 from sare_core.config import Settings, load_settings
+from sare_core.data.expected import is_release
 from sare_core.errors import ConfigError, SareError
 from sare_core.manifest import Index, read_index
 from sare_core.metrics import subset_metrics
 from sare_core.ranks import Rank
 from sare_core.records import Folder
-from sare_core.report.tables import SARE, TRIVIAL, Runs, result_tables, to_csv, to_markdown, to_terminal
+from sare_core.report.tables import TRIVIAL, Runs, result_tables, to_csv, to_markdown, to_terminal
 from sare_core.runner import run
 from sare_core.shardfiles import ParquetWriter, TarReader
 from sare_core.trivial import trivial_predictions, trivial_warnings
 from sare_core.weights import fetch
-from stages.options import Dataset, Manifests, Preset, Set, Shard, Work, chosen_shards, console, finish, run_command
+from stages.options import (
+    Dataset,
+    Manifests,
+    Preset,
+    RunName,
+    Set,
+    Shard,
+    Work,
+    chosen_shards,
+    console,
+    finish,
+    run_command,
+)
 from stages.reconstruct import folder_of as reconstructions_folder
 from stages.train import detector_fields, detector_folder, weights_of
 
@@ -117,14 +130,22 @@ class PredictStage:
 
 
 class Results(NamedTuple):
-    """What `evaluate` found: every prediction, the metrics of each detector, and the notes to stand under tables."""
+    """What `evaluate` found: every prediction, the metrics of each detector, and the notes to stand under tables.
+
+    name: of this run's detector among the `runs`. paper: the layout whose tables of the paper may stand beside them;
+    None where the test images are another set than the paper's, or a small part of it.
+    """
 
     predictions: pl.DataFrame
+    name: str
+    paper: str | None
     runs: Runs
     notes: list[str]
 
 
-def read_results(settings: Settings, index: Index, trained_on: Index, folder: Folder, shards: list[int]) -> Results:
+def read_results(
+    settings: Settings, index: Index, trained_on: Index, folder: Folder, shards: list[int], run_name: str
+) -> Results:
     """Join all predictions, check them against the index, and measure them and the trivial detector."""
     records = folder.records(shards).values()
     predictions = pl.concat([pl.read_parquet(folder.output(record), glob=False) for record in records])
@@ -148,7 +169,8 @@ def read_results(settings: Settings, index: Index, trained_on: Index, folder: Fo
     if settings.train_subsets is not None:
         about = about.filter(pl.col("subset").is_in(settings.train_subsets))
     trivial = trivial_predictions(about, expected)
-    runs = {SARE: subset_metrics(predictions)}
+    name = f"{settings.detector.detector} · {run_name}"
+    runs = {name: subset_metrics(predictions)}
     if trivial.predictions is not None:
         runs[TRIVIAL] = subset_metrics(trivial.predictions)
         notes += trivial_warnings(runs[TRIVIAL])
@@ -157,16 +179,18 @@ def read_results(settings: Settings, index: Index, trained_on: Index, folder: Fo
     notes += [settings.note] if settings.note else []
     if predictions["label"].null_count() == len(predictions):
         notes.insert(0, "No labels: there is nothing to measure, the scores lie in the parquet files.")
-    return Results(predictions, runs, notes)
+    layout = index.about["layout"]
+    paper = layout if is_release(layout, rows, "test") else None
+    return Results(predictions, name, paper, runs, notes)
 
 
 def write_tables(
-    settings: Settings, index: Index, trained_on: Index, folder: Folder, shards: list[int], preset: str
+    settings: Settings, index: Index, trained_on: Index, folder: Folder, shards: list[int], preset: str, run_name: str
 ) -> None:
     """Write the tables beside the predictions, and print them."""
-    results = read_results(settings, index, trained_on, folder, shards)
+    results = read_results(settings, index, trained_on, folder, shards, run_name)
     title = f"{folder.dataset}, preset {preset}"
-    tables = result_tables(title, results.runs, index.about["layout"], results.notes)
+    tables = result_tables(title, results.runs, results.paper, results.notes)
     folder.store.write("metrics.csv", to_csv(results.runs).encode())
     folder.store.write("tables.md", to_markdown(tables).encode())
     for table in tables:
@@ -203,20 +227,27 @@ def evaluate(
     work: Work = "work",
     manifests: Manifests = "manifests",
     trained_on: TrainedOn = None,
+    run_name: RunName = None,
 ) -> None:
-    """Predict the test split and print ACC and AUC beside the paper's."""
+    """Predict the test split and print ACC and AUC; beside the paper's where the images are the paper's."""
     index, source = read_index(manifests, dataset), read_index(manifests, trained_on or dataset)
     settings = load_settings(preset, set_, source.about["layout"])
     detector, best = trained_detector(settings, source, work, preset)
     folder = folder_of(settings, dataset, work, best)
     shards, wanted = tested_shards(settings, index), tested_shards(settings, index, shard)
-    folder.describe(preset=preset, detector=detector.store.url, train_subsets=settings.train_subsets, splits=["test"])
+    name = folder.describe(
+        run_name,
+        preset=preset,
+        detector=detector.store.url,
+        train_subsets=settings.train_subsets,
+        splits=["test"],
+    )
     outcome = run(PredictStage(settings, index, folder, detector, best), index, wanted, console)
     states = folder.states({shard: index.digests[shard] for shard in shards})
     # No rank waits for the others: whichever finds all shards done writes the tables, and the bytes are the same.
     if all(state.kind == "done" for state in states.values()) and (Rank().first or outcome.done):
-        write_tables(settings, index, source, folder, shards, preset)
-    finish(outcome, NAME, folder.store.url)
+        write_tables(settings, index, source, folder, shards, preset, name)
+    finish(outcome, NAME, f"{folder.store.url} ({name})")
 
 
 if __name__ == "__main__":

@@ -33,6 +33,10 @@ def path(text: str) -> Path:
 Dataset = Annotated[str, typer.Option("--dataset", "-d", help="Name that `sare index` gave to the data.")]
 Preset = Annotated[str, typer.Option("--preset", "-p", help="paper, mini, or the path of a settings file in YAML.")]
 Set = Annotated[list[str] | None, typer.Option("--set", help="Change a setting, e.g. reconstruct.strength=0.7.")]
+RunName = Annotated[
+    str | None,
+    typer.Option("--run", help="A name for this run, shown beside hashes and in tables. Default: the preset."),
+]
 Shard = Annotated[str | None, typer.Option("--shard", help="Only these shards: 3, or 0-9, or 2,5,7. Default: all.")]
 Work = Annotated[
     str,

@@ -28,7 +28,19 @@ from sare_core.sources import read_source, view_image
 from sare_core.views import viewed_size
 from sare_core.weights import Weights, fetch, resolve
 from stages.caption import folder_of as captions_folder
-from stages.options import Dataset, Manifests, Preset, Set, Shard, Work, chosen_shards, console, finish, run_command
+from stages.options import (
+    Dataset,
+    Manifests,
+    Preset,
+    RunName,
+    Set,
+    Shard,
+    Work,
+    chosen_shards,
+    console,
+    finish,
+    run_command,
+)
 
 NAME, VERSION = "reconstructions", 1  # raise the version when the same settings come to give other pixels
 
@@ -167,6 +179,7 @@ def reconstruct(
     shard: Shard = None,
     work: Work = "work",
     manifests: Manifests = "manifests",
+    run_name: RunName = None,
 ) -> None:
     """Reconstruct images under their captions: one tar of SARE maps a shard."""
     index = read_index(manifests, dataset)
@@ -174,8 +187,10 @@ def reconstruct(
     refuse_foreign_images([settings.reconstruct.model], index)
     folder = folder_of(settings, dataset, work)
     shards = chosen_shards(index, ["train", "val", "test"], settings.train_subsets, shard)
-    folder.describe(preset=preset, model=settings.reconstruct.model, train_subsets=settings.train_subsets)
-    finish(run(ReconstructStage(settings, index, folder), index, shards, console), NAME, folder.store.url)
+    name = folder.describe(
+        run_name, preset=preset, model=settings.reconstruct.model, train_subsets=settings.train_subsets
+    )
+    finish(run(ReconstructStage(settings, index, folder), index, shards, console), NAME, f"{folder.store.url} ({name})")
 
 
 if __name__ == "__main__":

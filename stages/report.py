@@ -18,18 +18,19 @@ from sare_core.config import load_settings
 from sare_core.errors import ConfigError
 from sare_core.manifest import Index, read_index
 from sare_core.progress import bar
-from sare_core.records import Folder
+from sare_core.records import Folder, check_run_name
 from sare_core.report.examples import examples
 from sare_core.report.measures import keep, measure_maps, read_kept, without_captions
 from sare_core.report.page import Page, render
 from sare_core.report.parts import distributions_part, shift_part, training_part
+from sare_core.report.plate import examples_plate
 from sare_core.report.provenance import failures, libraries, stage_row
 from sare_core.report.tables import result_tables, to_csv
-from sare_core.report.verdict import verdict
+from sare_core.report.verdict import result_sentence, verdict
 from sare_core.storage import Store
 from stages.evaluate import TrainedOn, read_results, tested_shards, trained_detector
 from stages.evaluate import folder_of as predictions_folder
-from stages.options import Dataset, Manifests, Preset, Set, Work, console, filled, run_command
+from stages.options import Dataset, Manifests, Preset, RunName, Set, Work, console, filled, run_command
 
 NAME = "report"
 KEPT = "measures.parquet"
@@ -46,6 +47,7 @@ def report(
     manifests: Manifests = "manifests",
     trained_on: TrainedOn = None,
     out: Out = None,
+    run_name: RunName = None,
 ) -> None:
     """Write a page of all that a run found: pictures, tables, figures, settings."""
     index, source = read_index(manifests, dataset), read_index(manifests, trained_on or dataset)
@@ -59,7 +61,8 @@ def report(
     require_done(predictions, index, shards, f"--dataset {dataset} --preset {preset} (with the same --set)")
     store = Store(out or f"{work}/{dataset}/{NAME}/{predictions.fingerprint}")
 
-    results = read_results(settings, index, source, predictions, shards)
+    run_name = predictions.runs()[-1] if run_name is None else check_run_name(run_name)
+    results = read_results(settings, index, source, predictions, shards, run_name)
     if results.predictions.is_empty():
         raise ConfigError(
             f"{predictions.store.url}: none of the test images has a prediction, so there is nothing to report. "
@@ -73,16 +76,22 @@ def report(
 
     trained = settings.train_subsets or tuple(source.select(["train"])["subset"].unique().sort())
     elsewhere = source.about["dataset"] != dataset
+    seen = set() if elsewhere else set(trained)
+    groups = examples(reconstructions, index, results.predictions, measures, settings)
+    tables = result_tables(f"{dataset}, preset {preset}", results.runs, results.paper)
     folders = [reconstructions.upstream, reconstructions, detector, predictions]
     page = Page(
         dataset=dataset,
         preset=preset,
+        run=run_name,
+        detector=results.name,
+        paper=any(row[0].endswith("(paper)") for row in tables[0].rows),
         trained_on=", ".join(trained) + (f" of {trained_on}" if elsewhere else ""),
         images=len(results.predictions),
         note=settings.note,
-        verdict=verdict(results.predictions, results.runs, set() if elsewhere else set(trained)),
-        groups=examples(reconstructions, index, results.predictions, measures, settings),
-        tables=result_tables(f"{dataset}, preset {preset}", results.runs, index.about["layout"]),
+        verdict=verdict(results.predictions, results.name, results.runs, seen),
+        groups=groups,
+        tables=tables,
         notes=[note for note in results.notes if note != settings.note],
         shift=shift,
         distributions=distributions,
@@ -95,8 +104,11 @@ def report(
     for figure in [*shift.figures, *distributions.figures, *training.figures]:
         store.write(f"figures/{figure.name}.png", figure.png)
         store.write(f"tables/{figure.name}.csv", figure.data.write_csv().encode())
+    if shown := next((subset for subset in groups if subset in seen), next(iter(groups), None)):
+        store.write("figures/examples.png", examples_plate(shown, groups[shown]))
     store.write("tables/metrics.csv", to_csv(results.runs).encode())
     store.write("index.html", render(page).encode())
+    console.print(result_sentence(results.name, results.runs, seen), soft_wrap=True)
     console.print(f"report: {store.path('index.html')}", soft_wrap=True)
 
 

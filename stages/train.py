@@ -35,7 +35,7 @@ from sare_core.records import Folder
 from sare_core.runner import POLL
 from sare_core.signals import leave_signals_to_the_parent, release_on_preemption, stop_cleanly
 from sare_core.weights import Weights, fetch, resolve
-from stages.options import Dataset, Manifests, Preset, Set, Work, chosen_shards, console, run_command
+from stages.options import Dataset, Manifests, Preset, RunName, Set, Work, chosen_shards, console, run_command
 from stages.reconstruct import folder_of as reconstructions_folder
 
 NAME, VERSION = "detectors", 1  # raise the version when the same settings come to give other weights
@@ -264,6 +264,7 @@ def train(
     set_: Set = None,
     work: Work = "work",
     manifests: Manifests = "manifests",
+    run_name: RunName = None,
 ) -> None:
     """Train the detector on the training split's SARE maps."""
     index = read_index(manifests, dataset)
@@ -272,10 +273,11 @@ def train(
     train_part, val_part = training_data(settings, index, work)
     folder = folder_of(settings, dataset, work, train_part.inputs + val_part.inputs)
     encoders = weights_of(settings, work)
-    folder.describe(preset=preset, models={role: weights.model for role, weights in encoders.items()})
+    models = {role: weights.model for role, weights in encoders.items()}
+    where = f"{folder.store.url} ({folder.describe(run_name, preset=preset, models=models)})"
     last, best = read_checkpoint(folder.store, "last"), read_checkpoint(folder.store, "best")
     if last is not None and last.finished and best is not None and folder.store.exists(best.file):
-        console.print(f"detectors: trained before. {folder.store.url}", soft_wrap=True)
+        console.print(f"detectors: trained before. {where}", soft_wrap=True)
         return
     if last is not None and last.finished:
         raise StageError(
@@ -293,9 +295,7 @@ def train(
     best = read_checkpoint(folder.store, "best")
     if best is not None and Rank().first:
         chosen = best.history[-1]
-        console.print(
-            f"detectors: best epoch {chosen['epoch']:.0f}, {_describe(chosen)}. {folder.store.url}", soft_wrap=True
-        )
+        console.print(f"detectors: best epoch {chosen['epoch']:.0f}, {_describe(chosen)}. {where}", soft_wrap=True)
 
 
 def _take(claims: Claims, folder: Folder) -> None:

@@ -138,3 +138,4 @@ def test_differences_are_told_a_line_a_field() -> None:
     new = {"stage": "captions", "settings": {"strength": 0.7, "steps": 50}, "view": "raw"}
     assert differences(old, new) == ["seed 0 → None", "settings.strength 0.5 → 0.7", "view None → raw"]
     assert differences(old, old) == []
+    assert differences({"model": "sha256:" + 64 * "a"}, {"model": None}) == ["model sha256:aaaaaaaaaaaa… → None"]

@@ -108,6 +108,26 @@ def test_a_record_that_is_none(captions: Folder, garbage: bytes) -> None:
     assert states(captions)[0] == "stale (its record cannot be read)"
 
 
+def test_a_folder_keeps_the_names_of_its_runs(captions: Folder) -> None:
+    assert captions.describe(preset="presets/mini.yaml") == "mini", "a run without a name has the preset's"
+    assert captions.runs() == ["mini"]
+    assert captions.describe("a", preset="mini") == "a"
+    assert captions.describe("b", preset="mini") == "b"
+    assert captions.describe(preset="mini") == "b", "the same command without a name keeps it"
+    assert captions.describe("a", preset="mini") == "a"
+    assert captions.runs() == ["b", "a"]
+    before = captions.fingerprint
+    assert Folder.open(captions.work, captions.dataset, captions.stage, before).runs() == ["b", "a"]
+    captions.store.write("about.json", b"{")
+    assert captions.describe(preset="mini") == "mini", "a broken description is written anew"
+
+
+@pytest.mark.parametrize("name", ["", " ", "a b", "-x", "../up", "x" * 41, "a\nb", "[red]"])
+def test_names_that_would_break_a_table_are_refused(captions: Folder, name: str) -> None:
+    with pytest.raises(ConfigError, match="--run"):
+        captions.describe(name, preset="mini")
+
+
 def test_a_record_of_fields_that_are_not_known(captions: Folder) -> None:
     do(captions, 0)
     record = json.loads(captions.store.read("records/00000.json"))

@@ -5,9 +5,10 @@ import pytest
 
 from sare_core.metrics import FORENSYNTHS, FORENSYNTHS_EXTRA, GENIMAGE, PREDICTION_SCHEMA, subset_metrics
 from sare_core.report.paper import PAPER_TABLES, TABLE_1, TABLE_4
-from sare_core.report.tables import SARE, TRIVIAL, result_tables, to_csv, to_markdown, to_terminal
+from sare_core.report.tables import TRIVIAL, result_tables, to_csv, to_markdown, to_terminal
 from sare_core.terminal import PlainConsole
 
+SARE = "sare · mini"
 RIGHT, HALF = [(0, -1.0), (1, 1.0)], [(0, 1.0), (1, 2.0)]  # acc 1 and 1/2, both auc 1
 
 
@@ -93,15 +94,15 @@ def test_forensynths_with_the_two_folders_that_the_paper_leaves_out():
     assert cells(acc, SARE)["Avg (paper's 11)"] == "100.00"
 
 
-@pytest.mark.parametrize(("layout", "names"), [("folder", ["adm", "mine"]), ("genimage", ["mine"])])
-def test_no_paper_rows_without_a_paper_table(layout, names):
-    for table in result_tables("t", {SARE: all_right(names)}, layout):
+@pytest.mark.parametrize(("paper", "names"), [(None, ["adm", "mine"]), ("genimage", ["mine"])])
+def test_no_paper_rows_beside_other_images(paper, names):
+    for table in result_tables("t", {SARE: all_right(names)}, paper):
         assert [row[0] for row in table.rows] == [SARE]
         assert table.notes == []
 
 
 def test_undefined_numbers_and_the_average_that_lacks_them():
-    acc, auc = result_tables("t", {SARE: metrics({"a": RIGHT, "b": [(1, 1.0)], "c": [(None, 1.0)]})}, "folder")
+    acc, auc = result_tables("t", {SARE: metrics({"a": RIGHT, "b": [(1, 1.0)], "c": [(None, 1.0)]})}, None)
     assert cells(acc, SARE) == {"a": "100.00", "b": "100.00", "c": "–", "Avg": "100.00"}
     assert cells(auc, SARE) == {"a": "100.00", "b": "–", "c": "–", "Avg": "100.00"}
     assert acc.notes == [f"{SARE}: the average is over 2 of 3 subsets; the others lack labelled images."]
@@ -109,18 +110,18 @@ def test_undefined_numbers_and_the_average_that_lacks_them():
 
 
 def test_a_detector_without_a_subset_has_a_gap_there():
-    acc, _ = result_tables("t", {SARE: all_right(["a", "b"]), TRIVIAL: all_right(["b"])}, "folder")
+    acc, _ = result_tables("t", {SARE: all_right(["a", "b"]), TRIVIAL: all_right(["b"])}, None)
     assert cells(acc, TRIVIAL) == {"a": "–", "b": "100.00", "Avg": "100.00"}
 
 
 def test_markdown():
-    tables = result_tables("t", {SARE: metrics({"a|b": HALF})}, "folder", notes=["The weights are random."])
+    tables = result_tables("t", {SARE: metrics({"a|b": HALF})}, None, notes=["The weights are random."])
     assert to_markdown(tables[:1]) == (
         "## t: ACC (%)\n"
         "\n"
         "| Detector | a\\|b | Avg |\n"
         "| --- | ---: | ---: |\n"
-        "| SARE (this run) | 50.00 | 50.00 |\n"
+        "| sare · mini | 50.00 | 50.00 |\n"
         "\n"
         "- The weights are random.\n"
     )

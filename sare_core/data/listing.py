@@ -187,7 +187,7 @@ def _size_and_time(info: dict[str, Any]) -> tuple[int | None, int]:
 
 
 def _hidden(name: str) -> bool:
-    return name.startswith(".") or name == "Thumbs.db"
+    return name.startswith(".") or name in ("Thumbs.db", "README.txt", "README.md", "miniature.json")
 
 
 def _is_text(name: str) -> bool:

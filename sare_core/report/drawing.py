@@ -6,7 +6,8 @@ shape and hatching as well as by colour. In the SVG the colours become the page'
 
 import io
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import polars as pl
@@ -54,18 +55,31 @@ class Figure(NamedTuple):
 
 
 def drawn(name: str, alt: str, data: pl.DataFrame, height: float, draw: Callable[[Any], None]) -> Figure:
+    with canvas_of(WIDTH, height, name) as canvas:
+        draw(canvas)
+        png, svg = png_of(canvas), io.StringIO()
+        canvas.savefig(svg, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
+    return Figure(name, _for_page(name, alt, svg.getvalue()), png, alt, data)
+
+
+@contextmanager
+def canvas_of(width: float, height: float, name: str = "") -> Iterator[Any]:
+    """A figure of so many inches in the report's style, to draw on and to save within the context."""
     import matplotlib as mpl
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure as Canvas
 
     with mpl.rc_context(_STYLE | {"svg.hashsalt": name}):
-        canvas = Canvas(figsize=(WIDTH, height), layout="constrained")
+        canvas = Canvas(figsize=(width, height), layout="constrained")
         FigureCanvasAgg(canvas)
-        draw(canvas)
-        png, svg = io.BytesIO(), io.StringIO()
-        canvas.savefig(png, format="png", dpi=200, metadata={"Software": None})
-        canvas.savefig(svg, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
-    return Figure(name, _for_page(name, alt, svg.getvalue()), png.getvalue(), alt, data)
+        yield canvas
+
+
+def png_of(canvas: Any, dpi: int = 200) -> bytes:
+    """The same drawing gives the same bytes."""
+    png = io.BytesIO()
+    canvas.savefig(png, format="png", dpi=dpi, metadata={"Software": None})
+    return png.getvalue()
 
 
 def _for_page(name: str, alt: str, svg: str) -> str:

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from sare_core.report.examples import LONGEST, Group
 from sare_core.report.parts import Part
 from sare_core.report.provenance import StageRow
-from sare_core.report.tables import SARE, ResultTable
+from sare_core.report.tables import ResultTable
 from sare_core.report.verdict import Verdict
 from sare_core.terminal import printable
 
@@ -20,6 +20,9 @@ class Page(NamedTuple):
 
     dataset: str
     preset: str
+    run: str
+    detector: str  # its name in the tables
+    paper: bool  # the paper's rows stand in the tables
     trained_on: str
     images: int
     note: str | None
@@ -49,9 +52,7 @@ def render(page: Page) -> str:
     )
     content: dict[str, Any] = page._asdict()
     style = (files("sare_core.report") / "page.css").read_text(encoding="utf-8")
-    return environment.get_template("page.html.jinja").render(
-        content | {"style": style, "this_run": SARE, "longest": LONGEST}
-    )
+    return environment.get_template("page.html.jinja").render(content | {"style": style, "longest": LONGEST})
 
 
 def _finalize(value: Any) -> Any:

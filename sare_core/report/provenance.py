@@ -12,6 +12,7 @@ class StageRow(NamedTuple):
 
     stage: str
     fingerprint: str
+    runs: str  # names of the runs that use it
     weights: dict[str, str]  # role: digest or commit, shortened
     shards: int
     images: int
@@ -31,6 +32,7 @@ def stage_row(folder: Folder) -> StageRow:
     return StageRow(
         folder.stage,
         folder.fingerprint,
+        ", ".join(folder.runs()),
         weights,
         len(records),
         images,

@@ -1,7 +1,7 @@
 """Results in the shape of the paper's Tables 1 to 4: one row a detector, one column a subset, then the average.
 
-runs = {SARE: metrics, TRIVIAL: trivial_metrics}
-tables = result_tables("mini on embedded", runs, layout="folder", notes=["The weights are random."])
+runs = {"sare · mini": metrics, TRIVIAL: trivial_metrics}
+tables = result_tables("mini on embedded", runs, paper=None, notes=["The weights are random."])
 console.print(to_terminal(tables[0], console.width))
 markdown, csv = to_markdown(tables), to_csv(runs)
 """
@@ -20,7 +20,6 @@ from sare_core.terminal import printable
 if TYPE_CHECKING:
     from rich.console import Group
 
-SARE = "SARE (this run)"
 TRIVIAL = "trivial (format, size, bytes)"
 UNDEFINED = "–"
 
@@ -37,15 +36,15 @@ class ResultTable:
     notes: list[str]
 
 
-def result_tables(title: str, runs: Runs, layout: str, notes: Sequence[str] = ()) -> list[ResultTable]:
+def result_tables(title: str, runs: Runs, paper: str | None, notes: Sequence[str] = ()) -> list[ResultTable]:
     """The tables of ACC and of AUC, titled "title: ACC (%)" and so on.
 
-    runs: this run's detectors, in row order. The paper's rows follow where it has a table for the dataset's layout
-    ("genimage", "forensynths") and shares a subset with the runs; its averages are quoted where the runs hold all of
-    the subsets that it averaged. notes: lines to stand under each table.
+    runs: this run's detectors, in row order. paper: the released data set that the images are, "genimage" or
+    "forensynths": rows of the paper's table follow where it shares a subset with the runs, and its averages where the
+    runs hold all of the subsets that it averaged. notes: lines to stand under each table.
     """
     measures: tuple[Measure, ...] = get_args(Measure)
-    return [_table(title, runs, measure, PAPER_TABLES.get((layout, measure)), notes) for measure in measures]
+    return [_table(title, runs, measure, PAPER_TABLES.get((paper or "", measure)), notes) for measure in measures]
 
 
 def to_terminal(table: ResultTable, width: int) -> "Group":

@@ -6,7 +6,7 @@ import polars as pl
 
 from sare_core.metrics import THRESHOLD, is_mean
 from sare_core.report.numbers import Mean, Shift, mean_acc, mean_auc
-from sare_core.report.tables import SARE, TRIVIAL, Runs
+from sare_core.report.tables import TRIVIAL, Runs
 from sare_core.trivial import SUSPICIOUS
 
 
@@ -24,12 +24,12 @@ class Verdict(NamedTuple):
     sentences: list[str]
 
 
-def verdict(predictions: pl.DataFrame, runs: Runs, trained: set[str]) -> Verdict:
+def verdict(predictions: pl.DataFrame, name: str, runs: Runs, trained: set[str]) -> Verdict:
     """The mean over the subsets that training did not see, or over all where there are none else.
 
-    trained: subsets of this dataset that the detector was trained on.
+    name: the detector's, among the runs. trained: subsets of this dataset that it was trained on.
     """
-    rows = runs[SARE].filter(~is_mean(), pl.col("auc").is_not_null())
+    rows = runs[name].filter(~is_mean(), pl.col("auc").is_not_null())
     names = [name for name in rows["subset"] if name not in trained] or rows["subset"].to_list()
     auc, acc = mean_auc(predictions, names), mean_acc(predictions, names, THRESHOLD)
     if auc is None or acc is None:
@@ -67,6 +67,30 @@ def verdict(predictions: pl.DataFrame, runs: Runs, trained: set[str]) -> Verdict
         "may move the numbers by more."
     )
     return Verdict(keys, lead, sentences)
+
+
+def result_sentence(name: str, runs: Runs, trained: set[str]) -> str:
+    """The result in one sentence: the AUC on what the detector was trained on, on what it was not, and of no skill.
+
+    name, trained: as in `verdict`.
+    """
+    rows = runs[name].filter(~is_mean(), pl.col("auc").is_not_null())
+    seen, unseen = (rows.filter(pl.col("subset").is_in(trained) == known) for known in (True, False))
+    parts = [f"{_area(seen)} on {', '.join(seen['subset'])}, which it was trained on"] if len(seen) else []
+    if len(unseen):
+        where = f"average over {len(unseen)} unseen generators" if len(unseen) > 1 else f"unseen {unseen['subset'][0]}"
+        parts.append(f"{_area(unseen)} on {where}")
+    if not parts:
+        return f"result of {name}: no AUC, since no subset has both real and fake images with labels."
+    parts.append("chance is 50 %")
+    trivial = runs[TRIVIAL].filter(~is_mean(), pl.col("auc").is_not_null()) if TRIVIAL in runs else rows.clear()
+    if len(trivial):
+        parts.append(f"the trivial detector (format, size and bytes of the files) reaches {_area(trivial)}")
+    return f"result of {name}: AUC {'; '.join(parts)}."
+
+
+def _area(rows: pl.DataFrame) -> str:
+    return _percent(float(rows["auc"].mean()))  # type: ignore[arg-type]
 
 
 def shift_sentences(shift: Shift) -> list[str]:

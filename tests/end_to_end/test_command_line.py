@@ -2,12 +2,18 @@
 
 import os
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Callable
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
+from typer.main import get_command
+from typer.testing import CliRunner
 
+from stages.app import COMMANDS, app
 from tests.conftest import STANDIN, standin_overrides
 from tests.forked import Command
 from tests.pipeline import outputs
@@ -80,12 +86,50 @@ def test_a_signal_ends_the_command_with_its_own_code(sare: Sare, tmp_path: Path)
     assert "all as recorded" in sare("verify").wait().stdout
 
 
+def test_help_is_grouped_and_each_command_has_an_example() -> None:
+    runner = CliRunner()
+    everything = runner.invoke(app).output
+    for panel, commands in COMMANDS.items():
+        assert everything.index(f"─ {panel} ─") < everything.index(f" {commands[0][0].__name__.replace('_', '-')} ")
+    for command in [command for commands in COMMANDS.values() for command, _ in commands]:
+        name = command.__name__.replace("_", "-")
+        assert f"Example: sare {name}" in runner.invoke(app, [name, "--help"]).output
+
+
+def test_examples_in_the_help_use_options_that_there_are() -> None:
+    for example in (example for commands in COMMANDS.values() for _, example in commands):
+        _, name, *arguments = example.split()
+        known = {option for option in get_command(app).commands[name].params for option in option.opts}  # type: ignore[attr-defined]
+        assert {argument for argument in arguments if argument.startswith("--")} <= known, example
+
+
+def test_version_tells_what_a_report_of_a_fault_needs_and_imports_no_torch() -> None:
+    script = "import sys; from stages.app import main\ntry: main()\nfinally: assert 'torch' not in sys.modules"
+    said = subprocess.run([sys.executable, "-c", script, "--version"], capture_output=True, text=True, check=True)
+    python = ".".join(map(str, sys.version_info[:3]))
+    assert said.stdout == f"sare {version('sare')} (Python {python}, torch {version('torch')})\n"
+
+
+def test_a_name_of_a_run_stands_beside_its_folder(sare: Sare, tmp_path: Path) -> None:
+    assert sare("caption", "--shard", "0", "--run", "first").wait().stdout.strip().endswith(" (first)")
+    silent = sare("caption", "--run", "silent", "--set", "caption.captioner=none", "--set", "caption.model=null").wait()
+    assert silent.returncode == 0
+    status = sare("status").wait().stdout
+    assert sorted(line.split()[2] for line in status.splitlines() if line.startswith("captions ")) == [
+        "first",
+        "silent",
+    ]
+    assert "older than" not in status, "a control is not a change of mind"
+    refused = sare("caption", "--run", "two words").wait()
+    assert (refused.returncode, "--run 'two words'" in refused.stderr) == (2, True)
+
+
 def test_status_and_gc_need_no_preset(sare: Sare) -> None:
     assert "nothing has been computed yet" in sare("status").wait().stdout
     assert sare("caption", "--shard", "0-1").wait().returncode == 0
     status = sare("status").wait().stdout
-    (line,) = [line for line in status.splitlines() if line.startswith("captions") and "standin.yaml" in line]
-    done, still_open = line.partition("standin.yaml")[2].split()[:2]
+    (line,) = [line for line in status.splitlines() if line.startswith("captions") and "standin" in line]
+    done, still_open = line.partition("standin")[2].split()[:2]
     assert done == "2"
     assert int(still_open) >= 3
     assert "0 files" in sare("gc").wait().stdout

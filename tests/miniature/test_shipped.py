@@ -8,11 +8,14 @@ from importlib.resources import files
 from pathlib import Path
 
 import numpy as np
+import polars as pl
 import pytest
 from PIL import Image
 from sklearn.metrics import roc_auc_score
 
+from sare_core.data.expected import compare
 from sare_core.data.genimage import find
+from sare_core.data.listing import Problem
 from sare_core.errors import ConfigError
 from sare_core.miniature.pack import LARGEST
 from sare_core.miniature.scenes import CLASSES, PARTS
@@ -48,6 +51,13 @@ def test_counts_of_each_cell(everything: Path) -> None:
             assert counts[subset.name, "test", label] == 1_000
             assert counts[subset.name, "train", label] == (2_000 if subset.name == "sdv1.4" else 300)
     assert len(counts) == 8 * 4
+
+
+def test_nothing_that_ships_is_a_problem(everything: Path) -> None:
+    problems: list[Problem] = []
+    rows = pl.DataFrame(list(find(str(everything), problems)), orient="row")
+    assert problems == []
+    assert compare("genimage", rows.with_columns(error=pl.lit(None, pl.String))) == []
 
 
 def test_classes_are_those_of_the_names(everything: Path) -> None:

@@ -49,7 +49,7 @@ def predictions(made: Made) -> pl.DataFrame:
 
 
 def test_tables_are_of_the_predictions(made: Made, predictions: pl.DataFrame) -> None:
-    metrics = table(made, "metrics").filter(pl.col("detector").str.starts_with("SARE"))
+    metrics = table(made, "metrics").filter(pl.col("detector") == "sare · mini")
     for (subset,), part in predictions.group_by("subset"):
         (auc,) = metrics.filter(subset=subset)["auc"]
         assert auc == pytest.approx(roc_auc_score(part["label"], part["logit"]))
@@ -68,6 +68,50 @@ def test_the_verdict_is_the_mean_over_unseen_generators(made: Made, predictions:
     seen = predictions.filter(pl.col("subset") == "sdv1.4")
     auc = roc_auc_score(seen["label"], seen["logit"])
     assert f"On sdv1.4, of which it saw other images in training, the AUC is {100 * auc:.1f}" in page
+
+
+def test_the_run_ends_with_the_result_in_one_sentence(
+    made: Made, predictions: pl.DataFrame, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    areas = {s: 100 * roc_auc_score(part["label"], part["logit"]) for (s,), part in predictions.group_by("subset")}
+    seen, unseen = areas["sdv1.4"], np.mean([areas["midjourney"], areas["biggan"]])
+    trivial = table(made, "metrics").filter(pl.col("detector").str.starts_with("trivial"), pl.col("subset") == "mean")
+    made.again(out=str(tmp_path / "out"), run_name="first")
+    said, path = capsys.readouterr().out.strip().splitlines()[-2:]
+    assert said == (
+        f"result of sare · first: AUC {seen:.1f} % on sdv1.4, which it was trained on; {unseen:.1f} % on average over "
+        f"2 unseen generators; chance is 50 %; the trivial detector (format, size and bytes of the files) reaches "
+        f"{100 * trivial['auc'].item():.1f} %."
+    )
+    assert path == f"report: {tmp_path / 'out' / 'index.html'}"
+    page = (tmp_path / "out" / "index.html").read_text()
+    assert "Run first, preset mini" in page
+    assert 'class="this"><th scope="row">sare · first</th>' in page
+
+
+def test_the_papers_rows_stand_only_beside_its_own_images(
+    made: Made, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    assert "(paper)" not in (made.folder / "index.html").read_text(), "24 images a subset are not GenImage"
+    monkeypatch.setattr(
+        "stages.evaluate.is_release", lambda layout, rows, split: (layout, split) == ("genimage", "test")
+    )
+    made.again(out=str(tmp_path / "out"))
+    page = (tmp_path / "out" / "index.html").read_text()
+    assert "DRCT + SARE (paper)" in page
+    assert "Accuracy and AUC, beside the paper’s" in page
+
+
+def test_the_examples_of_the_training_generator_are_a_picture_too(made: Made) -> None:
+    plate = np.asarray(Image.open(made.folder / "figures" / "examples.png").convert("RGB")).astype(int)
+    assert plate.shape[1] > 900
+    (first, *_) = [
+        decoded(attributes["src"] or "")
+        for tag, attributes in read((made.folder / "index.html").read_text()).tags
+        if tag == "img" and (attributes["alt"] or "").startswith("real")
+    ][2:]  # of sdv1.4, the second subset
+    levels = set(map(tuple, first.reshape(-1, 3)))
+    assert levels <= set(map(tuple, plate.reshape(-1, 3))), "its pixels are shown as they are"
 
 
 def test_score_bins_are_of_the_predictions(made: Made, predictions: pl.DataFrame) -> None:
@@ -133,11 +177,11 @@ def test_the_page_has_its_parts_in_order_and_needs_nothing_else(made: Made) -> N
     reader = read(page)
     assert reader.headings == [
         "SARE on tree",
-        "What the method sees",
-        "Accuracy and AUC, beside the paper’s",
+        "Accuracy and AUC",
         "Do real images move more?",
         "How scores and maps are distributed",
         "Training",
+        "What the method sees",
         "How it was made",
         "What this is and is not",
     ]

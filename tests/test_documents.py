@@ -1,0 +1,82 @@
+"""The files for people: what they point to is there, and what they tell you to type exists."""
+
+import hashlib
+import re
+import tomllib
+from pathlib import Path
+
+import pytest
+import yaml
+from typer.main import get_command
+
+from sare_core.config import load_settings
+from stages.app import app
+
+ROOT = Path(__file__).parent.parent
+PAGES = [ROOT / "README.md", ROOT / "SECURITY.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
+APACHE_2 = "cfc7749b96f63bd31c3c42b5c471bf756814053e847c10f3eb003417bc523d30"
+
+
+def anchors(page: Path) -> set[str]:
+    """The anchors that GitHub makes of a page's headings."""
+    titles = re.findall(r"^#+ (.+)$", page.read_text(), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_somewhere(page: Path) -> None:
+    for target in re.findall(r"\]\(([^)\s]+)\)", page.read_text()):
+        if re.match(r"https?://", target):
+            continue
+        name, _, anchor = target.partition("#")
+        file = page.parent / name if name else page
+        assert file.exists(), target
+        assert not anchor or anchor in anchors(file), target
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_commands_and_their_options_exist(page: Path) -> None:
+    commands = get_command(app).commands  # type: ignore[attr-defined]
+    text = re.sub(r"\\\n\s*", " ", page.read_text())
+    lines = re.findall(r"^    (sare .*)$", text, re.MULTILINE) + re.findall(r"`(sare [a-z][^`]*)`", text)
+    for line in lines:
+        name, *arguments = line.partition("#")[0].split()[1:]
+        if name == "COMMAND" or name.startswith("--"):
+            continue
+        assert name in commands, line
+        known = {option for parameter in commands[name].params for option in parameter.opts} | {"--help"}
+        assert {word for word in arguments if word.startswith("-")} <= known, line
+        for setting in re.findall(r"--set (\S+)", line):
+            load_settings("mini", [setting])
+
+
+def test_the_readme_is_short_and_its_picture_small() -> None:
+    text = (ROOT / "README.md").read_text()
+    assert len(text.split()) <= 1200
+    (picture,) = re.findall(r"!\[.{20,}\]\((\S+)\)", text)
+    assert (ROOT / picture).stat().st_size <= 60_000
+
+
+def test_figures_of_the_readme_stand_in_the_benchmarks() -> None:
+    text = (ROOT / "README.md").read_text()
+    table = (ROOT / "benchmarks/miniature/detectors.md").read_text().partition("## ACC")[0]
+    rows = [row.strip("| ").split(" | ") for row in table.splitlines() if row.startswith("|")]
+    cells = {row[0]: row for row in rows}
+    subsets = rows[0]  # without the empty cell over the detectors
+    places = [1 + subsets.index(name) for name in ("sdv1.4", "mean of unseen")]
+    for row in ("sare", "sare − zero", "sare − image"):
+        for place in places:
+            value = cells[row][place].replace("-", "−")
+            assert value in text, f"{row}: {value}"
+
+
+def test_the_licence_is_the_standard_text_and_named_everywhere() -> None:
+    assert hashlib.sha256((ROOT / "LICENSE").read_bytes()).hexdigest() == APACHE_2
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    assert project["license"] == citation["license"] == "Apache-2.0"
+    assert all((ROOT / name).is_file() for name in project["license-files"])
+    assert project["version"] == citation["version"]
+    assert f"Version {project['version']}" in (ROOT / "CHANGELOG.md").read_text()
+    paper = citation["preferred-citation"]["title"]
+    assert paper.lower() in " ".join((ROOT / "README.md").read_text().split()).lower()
