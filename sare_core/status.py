@@ -6,6 +6,7 @@ problems: folders that cannot be read, with the cure. A FOLDER:
 
     dataset, stage, fingerprint    which one; stage is captions, reconstructions, detectors or predictions
     url                            where it lies
+    runs                           the names of the runs that used it (--run; else the preset's), the latest last
     preset, described              of the last run in it: its preset, and when it began (UTC, ISO 8601)
     shards                         how many are done, open, running, failed, stale; null for detectors
     images_per_second              of one process, from its finished shards; null: none is finished
@@ -40,6 +41,7 @@ def _folder(summary: Summary) -> dict[str, Any]:
         "stage": folder.stage,
         "fingerprint": folder.fingerprint,
         "url": folder.store.url,
+        "runs": summary.runs,
         "preset": summary.preset,
         "described": folder.notes().get("described"),
         "shards": None if folder.stage == "detectors" else {kind: summary.count(kind) for kind in KINDS},

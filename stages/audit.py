@@ -159,7 +159,7 @@ def gc(
     for line in broken:
         console.print(line, soft_wrap=True, markup=False)
     verb = "removed" if delete else "that no record names (remove them with --delete)"
-    console.print(f"{count} files, {total / 1e6:.1f} MB {verb}. Files of the last hour are left alone.")
+    console.print(f"{count} files, {total / 1e6:.1f} MB {verb}. Files of the last hour are left alone.", soft_wrap=True)
     if broken:
         raise typer.Exit(1)
 

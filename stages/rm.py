@@ -14,7 +14,9 @@ from stages.options import Work, console
 
 
 def rm(
-    asked: Annotated[list[str], typer.Argument(metavar="FINGERPRINT|PATH...", help="As `sare status` shows them.")],
+    asked: Annotated[
+        list[str], typer.Argument(metavar="FOLDER...", help="Its fingerprint, as `sare status` shows it, or its path.")
+    ],
     dataset: Annotated[str | None, typer.Option("--dataset", "-d", help="Look for fingerprints here only.")] = None,
     work: Work = "work",
     downstream: Annotated[bool, typer.Option("--downstream", help="Remove too what was made from it.")] = False,
@@ -40,4 +42,4 @@ def rm(
         typer.confirm(f"Remove {'this folder' if len(chosen) == 1 else f'these {len(chosen)} folders'}?", abort=True)
     for folder in chosen.values():
         remove(folder)
-    console.print(f"{len(chosen)} folders removed")
+    console.print(f"removed: {len(chosen)} folder{'s' if len(chosen) > 1 else ''}")

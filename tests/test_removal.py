@@ -103,7 +103,7 @@ def test_it_asks_first(work: str, chain: list[Folder]) -> None:
 
 def test_a_path_names_a_folder_without_work(work: str, chain: list[Folder], monkeypatch: pytest.MonkeyPatch) -> None:
     code, said = sare(chain[2].store.url + "/", "--yes")
-    assert (code, said.splitlines()[-1]) == (0, "1 folders removed")
+    assert (code, said.splitlines()[-1]) == (0, "removed: 1 folder")
     if Store(work).on_disk:
         monkeypatch.chdir(f"{work}/far")
         assert sare(f"predictions/{chain[4].fingerprint}", "--yes")[0] == 0
@@ -120,7 +120,7 @@ def test_what_was_made_from_it_is_not_lost_unasked(work: str, chain: list[Folder
         assert all(other.store.url in said for other in hangs_on_it)
         assert left(work) == before
     code, said = sare(maps.fingerprint, "--work", work, "--yes", "--downstream", "--dataset", "it")
-    assert (code, said.splitlines()[-1]) == (0, "3 folders removed")
+    assert (code, said.splitlines()[-1]) == (0, "removed: 3 folders")
     assert left(work) == before - names(maps, detector, far)
 
 
@@ -128,7 +128,7 @@ def test_all_at_once_in_any_order(work: str, chain: list[Folder]) -> None:
     captions, maps, other, detector, far = chain
     asked = [folder.fingerprint for folder in (captions, far, maps, other, detector)]
     code, said = sare(*asked, "--work", work, "--yes")
-    assert (code, said.splitlines()[-1]) == (0, "5 folders removed")
+    assert (code, said.splitlines()[-1]) == (0, "removed: 5 folders")
     assert names(*chain) & left(work) == set()
 
 
