@@ -90,16 +90,16 @@ report: install ## one page of pictures, tables and figures: WORK/<dataset>/repo
 status: install ## per stage: done, open, running, failed, stale (and why), images/s, ETA
 	$(BIN)/sare status --work $(WORK) --manifests $(MANIFESTS)
 
-verify: install ## read back what records promise
+verify: install ## read everything back and compare it with the records
 	$(BIN)/sare verify --work $(WORK) --manifests $(MANIFESTS)
 
-gc: install ## list what no record names
+gc: install ## list files that no record names
 	$(BIN)/sare gc --work $(WORK) --manifests $(MANIFESTS)
 
 plan: install ## what there is to do, and what it takes: FLOPs, disk, GPU-hours
 	$(BIN)/sare plan $(ARGS)
 
-retry-failed: install ## once more the images that failed in shards that are done, and only those
+retry-failed: install ## try the images again that failed, and only those
 	$(BIN)/sare retry-failed $(ARGS) $(WHICH)
 
 bench-scale: install ## measure the bars of a cluster run, tables to benchmarks/scale (wants Slurm)

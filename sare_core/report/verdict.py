@@ -43,7 +43,7 @@ def verdict(predictions: pl.DataFrame, name: str, runs: Runs, trained: set[str])
     )
     lead += (
         f"{', it' if unseen else ''} puts a generated image above a real one in {_percent(auc.value)} of pairs, where "
-        f"guessing gives 50 %, and calls {_percent(acc.value)} of images rightly at the threshold of 0.5."
+        f"guessing gives 50 %, and calls {_percent(acc.value)} of images correctly at the threshold of 0.5."
     )
     keys = [_key(f"Mean AUC, {where}", auc), _key(f"Mean ACC, {where}", acc)]
     sentences = [_reading(auc)]
@@ -60,7 +60,7 @@ def verdict(predictions: pl.DataFrame, name: str, runs: Runs, trained: set[str])
         if len(trivial):
             mean = float(trivial.mean())  # type: ignore[arg-type]
             keys.append(Key("Mean AUC, trivial detector", _percent(mean), "format, size and bytes alone"))
-            text = f"From the format, size and bytes of the files alone, {_percent(mean)} AUC can be had"
+            text = f"The format, size and bytes of the files alone give an AUC of {_percent(mean)}"
             sentences.append(f"{text}: these numbers are not about generation." if mean > SUSPICIOUS else f"{text}.")
     sentences.append(
         "The intervals are over the choice of test images: another training run, other photographs or other generators "
@@ -97,8 +97,8 @@ def shift_sentences(shift: Shift) -> list[str]:
     """On how many subsets Δ, and what captions add to it, is clear of zero."""
     sentences = []
     for kind, lead in (
-        ("with", "With captions, real images move more than fake ones"),
-        ("without", "Without captions, real images move more"),
+        ("with", "With captions, real images change more than fake ones"),
+        ("without", "Without captions, real images change more"),
         ("gain", "Captions widen the gap"),
     ):
         part = shift.gaps.filter(pl.col("captions") == kind)

@@ -56,7 +56,7 @@ def test_sentences_count_what_is_clear_of_zero() -> None:
     gaps = pl.DataFrame(rows, ["captions", "subset", "delta", "low", "high"], orient="row")
     first, second = shift_sentences(semantic_shift({"with": measures(WITH)})._replace(gaps=gaps))
     assert first == (
-        "With captions, real images move more than fake ones on 1 of 3 subsets, the other way round on 1; "
+        "With captions, real images change more than fake ones on 1 of 3 subsets, the other way round on 1; "
         "on 1 the interval holds zero."
     )
     assert second.startswith("Captions widen the gap on 1 of 3 subsets")

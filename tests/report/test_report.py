@@ -63,7 +63,7 @@ def test_the_verdict_is_the_mean_over_unseen_generators(made: Made, predictions:
     page = (made.folder / "index.html").read_text()
     assert "On 2 generators of which the detector saw no image in training" in page
     assert f"above a real one in {100 * auc:.1f} % of pairs" in page
-    assert f"calls {100 * acc:.1f} % of images rightly" in page
+    assert f"calls {100 * acc:.1f} % of images correctly" in page
 
     seen = predictions.filter(pl.col("subset") == "sdv1.4")
     auc = roc_auc_score(seen["label"], seen["logit"])
@@ -178,7 +178,7 @@ def test_the_page_has_its_parts_in_order_and_needs_nothing_else(made: Made) -> N
     assert reader.headings == [
         "SARE on tree",
         "Accuracy and AUC",
-        "Do real images move more?",
+        "Do real images change more?",
         "How scores and maps are distributed",
         "Training",
         "What the method sees",
