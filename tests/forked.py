@@ -7,7 +7,7 @@ import multiprocessing
 import os
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from typing import NamedTuple
@@ -27,11 +27,19 @@ class Done(NamedTuple):
 class Command:
     """`sare …` in a process of its own, with the given environment; started as soon as it is made.
 
+    before: called in that process first; it has to be picklable.
+
     Its arguments, output, exit code and signals are those of a process that a shell starts; only the imports, which
     take seconds, are done already.
     """
 
-    def __init__(self, arguments: Sequence[str], environment: dict[str, str], folder: Path) -> None:
+    def __init__(
+        self,
+        arguments: Sequence[str],
+        environment: dict[str, str],
+        folder: Path,
+        before: Callable[[], object] | None = None,
+    ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         number = len(list(folder.iterdir()))
         self._said = folder / f"{number}.out", folder / f"{number}.err"
@@ -39,7 +47,7 @@ class Command:
             path.touch()
         arguments = ["sare", *arguments]
         self._process: ForkServerProcess = context.Process(
-            target=_sare, args=(arguments, environment, str(Path.cwd()), *map(str, self._said))
+            target=_sare, args=(arguments, environment, before, str(Path.cwd()), *map(str, self._said))
         )
         self._process.start()
 
@@ -61,7 +69,9 @@ class Command:
         return Done(self._process.exitcode, out, err)
 
 
-def _sare(arguments: list[str], environment: dict[str, str], cwd: str, out: str, err: str) -> None:
+def _sare(
+    arguments: list[str], environment: dict[str, str], before: Callable[[], object] | None, cwd: str, out: str, err: str
+) -> None:
     for number, path in ((1, out), (2, err)):
         os.dup2(os.open(path, os.O_WRONLY | os.O_APPEND), number)
     os.environ.clear()
@@ -72,5 +82,7 @@ def _sare(arguments: list[str], environment: dict[str, str], cwd: str, out: str,
 
     if columns := environment.get("COLUMNS"):
         options.console.width = int(columns)  # rich reads it when the console is made
+    if before:
+        before()
     sys.argv = arguments
     app.main()

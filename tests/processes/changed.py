@@ -16,17 +16,17 @@ import sare_core.detectors
 from sare_core import faults
 
 
-def main() -> None:
-    rank, wanted, count, signum, target, module = sys.argv[1:7]
-    left = int(count)
+def change(rank: int, wanted: str, hit: int, signum: int, target: str) -> None:
+    """Change this process as the module says."""
+    left = hit
 
     def hook(point: str) -> None:
         nonlocal left
         left -= point == wanted
         if left == 0 and point == wanted:
-            os.kill(os.getpid() if target == "self" else os.getppid(), int(signum))
+            os.kill(os.getpid() if target == "self" else os.getppid(), signum)
 
-    if os.environ.get("RANK", "0") == rank:
+    if int(os.environ.get("RANK", "0")) == rank:
         faults.hook = hook
     build = sare_core.detectors.build_detector
 
@@ -36,9 +36,10 @@ def main() -> None:
         return detector
 
     sare_core.detectors.build_detector = build_double
-    sys.argv = [module, *sys.argv[7:]]
-    runpy.run_module(module, run_name="__main__", alter_sys=True)
 
 
 if __name__ == "__main__":
-    main()
+    of_rank, named, count, number, whom, module, *rest = sys.argv[1:]
+    change(int(of_rank), named, int(count), int(number), whom)
+    sys.argv = [module, *rest]
+    runpy.run_module(module, run_name="__main__", alter_sys=True)

@@ -1,4 +1,4 @@
-"""Starts stages as `make` does, on several processes and nodes, all of them on this machine."""
+"""Starts stages as `make` does, on several processes and nodes, all of them on this machine; or their ranks alone."""
 
 import os
 import shlex
@@ -6,9 +6,13 @@ import socket
 import subprocess
 import sys
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 from tests.conftest import STANDIN
+from tests.forked import Command, Done
+from tests.processes.changed import change
 
 ROOT = Path(__file__).parents[2]
 BIN = Path(sys.executable).parent
@@ -37,6 +41,21 @@ class Launch:
         return subprocess.Popen(
             command, cwd=ROOT, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
         )
+
+    def forked(self, stage: str, ranks: int = 1, changed: Any = (), **environment: str) -> list[Done]:
+        """The ranks of a stage as a launcher starts them, their imports done already, to their end."""
+        arguments = [stage, "--dataset", "tree", "--preset", STANDIN]
+        arguments += [part for setting in self.settings for part in ("--set", setting)]
+        arguments += ["--work", str(self.work), "--manifests", self.manifests]
+        shared = {**os.environ, "SARE_SPOOL": str(self.work.parent / "spool"), **environment}
+        if ranks > 1:
+            shared |= {"WORLD_SIZE": str(ranks), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
+        commands = []
+        for rank in range(ranks):
+            own = {"RANK": str(rank), "LOCAL_RANK": str(rank)} if ranks > 1 else {}
+            before = partial(change, *changed) if changed else None
+            commands.append(Command(arguments, shared | own, self.work.parent / "said", before))
+        return [command.wait() for command in commands]
 
     def run(self, target: str, *variables: str, changed: tuple[object, ...] = ()) -> tuple[int, str]:
         """The same to its end: exit code and what it said."""

@@ -103,9 +103,9 @@ def one_thread(launcher: int) -> str:
 
 def test_a_rank_needs_no_other(launch: Launch, alone: dict[str, bytes], captioned: Pipeline) -> None:
     """No collective, no share of its own: rank 1 of 2 does all shards though rank 0 is never started."""
-    code, said = ended(launch.start("reconstruct", RANK="1", WORLD_SIZE="2"))
-    assert code == 0, said
-    assert counts(said, 1) == (len(captioned.shards()), 0)
+    (rank,) = launch.forked("reconstruct", RANK="1", WORLD_SIZE="2")
+    assert rank.returncode == 0, rank.stderr
+    assert counts(rank.stdout, 1) == (len(captioned.shards()), 0)
     check_whole(launch, alone)
 
 
@@ -116,11 +116,10 @@ def test_a_killed_rank_costs_the_shards_in_flight(launch: Launch, alone: dict[st
     assert code == 1, said
     done = check_left(launch)
     assert done, "its first one, at the least"
-    code, said = launch.run("reconstruct", "GPUS=2")
-    assert code == 0, said
-    assert sum(counts(said, rank)[0] for rank in (0, 1)) == len(alone_tars(alone)) - len(done), (
-        "what was done is not done again"
-    )
+    ranks = launch.forked("reconstruct", 2)
+    assert [rank.returncode for rank in ranks] == [0, 0], ranks
+    again = sum(counts(rank.stdout, number)[0] for number, rank in enumerate(ranks))
+    assert again == len(alone_tars(alone)) - len(done), "what was done is not done again"
     check_whole(launch, alone)
 
 
@@ -136,6 +135,6 @@ def test_a_signal_to_the_launcher_stops_all_ranks_cleanly(launch: Launch, alone:
     assert check_left(launch)
     assert not list(launch.work.rglob("claims/*.json")), "claims are given up"
     assert not list((launch.work.parent / "spool").iterdir()), "the shard in flight is dropped"
-    code, said = launch.run("reconstruct", "GPUS=2")
-    assert code == 0, said
+    ranks = launch.forked("reconstruct", 2)
+    assert [rank.returncode for rank in ranks] == [0, 0], ranks
     check_whole(launch, alone)

@@ -61,8 +61,8 @@ def beside(done: Launch, work: Path) -> Launch:
 def alone(done: Launch, tmp_path_factory: pytest.TempPathFactory) -> Launch:
     """Trained by one process."""
     launch = beside(done, tmp_path_factory.mktemp("alone") / "work")
-    code, said = launch.run("train", changed=DOUBLE)
-    assert code == 0, said
+    (done,) = launch.forked("train", changed=DOUBLE)
+    assert done.returncode == 0, done.stderr
     assert len(losses(launch)) == STEPS
     return launch
 
@@ -117,9 +117,9 @@ def assert_same_training(launch: Launch, alone: Launch) -> None:
 @pytest.mark.parametrize("processes", [4])  # two, with two micro-batches each, are in the tests below
 def test_losses_are_those_of_one_process(processes: int, done: Launch, alone: Launch, tmp_path: Path) -> None:
     launch = beside(done, tmp_path / "work")
-    code, said = launch.run("train", f"GPUS={processes}", changed=DOUBLE)
-    assert code == 0, said
-    assert "best epoch" in said
+    ranks = launch.forked("train", processes, changed=DOUBLE)
+    assert [rank.returncode for rank in ranks] == [0] * processes, ranks
+    assert ["best epoch" in rank.stdout for rank in ranks] == [True] + [False] * (processes - 1)
     assert_same_training(launch, alone)
 
 
@@ -131,8 +131,8 @@ def test_a_killed_run_goes_on_with_another_number_of_processes(done: Launch, alo
     last = read_checkpoint(detector(launch).store, "last")
     assert last is not None
     assert (last.step, last.finished) == (6, False), "six and the best of the first epoch are seven"
-    code, said = launch.run("train", changed=DOUBLE)
-    assert code == 0, said
+    (done_,) = launch.forked("train", changed=DOUBLE)
+    assert done_.returncode == 0, done_.stderr
     assert_same_training(launch, alone)
 
 
