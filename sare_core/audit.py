@@ -23,6 +23,7 @@ from sare_core.records import Folder, Record, State
 from sare_core.shardfiles import read_back
 from sare_core.storage import Store, sha256_file, spool_folder
 
+EMPTY_FOR = 3600.0  # seconds after which the description of a folder without any result is left over
 STAGES = ("captions", "reconstructions", "detectors", "predictions")
 # Files of a folder that are not shards' outputs and yet are named by nothing but convention.
 _KEPT = {"about.json", "metrics.csv", "tables.md", "last.json", "best.json", SWITCH}
@@ -40,9 +41,18 @@ def folders(work: str, dataset: str | None = None, broken: list[str] | None = No
                 try:
                     yield Folder.open(work, name, stage, fingerprint)
                 except ConfigError as error:
+                    left = store.at(f"{name}/{stage}/{fingerprint}")
+                    if not left.names() and not left.names("records"):  # a directory that gc emptied
+                        continue
                     if broken is None:
                         raise
                     broken.append(str(error))
+
+
+def is_empty(folder: Folder) -> bool:
+    """Whether only its description lies there and nobody works on it: the run failed before its first result."""
+    store = folder.store
+    return store.names() == ["about.json"] and not store.names("records") and not claimed_shards(store)
 
 
 @dataclass
@@ -214,6 +224,9 @@ def orphaned_files(folder: Folder, index: Index) -> Iterator[str]:
         claim = re.fullmatch(r"(\d+)\.json", name)
         if (claim and int(claim[1]) not in live) or (not claim and not live):
             yield f"claims/{name}"
+    # A run that has just described the folder is about to claim its first shard.
+    if is_empty(folder) and store.clock() - store.modified("about.json") > EMPTY_FOR:
+        yield "about.json"
 
 
 def dead_spools() -> list[Path]:

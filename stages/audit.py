@@ -17,6 +17,7 @@ from sare_core.audit import (
     dead_spools,
     folders,
     integrity_errors,
+    is_empty,
     orphaned_files,
     others_differ,
     reopen,
@@ -31,7 +32,8 @@ AnyDataset = Annotated[str | None, typer.Option("--dataset", "-d", help="Only th
 def status(dataset: AnyDataset = None, work: Work = "work", manifests: Manifests = "manifests") -> None:
     """Per stage and folder: shards done, open, running, failed, stale (and why), images/s, ETA."""
     broken: list[str] = []
-    summaries = [summarize(f, read_index(manifests, f.dataset)) for f in folders(work, dataset, broken)]
+    found = (folder for folder in folders(work, dataset, broken) if not is_empty(folder))
+    summaries = [summarize(folder, read_index(manifests, folder.dataset)) for folder in found]
     for line in broken:
         console.print(line, soft_wrap=True, markup=False)
     if not summaries:
