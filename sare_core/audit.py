@@ -28,6 +28,9 @@ def folders(work: str, dataset: str | None = None, broken: list[str] | None = No
                 try:
                     yield Folder.open(work, name, stage, fingerprint)
                 except ConfigError as error:
+                    left = store.at(f"{name}/{stage}/{fingerprint}")
+                    if not left.names() and not left.names("records"):  # a directory that gc emptied
+                        continue
                     if broken is None:
                         raise
                     broken.append(str(error))

@@ -99,7 +99,7 @@ class Claims:
                 if claim.running() or claim.quiet < quiet:  # or it has beaten since
                     return False
                 quiet = claim.quiet
-                wait(poll)
+            wait(poll)
         return True
 
     def free(self) -> None:

@@ -55,6 +55,14 @@ def orphaned_files(folder: Folder, index: Index, grace: float = GRACE) -> Iterat
         dead = int(number[1]) not in live if number else not live and read_claim(store, FOLDER) is None
         if dead and _unnamed(store, grace, f"claims/{name}"):
             yield f"claims/{name}"
+    if is_empty(folder) and _unnamed(store, grace, "about.json"):
+        yield "about.json"
+
+
+def is_empty(folder: Folder) -> bool:
+    """Whether only its description lies there and nobody works on it: the run failed before its first result."""
+    store = folder.store
+    return store.names() == ["about.json"] and not store.names("records") and not claimed_shards(store)
 
 
 def remove_orphans(folder: Folder, index: Index, names: Collection[str], grace: float = GRACE) -> bool:

@@ -120,7 +120,7 @@ def run(
             _compact(folder, index)  # a kill may have been in the way
         return outcome
     queue = ShardQueue(folder, digests, todo, failed, known, rank.number / rank.world)
-    claims, device, in_a_row = Claims(folder.store), "", 0
+    claims, device, in_a_row = Claims(folder.store), "", list[int]()
     sizes = dict(zip(index.shards["shard"], index.shards["images"], strict=True))
     with (
         stop_cleanly(),
@@ -154,15 +154,15 @@ def run(
                     record = _do_shard(stage, index, shard, device, threads, advance, retry)
                 except StageError as error:
                     outcome.failed[shard] = str(error)
-                    in_a_row += shard not in queue.failed_before
+                    in_a_row += [shard] if shard not in queue.failed_before else []
                     queue.jump()
-                    if in_a_row >= max(IN_A_ROW, len(outcome.done) / 2):
+                    if len(in_a_row) >= max(IN_A_ROW, len(outcome.done) / 2):
                         raise StageError(
-                            f"{in_a_row} shards failed one after the other, so the cause is hardly in them: "
-                            f"{', '.join(map(str, outcome.failed))}. The last: {error}"
+                            f"{len(in_a_row)} shards failed one after the other, so the cause is hardly in them: "
+                            f"{', '.join(map(str, in_a_row))}. The last: {error}"
                         ) from error
                 else:
-                    in_a_row = 0
+                    in_a_row.clear()
                     outcome.done.append(shard)
                     outcome.failures += len(record.failures)
             finally:

@@ -25,7 +25,7 @@ from sare_core.audit import (
     superseded,
 )
 from sare_core.errors import ConfigError
-from sare_core.garbage import dead_spools, orphaned_files, remove_orphans, replaced_indexes
+from sare_core.garbage import dead_spools, is_empty, orphaned_files, remove_orphans, replaced_indexes
 from sare_core.manifest import index_errors, read_index
 from sare_core.status import status_document
 from sare_core.storage import Store, spool_folder
@@ -47,7 +47,8 @@ def status(
     Exits with 1 where a folder or an index cannot be read, which it names; unfinished shards are no error.
     """
     broken: list[str] = []
-    summaries = [summarize(*found) for found in indexed_folders(work, manifests, dataset, broken)]
+    found = indexed_folders(work, manifests, dataset, broken)
+    summaries = [summarize(folder, index) for folder, index in found if not is_empty(folder)]
     if as_json:
         print(json.dumps(status_document(work, summaries, broken), indent=1))
     else:

@@ -13,8 +13,6 @@ which gradients are summed: a run may go on with another number.
 from collections.abc import Callable
 from typing import Any
 
-from rich.markup import escape
-
 from sare_core.checkpoints import (
     digest_of,
     load_tensors,
@@ -248,7 +246,7 @@ def _teller(shown: int = 5) -> Callable[[list[Any]], None]:
     def tell(unreadable: list[Any]) -> None:
         nonlocal left
         for image in unreadable[:left]:
-            console.print(f"train: left out {escape(image.path)}: {escape(image.reason)}", soft_wrap=True)
+            console.print(f"train: left out {image.path}: {image.reason}", soft_wrap=True)
         left -= min(left, len(unreadable))
 
     return tell

@@ -12,7 +12,7 @@ from sare_core import ledger
 from sare_core.audit import folders, integrity_errors, mixed_libraries, others_differ, summarize
 from sare_core.checkpoints import save_checkpoint
 from sare_core.errors import ConfigError
-from sare_core.garbage import orphaned_files
+from sare_core.garbage import GRACE, is_empty, orphaned_files
 from sare_core.manifest import Index, write_index
 from sare_core.owner import this_process
 from sare_core.records import Failure, Folder, Output
@@ -257,6 +257,33 @@ def test_all_folders_of_all_stages_are_found(folder: Folder, tmp_path: Path) -> 
     maps.store.write("about.json", b"{")
     with pytest.raises(ConfigError, match=r"about\.json: missing or unreadable"):
         list(folders(work))
+
+
+def test_a_run_that_failed_before_its_first_result_leaves_nothing_for_ever(tmp_path: Path, index: Index) -> None:
+    work = str(tmp_path / "work")
+    left = made(tmp_path / "work")
+    assert is_empty(left)
+    assert list(orphaned_files(left, index)) == [], "it may have begun just now"
+    about = Path(left.store.path("about.json"))
+    os.utime(about, (about.stat().st_mtime - GRACE - 1,) * 2)
+    claim(left, 0, os.getpid())
+    assert not is_empty(left)
+    assert list(orphaned_files(left, index)) == []
+    claim(left, 0, NOBODY)
+    os.utime(left.store.path("claims/00000.json"), (about.stat().st_mtime,) * 2)
+    assert sorted(orphaned_files(left, index)) == ["about.json", "claims/00000.json"]
+    left.store.delete_many(list(orphaned_files(left, index)))
+    broken: list[str] = []
+    assert list(folders(work, broken=broken)) == broken == []
+
+
+def test_a_folder_with_a_result_is_not_empty(folder: Folder, index: Index, tmp_path: Path) -> None:
+    assert not is_empty(folder)
+    failed = made(tmp_path / "work", strength=0.5)
+    do(failed, index, 0, status="failed", error="why", output=None)
+    for path in Path(failed.store.url).glob("*.tar"):
+        path.unlink()
+    assert not is_empty(failed), "a failed shard is told"
 
 
 def test_folders_differ_in_their_settings(tmp_path: Path, index: Index) -> None:

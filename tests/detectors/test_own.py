@@ -1,9 +1,7 @@
 """A detector of somebody's own: named by module and class, and another one once its code is another."""
 
-import os
-import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -11,12 +9,11 @@ import pytest
 from sare_core.config import Settings, load_settings
 from sare_core.detectors import build_detector, code_version, detector_class
 from sare_core.errors import ConfigError
-from sare_core.manifest import read_index
+from stages import evaluate, plan, train
 from tests.conftest import STANDIN, standin_overrides
 from tests.pipeline import Pipeline
 from tests.trees import genimage_tree
 
-ROOT = Path(__file__).parents[2]
 CODE = '''
 import torch
 from sare_core.detectors.base import Detector
@@ -48,7 +45,7 @@ SMALL = [
 
 
 @pytest.fixture
-def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A module in the current folder, forgotten after the test."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", list(sys.path))
@@ -103,44 +100,39 @@ def test_a_module_that_does_not_compile_is_told(module: Path) -> None:
         detector_class("owndetector:Mean")
 
 
-def sare(work: Path, stage: str, *arguments: str) -> tuple[int, str]:
-    command = [sys.executable, "-m", "stages.app", stage, "--dataset", "tree", *arguments]
-    env = os.environ | {"PYTHONPATH": str(ROOT), "SARE_WORK": str(work / "work"), "COLUMNS": "200"}
-    env |= {"SARE_MANIFESTS": str(work / "manifests")}
-    done = subprocess.run(command, cwd=work, env=env, text=True, capture_output=True)
-    return done.returncode, done.stdout + done.stderr
-
-
 def test_an_edited_class_is_trained_and_scored_anew_and_needs_no_encoder(
-    module: Path, standin_models: Path, standin_settings: Callable[..., Settings]
+    module: Path, standin_settings: Callable[..., Settings], capsys: pytest.CaptureFixture[str]
 ) -> None:
     work = module.parent
-    pipeline = Pipeline(standin_settings(*SMALL), str(work / "manifests"), str(work / "work"))
-    pipeline.index(genimage_tree(work / "tree", per_cell=6, subsets=["sdv1.4"]))
-    shards = read_index(pipeline.manifests, "tree").shards["shard"].to_list()
-    assert pipeline.captions(shards).complete
-    assert pipeline.reconstructions(shards).complete
-    changes = [*standin_overrides(standin_models), *SMALL, "detector.detector=owndetector:Mean"]
-    changes += ["detector.image_encoder=/none", "detector.semantic_encoder=/none"]
-    settings = ["--preset", STANDIN, *(part for change in changes for part in ("--set", change))]
+    changes = [*SMALL, "detector.image_encoder=/none", "detector.semantic_encoder=/none"]
+    settings = standin_settings(*changes, "detector.detector=owndetector:Mean")
+    pipeline = Pipeline(settings, str(work / "manifests"), str(work / "work"))
+    index = pipeline.index(genimage_tree(work / "tree", per_cell=6, subsets=["sdv1.4"]))
+    assert pipeline.captions().complete
+    assert pipeline.reconstructions().complete
 
-    code, said = sare(work, "train", *settings, "--set", "detector.detector=owndetector:Men")
-    assert code == 2, said
-    assert "cannot be imported" in said
-    assert not (work / "work" / "tree" / "detectors").exists()
-    code, said = sare(work, "plan", *settings)
-    assert code == 0, said
-    assert "sare plan only counts image and sare, not detector 'owndetector:Mean'" in " ".join(said.split())
-
-    for stage in ("train", "evaluate"):
-        code, said = sare(work, stage, *settings)
-        assert code == 0, said
-    module.write_text(CODE.replace("sare.mean((2, 3))", "sare.amax((2, 3))"))
-    code, said = sare(work, "evaluate", *settings)
-    assert code == 2, said
-    assert "is not trained" in said
-    for stage in ("train", "evaluate"):
-        code, said = sare(work, stage, *settings)
-        assert code == 0, said
+    first = pipeline.detector()
+    assert pipeline.predictions(first).complete
+    module.write_text(CODE.replace("sare.mean((2, 3))", "sare.flatten(2).amax(2)"))
+    sys.modules.pop("owndetector")
+    assert train.detector_folder(settings, index, pipeline.work).fingerprint != first.fingerprint
+    with pytest.raises(ConfigError, match=r"is not trained\. Run: sare train"):
+        evaluate.trained_detector(settings, index, pipeline.work, "mini")
+    second = pipeline.detector()
+    assert pipeline.predictions(second).complete
     for stage in ("detectors", "predictions"):
         assert len(list((work / "work" / "tree" / stage).iterdir())) == 2
+
+    arguments = {"dataset": "tree", "preset": STANDIN, "work": pipeline.work, "manifests": pipeline.manifests}
+    set_ = [
+        *standin_overrides(Path(str(settings.caption.model)).parent),
+        *changes,
+        "detector.detector=owndetector:Mean",
+    ]
+    plan.plan(**arguments, set_=set_)
+    said = " ".join(capsys.readouterr().out.split())
+    assert "sare plan only counts image and sare, not detector 'owndetector:Mean'" in said
+    assert "train 12 (3) – – – evaluate 12 (2) – – –" in said, "what is done is known"
+    with pytest.raises(ConfigError, match="cannot be imported"):
+        train.train(**arguments, set_=[*set_, "detector.detector=owndetector:Men"])
+    assert len(list((work / "work" / "tree" / "detectors").iterdir())) == 2, "a failed attempt leaves no folder"

@@ -354,7 +354,7 @@ def test_a_shard_whose_images_nearly_all_fail_stops_the_run(
     pipeline, root = copied(tree, tmp_path, standin_settings)
     index = pipeline.index(root)
     shutil.move(root, tmp_path / "moved")
-    with pytest.raises(StageError, match=r"8 of 8 images failed.*gone.*same command again"):
+    with pytest.raises(StageError, match=r"(\d) of \1 images failed.*gone.*same command again"):
         pipeline.captions()
     folder = only(pipeline, "captions")
     assert folder.states(index.digests)[0].kind == "failed"
