@@ -52,7 +52,9 @@ def orphaned_files(folder: Folder, index: Index, grace: float = GRACE) -> Iterat
             yield f"records/{name}"
     for name in claims:
         number = re.fullmatch(r"(\d+)\.json", name)
-        dead = int(number[1]) not in live if number else not live and read_claim(store, FOLDER) is None
+        dead = int(number[1]) not in live if number else not live
+        if name == f"{FOLDER}.json":
+            dead = read_claim(store, FOLDER) is None
         if dead and _unnamed(store, grace, f"claims/{name}"):
             yield f"claims/{name}"
     if is_empty(folder) and _unnamed(store, grace, "about.json"):
@@ -115,7 +117,7 @@ def replaced_indexes(manifests: Store, dataset: str) -> Iterator[str]:
 def dead_spools(dataset: str | None = None) -> Iterator[str]:
     """Names of files in the spool that a process was writing which is gone; of one dataset, or of all."""
     store = Store(str(spool_folder()))
-    for name in store.names():
+    for name in store.names() if spool_folder().is_dir() else []:
         if (spooled := read_name(name)) is None or dataset not in (None, spooled.dataset):
             continue
         running = spooled.owner.running()

@@ -6,7 +6,7 @@ One folder a fingerprint, under `WORK/<dataset>/<stage>/<fp>/`:
     about.json               what made this folder: stage, version, settings in clear, weights, the folder before
     00003-<digest>.tar       a shard's output, under a name that holds its SHA-256
     records/00003.json       the record that names it, put last (sare_core/ledger.py: how records lie)
-    claims/00003.json        a hint that somebody works on it
+    claims/00003.json        somebody works on it; claims/folder.json: somebody removes or gathers files here
 """
 
 import json

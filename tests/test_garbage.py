@@ -62,7 +62,7 @@ def test_what_nothing_vouches_for_is_an_orphan(folder: Folder, index: Index) -> 
     folder.store.delete(replaced)
     do(folder, index, 0, failed=1)
     left = [replaced, "00007-0123456789ab.tar", ".00001-0123.tar.host.7.tmp", "records/.00001.json.host.7.tmp"]
-    left += ["records-0123456789ab.parquet", ".clock.host.7.7"]
+    left += ["records-0123456789ab.parquet", ".clock.host.7.7", "claims/.00001.json.host.7.7.tmp"]
     kept = ["metrics.csv", "tables.md", "events.out.tfevents.1", "my notes.txt", "00001-copy.tar"]
     for name in left + kept:
         folder.store.write(name, b"x")
