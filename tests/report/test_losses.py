@@ -19,7 +19,7 @@ from tests.report.test_report import copied
 
 def test_without_any_prediction_there_is_nothing_to_report(made: Made, tmp_path: Path) -> None:
     here = copied(made, tmp_path)
-    (folder,) = [folder for folder in folders(here.pipeline.work) if folder.stage == "predictions"]
+    (folder,) = [folder for folder in folders(here.pipeline.work, "tree") if folder.stage == "predictions"]
     ParquetWriter(tmp_path / "empty", SCHEMA).close()
     digest = sha256_file(tmp_path / "empty")
     for shard, record in folder.records().items():
