@@ -153,7 +153,7 @@ def read_results(settings: Settings, index: Index, trained_on: Index, folder: Fo
     elif trivial.reason:
         notes.append(trivial.reason)
     notes += [settings.note] if settings.note else []
-    if predictions["label"].null_count() == len(predictions):
+    if predictions["label"].null_count() == len(predictions) > 0:
         notes.insert(0, "No labels: there is nothing to measure, the scores lie in the parquet files.")
     return Results(predictions, runs, notes)
 
