@@ -40,10 +40,11 @@ def bar(
 
 
 class _Rate:
-    """Units of this run, and how many a second: from the first on, since models are loaded before it."""
+    """Units of this run, and how many a second, since its first second of work: models are loaded before it."""
 
     def __init__(self) -> None:
-        self._start, self._first, self.count = time.monotonic(), (0.0, 0), 0
+        self._start, self._begun, self.count = time.monotonic(), 0.0, 0
+        self._base = 0.0, 0  # seconds and units from where the rate is counted
 
     @property
     def seconds(self) -> float:
@@ -51,11 +52,12 @@ class _Rate:
 
     def add(self, count: int) -> None:
         self.count += count
-        if self._first[1] == 0:
-            self._first = self.seconds, self.count
+        self._begun = self._begun or self.seconds
+        if self.seconds - self._begun < 1:  # a batch comes at once, and its time lies before
+            self._base = self.seconds, self.count
 
     def __call__(self) -> float:
-        since, before = self._first if self.count > self._first[1] else (0.0, 0)
+        since, before = self._base if self.count > self._base[1] else (0.0, 0)
         return (self.count - before) / max(self.seconds - since, 1e-9)
 
 

@@ -177,7 +177,7 @@ def read_results(
     elif trivial.reason:
         notes.append(trivial.reason)
     notes += [settings.note] if settings.note else []
-    if predictions["label"].null_count() == len(predictions):
+    if predictions["label"].null_count() == len(predictions) > 0:
         notes.insert(0, "No labels: there is nothing to measure, the scores lie in the parquet files.")
     layout = index.about["layout"]
     paper = layout if is_release(layout, rows, "test") else None

@@ -12,14 +12,14 @@ from sare_core.report.measures import MEASURES
 from sare_core.report.parts import shift_part
 from sare_core.shardfiles import ParquetWriter
 from sare_core.storage import sha256_file
-from stages.evaluate import SCHEMA
+from stages.evaluate import SCHEMA, evaluate
 from tests.report.conftest import Made
 from tests.report.test_report import copied
 
 
 def test_without_any_prediction_there_is_nothing_to_report(made: Made, tmp_path: Path) -> None:
     here = copied(made, tmp_path)
-    (folder,) = [folder for folder in folders(here.pipeline.work) if folder.stage == "predictions"]
+    (folder,) = [folder for folder in folders(here.pipeline.work, "tree") if folder.stage == "predictions"]
     ParquetWriter(tmp_path / "empty", SCHEMA).close()
     digest = sha256_file(tmp_path / "empty")
     for shard, record in folder.records().items():
@@ -32,6 +32,10 @@ def test_without_any_prediction_there_is_nothing_to_report(made: Made, tmp_path:
     with pytest.raises(ConfigError, match=r"none of the test images has a prediction.*sare status shows why"):
         here.again(out=str(here.folder))
     assert not here.folder.exists()
+    evaluate("tree", "mini", made.overrides, work=here.pipeline.work, manifests=here.pipeline.manifests)
+    tables = folder.store.read("tables.md").decode()
+    assert "72 test images have no prediction" in tables
+    assert "No labels" not in tables, "they have labels"
 
 
 def test_maps_of_other_images_with_and_without_captions_are_not_compared() -> None:
