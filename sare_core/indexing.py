@@ -14,7 +14,7 @@ from rich.console import Console
 
 from sare_core.data.adapters import find
 from sare_core.data.expected import compare
-from sare_core.data.listing import Found, Problem, base_folder
+from sare_core.data.listing import Found, Problem, base_folder, normalised
 from sare_core.data.rows import CONFLICT, SPLITS, find_copies, hold_out, number_shards, refuse_conflicts
 from sare_core.errors import ConfigError
 from sare_core.manifest import INDEX_SCHEMA, Index, check_name, has_index, read_index, write_index
@@ -62,8 +62,8 @@ def build_index(
     `holdout` is the share of train that becomes val, chosen by image_id; `workers` the number of processes that read
     images, by default one a core.
 
-    Raises ConfigError: no such layout or root, no file there that can be used, or settings other than those that the
-    shards of an earlier index were made with. Stopped (by a signal) and StageError (a process that read images died):
+    Raises ConfigError: no such layout or root, no file there that can be used, or settings or data other than those of
+    an earlier index of this name. Stopped (by a signal) and StageError (a process that read images died):
     the same command goes on from there.
     """
     with stop_at_once():  # but for the scan, which has something to save, nothing here is lost or left half done
@@ -103,6 +103,8 @@ def _build_index(
     with spinner(console, f"listing {root}"):
         found = _frame(find(layout, root, problems))
     files = found.select(FILE).unique("path", keep="first").sort("path")
+    if before:
+        _require_same_data(before, old, root, files)
     journal = Journal(store.at("scan"))
     known = pl.concat([old.select(SCAN_SCHEMA.names()), journal.read()])
     scanned, read = scan(files, base_folder(root), known, journal, workers, console)
@@ -119,7 +121,7 @@ def _build_index(
     frame = pl.concat([images, errors], how="diagonal").with_columns(dataset=pl.lit(dataset))
     frame = frame.select(INDEX_SCHEMA.names()).sort("shard", "image_id", "path", "subset", nulls_last=True)
     last = images.select(pl.col("shard").max()).item()
-    about = {"dataset": dataset, "root": base_folder(root)} | settings
+    about = {"dataset": dataset, "root": base_folder(root), "source": normalised(root)} | settings
     about |= {"next_shard": max(first_new, last + 1), "images": len(images), "errors": len(errors)}
     index = write_index(manifests, dataset, frame, about)
     # Copies have no row in the index: without this they would be read again by each run.
@@ -138,6 +140,18 @@ def _check_settings(settings: dict[str, object], before: Index) -> None:
                 f"{before.store.url}: indexed with {name} {before.about[name]}, now {value}: its shards would not "
                 f"hold. Say --{name.replace('_', '-')} {before.about[name]}, use another --name, or delete the folder."
             )
+
+
+def _require_same_data(before: Index, old: pl.DataFrame, root: str, files: pl.DataFrame) -> None:
+    """Data may move, and then most of its files are under the new root. Raises ConfigError: those of other data are."""
+    source = before.about.get("source", before.about["root"])
+    images = old.filter(pl.col("error").is_null()).unique("path")
+    kept = len(images.join(files, on=["path", "bytes"], how="semi"))
+    if source != normalised(root) and 2 * kept < len(images):
+        raise ConfigError(
+            f"{before.store.url}: indexed from {source}, of whose {len(images):,} images {root} holds {kept:,}: other "
+            "data, which would replace them. Use another --name; or, if they are to be replaced, delete the folder."
+        )
 
 
 def _frame(found: Iterator[Found]) -> pl.DataFrame:

@@ -241,6 +241,40 @@ def test_a_moved_root_is_the_same_dataset(tmp_path: Path) -> None:
     assert after.index.about["root"] == str(tmp_path / "moved")
 
 
+def test_a_name_is_of_one_dataset(tmp_path: Path) -> None:
+    first = run(labelled(tmp_path / "one", per_label=3), tmp_path / "manifests").index
+    other = labelled(tmp_path / "two", per_label=3, seed=1)
+    message = (
+        r"indexed from .*/one, of whose 12 images .*/two holds 0: other data.*Use another --name.*delete the folder"
+    )
+    for path in other.rglob("*.png"):
+        path.write_bytes(path.read_bytes() + bytes(1000))  # the same names, and other sizes
+    with pytest.raises(ConfigError, match=message):
+        run(other, tmp_path / "manifests")
+    assert read_index(str(tmp_path / "manifests"), "it").images == first.images
+    shutil.rmtree(other)
+    shutil.copytree(tmp_path / "one", other)  # moved, with new times, and one image changed
+    generated(other / "train" / "real" / "r0.png", np.random.default_rng(9), 16)
+    assert run(other, tmp_path / "manifests").index.about["source"] == str(other)
+    (other / "train" / "real" / "r1.png").unlink()  # at the same root anything may change
+    for name in ("train", "test"):
+        shutil.rmtree(other / name / "fake")
+    assert run(other, tmp_path / "manifests").index.about["images"] == 5
+
+
+def test_a_second_table_of_the_same_folder_is_other_data(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    for n in range(4):
+        generated(tmp_path / f"{n}.png", rng, 16)
+    (tmp_path / "a.csv").write_text("path\n0.png\n1.png\n")
+    (tmp_path / "b.csv").write_text("path\n2.png\n3.png\n")
+    (tmp_path / "longer.csv").write_text("path\n0.png\n1.png\n2.png\n")
+    run(tmp_path / "a.csv", tmp_path / "manifests")
+    with pytest.raises(ConfigError, match=r"indexed from .*/a.csv, of whose 2 images .*/b.csv holds 0"):
+        run(tmp_path / "b.csv", tmp_path / "manifests")
+    assert run(tmp_path / "longer.csv", tmp_path / "manifests").read == 1
+
+
 def test_errors_are_tried_again(tmp_path: Path) -> None:
     root = labelled(tmp_path / "root", per_label=3)
     (root / "test" / "real" / "late.png").symlink_to("late-target.txt")

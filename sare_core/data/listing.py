@@ -56,11 +56,16 @@ def is_table(root: str) -> bool:
     return root.lower().endswith(TABLES) and not ("://" not in root and Path(root).is_dir())
 
 
-def base_folder(root: str) -> str:
-    """The folder that the paths of an index are relative to: the root, or for a table the folder that it lies in."""
+def normalised(root: str) -> str:
+    """A root as it stands in an index: absolute, or a URL."""
     if "://" not in root:
         root = os.path.normpath(Path(root).absolute())
-    return root.rstrip("/").rpartition("/")[0] if is_table(root) else root.rstrip("/") or "/"
+    return root.rstrip("/") or "/"
+
+
+def base_folder(root: str) -> str:
+    """The folder that the paths of an index are relative to: the root, or for a table the folder that it lies in."""
+    return (normalised(root).rpartition("/")[0] or "/") if is_table(root) else normalised(root)
 
 
 def locate(base: str, path: str) -> str:
