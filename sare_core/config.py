@@ -14,6 +14,7 @@ from typing import Annotated, Any, ClassVar, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
+from sare_core.data.adapters import layouts
 from sare_core.errors import ConfigError
 from sare_core.views import validate_view
 
@@ -161,7 +162,9 @@ class Settings(Section):
     note: str | None = None  # printed under every table: what a reader must know about these settings
     seed: int = Field(0, ge=0)  # of the noise of each image
     view: str = "raw"  # how a file is looked at, right after decoding: see sare_core.views
-    train_subsets: tuple[str, ...] | None = None  # whose train and val splits are worked on; null: all
+    # Whose train and val splits are worked on; null: all. A preset may say it by layout, {genimage: [sdv1.4]}: for data
+    # in a layout that it does not name, all.
+    train_subsets: tuple[str, ...] | None = None
     caption: CaptionSettings
     reconstruct: ReconstructSettings
     detector: DetectorSettings
@@ -179,9 +182,10 @@ def presets() -> list[str]:
     return sorted(Path(f.name).stem for f in files("sare_core.presets").iterdir() if f.name.endswith(".yaml"))
 
 
-def load_settings(preset: str, overrides: list[str] | None = None) -> Settings:
+def load_settings(preset: str, overrides: list[str] | None = None, layout: str | None = None) -> Settings:
     """Read a preset, by name or as the path of a YAML file, and apply `section.key=value` overrides.
 
+    layout: of the training data, which `train_subsets` may depend on.
     Raises ConfigError: no such preset, not YAML, an unknown key (with the nearest known one), a value out of range.
     """
     if preset in presets():
@@ -206,6 +210,10 @@ def load_settings(preset: str, overrides: list[str] | None = None) -> Settings:
         raise ConfigError(f"{preset}: holds no settings; copy a preset and change it.")
     for override in overrides or []:
         _override(values, override)
+    if isinstance(by_layout := values.get("train_subsets"), dict):
+        if odd := sorted(str(name) for name in by_layout.keys() - set(layouts())):
+            raise ConfigError(f"setting train_subsets: no layout {odd[0]!r}. The layouts are {', '.join(layouts())}.")
+        values["train_subsets"] = by_layout.get(layout)
     try:
         return Settings.model_validate(values)
     except ValidationError as error:

@@ -18,6 +18,7 @@ from sare_core.captioning.cut import cut_caption
 from sare_core.config import Settings, load_settings
 from sare_core.errors import ConfigError, ImageError
 from sare_core.manifest import Index, read_index
+from sare_core.miniature.foreign import refuse_foreign_images
 from sare_core.records import Folder
 from sare_core.runner import run
 from sare_core.shardfiles import ParquetWriter
@@ -126,7 +127,9 @@ def caption(
     manifests: Manifests = "manifests",
 ) -> None:
     """Caption images: one parquet a shard."""
-    settings, index = load_settings(preset, set_), read_index(manifests, dataset)
+    index = read_index(manifests, dataset)
+    settings = load_settings(preset, set_, index.about["layout"])
+    refuse_foreign_images([settings.caption.model], index)
     folder = folder_of(settings, dataset, work)
     shards = chosen_shards(index, ["train", "val", "test"], settings.train_subsets, shard)
     folder.describe(

@@ -203,8 +203,8 @@ def evaluate(
     trained_on: TrainedOn = None,
 ) -> None:
     """Predict the test split and print ACC and AUC beside the paper's."""
-    settings, index = load_settings(preset, set_), read_index(manifests, dataset)
-    source = read_index(manifests, trained_on or dataset)
+    index, source = read_index(manifests, dataset), read_index(manifests, trained_on or dataset)
+    settings = load_settings(preset, set_, source.about["layout"])
     detector, best = trained_detector(settings, source, work, preset)
     folder = folder_of(settings, dataset, work, best)
     shards, wanted = tested_shards(settings, index), tested_shards(settings, index, shard)

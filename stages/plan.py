@@ -127,7 +127,6 @@ def plan(
     manifests: Manifests = "manifests",
 ) -> None:
     """What a data set would take: images, FLOPs, disk, GPU-hours, cost. Computes nothing."""
-    settings = load_settings(preset, set_)
     for name, value in (("--images-per-second", images_per_second), ("--tflops", tflops)):
         if value is not None and not value > 0:
             raise ConfigError(f"{name} {value:g}: give a number above 0.")
@@ -135,12 +134,14 @@ def plan(
         raise ConfigError("Give --dataset NAME for an indexed data set, or --images N for one that is not.")
     if dataset is not None and size is not None:
         raise ConfigError("--size goes with --images; an index knows the sizes of its images.")
+    index = read_index(manifests, dataset) if dataset is not None else None
+    settings = load_settings(preset, set_, index.about["layout"] if index else None)
     if images is not None:
         side = settings.reconstruct.longer_side
         found = of_number(settings, images, _size(size) if size else (side, side), images_per_second)
     else:
-        assert dataset is not None
-        found, done = of_dataset(settings, read_index(manifests, dataset), work, images_per_second)
+        assert index is not None
+        found, done = of_dataset(settings, index, work, images_per_second)
         print_states(done, console)
         console.print()
     if names := standing_in(settings):

@@ -20,6 +20,7 @@ from sare_core.config import Settings, load_settings
 from sare_core.errors import ImageError, NotReached
 from sare_core.images import encode_png, fit_size, resize
 from sare_core.manifest import Index, read_index
+from sare_core.miniature.foreign import refuse_foreign_images
 from sare_core.records import Folder
 from sare_core.runner import run
 from sare_core.shardfiles import TarWriter, read_rows
@@ -163,7 +164,9 @@ def reconstruct(
     manifests: Manifests = "manifests",
 ) -> None:
     """Reconstruct images under their captions: one tar of SARE maps a shard."""
-    settings, index = load_settings(preset, set_), read_index(manifests, dataset)
+    index = read_index(manifests, dataset)
+    settings = load_settings(preset, set_, index.about["layout"])
+    refuse_foreign_images([settings.reconstruct.model], index)
     folder = folder_of(settings, dataset, work)
     shards = chosen_shards(index, ["train", "val", "test"], settings.train_subsets, shard)
     folder.describe(preset=preset, model=settings.reconstruct.model, train_subsets=settings.train_subsets)

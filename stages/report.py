@@ -46,8 +46,8 @@ def report(
     out: Out = None,
 ) -> None:
     """Write a page of all that a run found: pictures, tables, figures, settings."""
-    settings, index = load_settings(preset, set_), read_index(manifests, dataset)
-    source = read_index(manifests, trained_on or dataset)
+    index, source = read_index(manifests, dataset), read_index(manifests, trained_on or dataset)
+    settings = load_settings(preset, set_, source.about["layout"])
     detector, best = trained_detector(settings, source, work, preset)
     last = read_checkpoint(detector.store, "last") or best
     predictions = predictions_folder(settings, dataset, work, best)

@@ -29,7 +29,8 @@ def retry_failed(
     manifests: Manifests = "manifests",
 ) -> None:
     """Do the failed images of finished shards once more, and nothing else. Exits with 1 when some fail again."""
-    settings, index = load_settings(preset, set_), read_index(manifests, dataset)
+    index = read_index(manifests, dataset)
+    settings = load_settings(preset, set_, index.about["layout"])
     shards = chosen_shards(index, ["train", "val", "test"], settings.train_subsets, shard)
     stages: list[tuple[Any, Any]] = [
         (caption.folder_of, caption.CaptionStage),

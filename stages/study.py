@@ -72,7 +72,7 @@ class Study:
     index: Index
 
     def settings(self, *changes: str) -> Settings:
-        return load_settings(self.preset, [*self.overrides, *changes])
+        return load_settings(self.preset, [*self.overrides, *changes], self.index.about["layout"])
 
     def shards(self, *splits: str) -> list[int]:
         return chosen_shards(self.index, list(splits), self.settings().train_subsets, None)

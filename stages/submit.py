@@ -149,7 +149,8 @@ def submit(
     if odd := [option for option in slurm or [] if not option.partition("=")[2]]:
         raise ConfigError(f"--slurm {odd[0]}: write key=value, e.g. partition=gpu.")
     options = {key: value for key, _, value in (option.partition("=") for option in slurm or [])}
-    settings, index = load_settings(preset, set_), read_index(manifests, dataset)
+    index = read_index(manifests, dataset)
+    settings = load_settings(preset, set_, index.about["layout"])
     waiting: list[int] = []
     if stage == "all":
         steps = steps_of_all(settings, index, work, preset, shards_per_task)

@@ -24,6 +24,7 @@ from sare_core.claims import Claims
 from sare_core.config import Settings, load_settings
 from sare_core.errors import ConfigError, StageError, Stopped
 from sare_core.manifest import Index, read_index
+from sare_core.miniature.foreign import refuse_foreign_images
 from sare_core.progress import bar
 from sare_core.records import Folder
 from sare_core.runner import Rank
@@ -218,7 +219,9 @@ def train(
     manifests: Manifests = "manifests",
 ) -> None:
     """Train the detector on the training split's SARE maps."""
-    settings, index = load_settings(preset, set_), read_index(manifests, dataset)
+    index = read_index(manifests, dataset)
+    settings = load_settings(preset, set_, index.about["layout"])
+    refuse_foreign_images([settings.detector.image_encoder, settings.detector.semantic_encoder], index)
     train_part, val_part = training_data(settings, index, work)
     folder = folder_of(settings, dataset, work, train_part.inputs + val_part.inputs)
     folder.describe(preset=preset, models={role: weights.model for role, weights in weights_of(settings).items()})

@@ -67,7 +67,7 @@ def test_there_are_two_presets() -> None:
 
 @pytest.mark.parametrize("key", PRINTED)
 def test_the_paper_preset_is_the_paper(key: str) -> None:
-    assert value_of(load_settings("paper"), key) == PRINTED[key]
+    assert value_of(load_settings("paper", layout="genimage"), key) == PRINTED[key]
 
 
 @pytest.mark.parametrize(
@@ -209,3 +209,17 @@ def test_settings_are_frozen(section: str | None) -> None:
     target = getattr(settings, section) if section else settings
     with pytest.raises(ValidationError, match="frozen"):
         setattr(target, next(iter(type(target).model_fields)), 1)
+
+
+@pytest.mark.parametrize("preset", ["paper", "mini"])
+def test_whose_images_are_trained_on(preset: str, tmp_path: Path) -> None:
+    """The paper's choice is of GenImage's subsets, which no other data have."""
+    assert load_settings(preset, layout="genimage").train_subsets == ("sdv1.4",)
+    for layout in ("folder", "forensynths", "unlabelled", None):
+        assert load_settings(preset, layout=layout).train_subsets is None
+    assert load_settings(preset, ["train_subsets=[flux]"], "genimage").train_subsets == ("flux",)
+    assert load_settings(preset, ["train_subsets=null"], "genimage").train_subsets is None
+    assert load_settings(preset, ["train_subsets={folder: [flux]}"], "folder").train_subsets == ("flux",)
+    with pytest.raises(ConfigError, match=r"train_subsets: no layout 'genimag'. The layouts are folder, forensynths"):
+        load_settings(preset, ["train_subsets={genimag: [sdv1.4]}"], "genimage")
+    assert "genimage" not in yaml.safe_dump(load_settings(preset, layout="genimage").model_dump(mode="json"))
