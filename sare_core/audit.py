@@ -7,7 +7,7 @@ from itertools import chain
 from typing import NamedTuple
 
 from sare_core.checkpoints import load_tensors, read_checkpoint
-from sare_core.claims import claimed_shards, read_claim
+from sare_core.claims import Claims, claimed_shards, read_claim
 from sare_core.errors import ConfigError, StageError
 from sare_core.fingerprint import differences
 from sare_core.manifest import Index, check_name, has_index, read_index
@@ -240,9 +240,16 @@ def _record_faults(folder: Folder, index: Index, shard: int, record: Record) -> 
             yield f"{len(odd)} images of the index are lost or unknown here, the first is {odd[0]}; {again}"
 
 
-def reopen(folder: Folder, shard: int, why: str) -> None:
-    """Make a shard one that is to be done again, whatever its record says."""
-    record = folder.record(shard)
-    assert record is not None, "an integrity error names a shard with a record"
-    record.status, record.error, record.output = "failed", f"reopened: {why}", None
-    folder.commit(record)
+def reopen(folder: Folder, shard: int, why: str) -> bool:
+    """Make a shard one that is to be done again, whatever its record says; False when somebody works on it just now."""
+    claims = Claims(folder.store)
+    if not claims.take(shard):  # else records that are gathered meanwhile could bury this one
+        return False
+    try:
+        record = folder.record(shard)
+        assert record is not None, "an integrity error names a shard with a record"
+        record.status, record.error, record.output = "failed", f"reopened: {why}", None
+        folder.commit(record)
+    finally:
+        claims.free()
+    return True

@@ -23,7 +23,7 @@ Row = tuple[Any, ...]  # a file, and FACTS of it
 FACTS = ("sha256", "image_id", "width", "height", "format", "extension", "mode", "quality", "error")
 
 READ_SECONDS = 300.0  # for one file; a store that does not answer gives up before that
-DECODE_SECONDS = 60.0  # of processor time, for one file: ten times what the largest image takes
+DECODE_SECONDS = 60.0  # of processor time, for one file; nearly all take milliseconds
 CHUNK = 20  # files that a process is given at a time
 TICK = 0.2  # seconds after which the caller gets its turn when no file is done
 

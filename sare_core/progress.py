@@ -33,10 +33,14 @@ def bar(
     In a terminal it is a bar. In a file, a pipe or a Slurm log it is a line at the start, one at the end, and one a
     minute between (INTERVAL), each written at once. shown: False prints nothing.
     """
-    live = console.is_interactive and console.file.isatty()
-    progress = (_live if live else _lines)(console, printable(title), total, done, unit)
+    progress = (_live if _is_live(console) else _lines)(console, printable(title), total, done, unit)
     with progress if shown else nullcontext(lambda count, note="": None) as advance:
         yield advance
+
+
+def _is_live(console: Console) -> bool:
+    """A terminal, and not merely told to use colours in a log."""
+    return console.is_interactive and console.file.isatty()
 
 
 class _Rate:
@@ -118,7 +122,7 @@ def _lines(console: Console, title: str, total: int, done: int, unit: str) -> It
 def spinner(console: Console, title: str) -> Iterator[None]:
     """Shows that work of unknown length goes on, and for how long."""
     columns = (SpinnerColumn(), TextColumn("{task.description}", markup=False), TimeElapsedColumn())
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
+    with Progress(*columns, console=console, transient=True, disable=not _is_live(console)) as progress:
         progress.add_task(title, total=None)
         yield
 

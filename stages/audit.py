@@ -110,7 +110,8 @@ def verify(
             found += 1
             console.print(text, soft_wrap=True, markup=False)
             if again and shard is not None:
-                reopen(folder, shard, text)
+                if not reopen(folder, shard, text):
+                    broken.append(f"{folder.store.url}: somebody works on shard {shard}; verify again when it is done.")
         for line in mixed_libraries(folder):  # no error: each shard is what its record promises
             console.print(f"{folder.store.url}: {line}", soft_wrap=True, markup=False)
     for line in broken:

@@ -57,7 +57,8 @@ def export(
     Maps are |x − x̂| exactly, in 8-bit levels, and mostly dark: brighten them in a viewer, not in the files. Exits with
     1 when something that was asked for is not there.
     """
-    settings, index = load_settings(preset, set_), read_index(manifests, dataset)
+    index = read_index(manifests, dataset)
+    settings = load_settings(preset, set_, index.about["layout"])
     folder, store, wanted = folder_of(settings, dataset, work), Store(out), list(dict.fromkeys(what or [What.sare]))
     shards = chosen_shards(index, ["train", "val", "test"], settings.train_subsets, shard)
     states = folder.states({number: index.digests[number] for number in shards})
@@ -65,7 +66,6 @@ def export(
     records = {number: record for number, record in folder.records(done).items() if record.output}
     if What.reconstruction in wanted and any("reconstruction.png" not in r.fields for r in records.values()):
         raise ConfigError(f"{folder.store.url}: holds no x̂ (reconstruct.keep_reconstruction is off).")
-    outputs = {number: record.output.name for number, record in records.items() if record.output}
     before = read_captions(store, folder.fingerprint)
 
     rows = exportable(index, records, image, limit)
@@ -79,7 +79,7 @@ def export(
     with stop_cleanly(), bar(console, "export", len(rows)) as advance:
         try:
             for number, part in groupby(rows.iter_rows(named=True), key=itemgetter("shard")):
-                reader = TarReader(folder.store.local(outputs[number]))
+                reader = TarReader(folder.output(records[number]))
                 for row in part:
                     check_stop()
                     try:

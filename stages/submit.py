@@ -197,9 +197,9 @@ def submit(
         raise ConfigError(f"--slurm {odd[0]}: write key=value, e.g. partition=gpu.")
     options = {key: value for key, _, value in (option.partition("=") for option in slurm or [])}
     index = read_index(manifests, dataset)
-    settings = load_settings(preset, set_, index.about["layout"])
     trained_on = trained_on if trained_on != dataset else None
     source = read_index(manifests, trained_on) if trained_on else None
+    settings = load_settings(preset, set_, (source or index).about["layout"])
     waiting: list[int] = []
     if stage == "all":
         steps = steps_of_all(settings, index, work, preset, shards_per_task, source)
