@@ -109,9 +109,8 @@ def verify(
         for text, shard in list(integrity_errors(folder, index)):
             found += 1
             console.print(text, soft_wrap=True, markup=False)
-            if again and shard is not None:
-                if not reopen(folder, shard, text):
-                    broken.append(f"{folder.store.url}: somebody works on shard {shard}; verify again when it is done.")
+            if again and shard is not None and not reopen(folder, shard, text):
+                broken.append(f"{folder.store.url}: somebody works on shard {shard}; verify again when it is done.")
         for line in mixed_libraries(folder):  # no error: each shard is what its record promises
             console.print(f"{folder.store.url}: {line}", soft_wrap=True, markup=False)
     for line in broken:
