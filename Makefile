@@ -16,7 +16,7 @@ BIN  := .venv/bin
 ARGS  = --dataset $(DATASET) --preset $(PRESET) --work $(WORK) --manifests $(MANIFESTS) $(foreach s,$(SET),--set $(s))
 MINI  = --dataset mini --preset mini --work $(WORK) --manifests $(MANIFESTS)
 DEMO  = $(MINI) --run demo
-UNCAPTIONED = $(MINI) --run uncaptioned --set caption.captioner=none --set caption.model=null
+UNCAPTIONED = $(MINI) --run control --set caption.captioner=none --set caption.model=null
 WHICH = $(if $(SHARD),--shard $(SHARD))
 # One process on one device, or one a GPU by accelerate, which gives each a thread pool of OMP_NUM_THREADS, or of 1.
 NET   = $(if $(filter 1,$(NODES)),--main_process_port 0,--machine_rank $(NODE) $(foreach m,$(or $(MAIN),$(error \
