@@ -18,7 +18,7 @@ BIN  := .venv/bin
 ARGS  = --dataset $(DATASET) --preset $(PRESET) --work $(WORK) --manifests $(MANIFESTS) $(foreach s,$(SET),--set $(s))
 MINI  = --dataset mini --preset mini --work $(WORK) --manifests $(MANIFESTS)
 DEMO  = $(MINI) --run demo
-UNCAPTIONED = $(MINI) --run uncaptioned --set caption.captioner=none --set caption.model=null
+UNCAPTIONED = $(MINI) --run control --set caption.captioner=none --set caption.model=null
 WHICH = $(if $(SHARD),--shard $(SHARD))
 WHOSE = $(if $(TRAINED_ON),--trained-on $(TRAINED_ON))
 # One process on one device, or one a GPU by accelerate, which gives each a thread pool of OMP_NUM_THREADS, or of 1.

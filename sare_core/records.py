@@ -79,6 +79,7 @@ class Folder:
         self.fingerprint = fingerprint(made_by)
         self.store = Store(work).at(f"{dataset}/{stage}/{self.fingerprint}")
         self.ledger = Ledger(self.store)
+        self._described: dict[str, Any] | None = None  # by this process
 
     @staticmethod
     def open(work: str, dataset: str, stage: str, name: str) -> "Folder":
@@ -113,8 +114,9 @@ class Folder:
         }
         now = datetime.now(UTC).isoformat(timespec="seconds")
         about = {"stage": self.stage, "made_by": self.made_by, "upstream": before, "described": now, "runs": names}
-        self.store.write("about.json", json.dumps(about | notes, indent=1, ensure_ascii=False).encode())
-        return self.runs()[-1]
+        self._described = about | notes
+        self.store.write("about.json", json.dumps(self._described, indent=1, ensure_ascii=False).encode())
+        return _runs(self._described)[-1]
 
     def notes(self) -> dict[str, Any]:
         """about.json as it lies. Raises FileNotFoundError."""
@@ -122,7 +124,7 @@ class Folder:
 
     def runs(self) -> list[str]:
         """The names of the runs that use the folder, the latest last; else its preset's. Raises FileNotFoundError."""
-        return self._run_names() or [Path(self.notes().get("preset", "")).stem]
+        return _runs(self.notes())
 
     def _run_names(self) -> list[str]:
         try:
@@ -150,7 +152,7 @@ class Folder:
 
     def expected(self, index: "Index") -> list[int]:
         """The shards that the folder's last run was to bring up to date, as its description says."""
-        about = About.model_validate(self.notes())
+        about = About.model_validate(self._described or self.notes())
         shards: list[int] = []
         for split in about.splits:
             shards += index.select([split], None if split == "test" else about.train_subsets)["shard"].to_list()
@@ -249,6 +251,10 @@ class Folder:
             return {s for s, e in asked.items() if e.output is None or not self.store.exists(e.output)}
         names = set(self.store.names())
         return {shard for shard, entry in asked.items() if entry.output not in names}
+
+
+def _runs(notes: dict[str, Any]) -> list[str]:
+    return notes.get("runs") or [Path(notes.get("preset", "")).stem]
 
 
 def check_run_name(name: str) -> str:

@@ -65,9 +65,9 @@ def _show(summaries: list[Summary]) -> None:
     for name in dict.fromkeys(summary.folder.dataset for summary in summaries):
         table = Table(title=name, title_justify="left", box=None, pad_edge=False, padding=(0, 1, 0, 0))
         for column in ("stage", "folder", "run"):
-            table.add_column(column, no_wrap=True)
+            table.add_column(column, no_wrap=column != "run", overflow="fold")
         for column in ("done", "open", "running", "failed", "stale", "img/s", "ETA"):
-            table.add_column(column, justify="right")
+            table.add_column(column, justify="right", no_wrap=True)
         for summary in summaries:
             if summary.folder.dataset == name:
                 runs = ", ".join(reversed(summary.runs[-3:])) + (", …" if len(summary.runs) > 3 else "")

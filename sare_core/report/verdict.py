@@ -83,9 +83,10 @@ def result_sentence(name: str, runs: Runs, trained: set[str]) -> str:
     if not parts:
         return f"result of {name}: no AUC, since no subset has both real and fake images with labels."
     parts.append("chance is 50 %")
-    trivial = runs[TRIVIAL].filter(~is_mean(), pl.col("auc").is_not_null()) if TRIVIAL in runs else rows.clear()
-    if len(trivial):
-        parts.append(f"the trivial detector (format, size and bytes of the files) reaches {_area(trivial)}")
+    if TRIVIAL in runs:
+        there = (unseen if len(unseen) else seen)["subset"]
+        trivial = _area(runs[TRIVIAL].filter(pl.col("subset").is_in(there)))
+        parts.append(f"the trivial detector (format, size and bytes of the files) reaches {trivial} there")
     return f"result of {name}: AUC {'; '.join(parts)}."
 
 

@@ -75,13 +75,15 @@ def test_the_run_ends_with_the_result_in_one_sentence(
 ) -> None:
     areas = {s: 100 * roc_auc_score(part["label"], part["logit"]) for (s,), part in predictions.group_by("subset")}
     seen, unseen = areas["sdv1.4"], np.mean([areas["midjourney"], areas["biggan"]])
-    trivial = table(made, "metrics").filter(pl.col("detector").str.starts_with("trivial"), pl.col("subset") == "mean")
+    trivial = table(made, "metrics").filter(
+        pl.col("detector").str.starts_with("trivial"), pl.col("subset").is_in(["midjourney", "biggan"])
+    )
     made.again(out=str(tmp_path / "out"), run_name="first")
     said, path = capsys.readouterr().out.strip().splitlines()[-2:]
     assert said == (
         f"result of sare · first: AUC {seen:.1f} % on sdv1.4, which it was trained on; {unseen:.1f} % on average over "
         f"2 unseen generators; chance is 50 %; the trivial detector (format, size and bytes of the files) reaches "
-        f"{100 * trivial['auc'].item():.1f} %."
+        f"{100 * trivial['auc'].mean():.1f} % there."
     )
     assert path == f"report: {tmp_path / 'out' / 'index.html'}"
     page = (tmp_path / "out" / "index.html").read_text()
