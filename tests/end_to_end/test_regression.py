@@ -41,7 +41,7 @@ def measure(folder: Path) -> dict[str, dict[str, float]]:
             target.mkdir(parents=True)
             for file in kept:
                 shutil.copy(file, target)
-    settings = load_settings("mini", [f"{key}={models}/{name}" for key, name in MODELS.items()])
+    settings = load_settings("mini", [f"{key}={models}/{name}" for key, name in MODELS.items()], "genimage")
     pipeline = Pipeline(settings, str(folder / "manifests"), str(folder / "work"))
     pipeline.index(folder / "images", shard_size=100)
     assert pipeline.captions().complete

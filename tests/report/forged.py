@@ -165,12 +165,12 @@ def forge(
     root: Path, overrides: list[str], subsets: Iterable[str] = GENIMAGE, test: int = 6, without: bool = True
 ) -> Pipeline:
     """All stages up to the predictions below `root`; without: reconstruct without captions too."""
-    settings = load_settings("mini", overrides)
+    settings = load_settings("mini", overrides, "genimage")
     pipeline = Pipeline(settings, str(root / "manifests"), str(root / "work"))
     index = pipeline.index(pictures(root / "pictures", subsets, test), shard_size=2 * test)
     precompute(pipeline, index)
     if without:
-        silent = load_settings("mini", [*overrides, "caption.captioner=none", "caption.model=null"])
+        silent = load_settings("mini", [*overrides, "caption.captioner=none", "caption.model=null"], "genimage")
         precompute(Pipeline(silent, pipeline.manifests, pipeline.work), index)
     predict(pipeline, index, train_detector(pipeline, index))
     return pipeline

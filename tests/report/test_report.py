@@ -301,7 +301,7 @@ def test_images_without_labels_are_shown_and_nothing_is_claimed_of_them(made: Ma
     flat.mkdir()
     for number, path in enumerate(sorted(source.rglob("val/*/*"))):
         shutil.copy(path, flat / f"{number}{path.suffix}")
-    settings = load_settings("mini", made.overrides)
+    settings = load_settings("mini", made.overrides, "genimage")
     mine = Pipeline(settings, made.pipeline.manifests, made.pipeline.work, "mine")
     index = mine.index(flat, "folder")
     precompute(mine, index)
