@@ -286,8 +286,8 @@ def _compute(
         writer.close()
     if own > max(MOST_FAIL * len(rows), FEW_FAIL):
         raise StageError(
-            f"{own} of {len(rows)} images failed, the first with: {failures[0].path}: {failures[0].reason.rstrip('.')}. "
-            "Mend the cause, then run the same command again."
+            f"{own} of {len(rows)} images failed, the first with: {failures[0].path}: "
+            f"{failures[0].reason.rstrip('.')}. Mend the cause, then run the same command again."
         )
     failures.sort(key=lambda failure: failure.image_id)
     return written, failures

@@ -26,6 +26,8 @@ FACTS: dict[str, Any] = {
     "epoch": 1,
     "finished": False,
     "history": [{"accuracy": 0.5, "auc": None, "loss": 0.7}],
+    "loss_sum": 1.5,
+    "unreadable": 2,
     "scaler": {"scale": 65536.0},
     "about": {"stage": "detectors", "settings": {"epochs": 2}},
 }
