@@ -35,6 +35,7 @@ from sare_core.storage import sha256_file, spool_folder
 MOST_FAIL = 0.5
 FEW_FAIL = 2  # one or two bad images are never a wrong setting, however small the shard
 POLL = 5.0  # seconds between two looks at shards that others work on
+_OF_WRITING = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}  # never of reading, though they name no file
 _LIBRARIES = ("sare", "torch", "diffusers", "transformers", "timm", "numpy", "pillow", "webdataset", "pyarrow")
 
 Sample = Callable[[], dict[str, Any]]
@@ -285,14 +286,22 @@ def _check(path: Path, written: dict[str, set[str]], record: Record) -> None:
 def _spool(folder: Folder, shard: int, suffix: str) -> Iterator[Path]:
     """A local path to write a shard to; gone afterwards, whatever happens."""
     spool = spool_folder()
-    spool.mkdir(parents=True, exist_ok=True)
+    try:
+        spool.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise _unusable(spool, error) from error
     path = spool / f"{folder.dataset}-{folder.stage}-{folder.fingerprint}-{shard:05d}.{os.getpid()}{suffix}"
     try:
         with release_on_preemption(partial(path.unlink, missing_ok=True)):
             yield path
     except OSError as error:
-        if error.errno == errno.ENOSPC:
-            raise ConfigError(f"{spool}: no space left. Free some, or set SARE_SPOOL to another folder.") from error
+        if error.errno in _OF_WRITING or str(error.filename) == str(path):
+            raise _unusable(spool, error) from error
         raise
     finally:
         path.unlink(missing_ok=True)
+
+
+def _unusable(spool: Path, error: OSError) -> ConfigError:
+    what = "no space left" if error.errno == errno.ENOSPC else f"cannot be written ({error.strerror})"
+    return ConfigError(f"{spool}: {what}. Shards are written there first: mend it, or set SARE_SPOOL to another.")

@@ -22,6 +22,7 @@ from sare_core.audit import (
     reopen,
     summarize,
 )
+from sare_core.errors import ConfigError
 from sare_core.manifest import index_errors
 from stages.options import Manifests, Work, console
 
@@ -34,7 +35,12 @@ def status(dataset: AnyDataset = None, work: Work = "work", manifests: Manifests
     Exits with 1 where a folder or an index cannot be read, which it names; unfinished shards are no error.
     """
     broken: list[str] = []
-    summaries = [summarize(*found) for found in indexed_folders(work, manifests, dataset, broken)]
+    summaries: list[Summary] = []
+    for folder, index in indexed_folders(work, manifests, dataset, broken):
+        try:
+            summaries.append(summarize(folder, index))
+        except ConfigError as error:
+            broken.append(str(error))
     for line in broken:
         console.print(line, soft_wrap=True, markup=False)
     if not summaries and not broken:
@@ -116,7 +122,11 @@ def gc(
     count = size = 0
     broken: list[str] = []
     for folder, index in indexed_folders(work, manifests, dataset, broken):
-        names = list(orphaned_files(folder, index))
+        try:
+            names = list(orphaned_files(folder, index))
+        except ConfigError as error:  # what its records name is not known
+            broken.append(str(error))
+            continue
         for name in names:
             count, size = count + 1, size + folder.store.size(name)
             console.print(folder.store.path(name), soft_wrap=True, markup=False)

@@ -223,6 +223,12 @@ def train(
     folder = folder_of(settings, dataset, work, train_part.inputs + val_part.inputs)
     folder.describe(preset=preset, models={role: weights.model for role, weights in weights_of(settings).items()})
     last, best = read_checkpoint(folder.store, "last"), read_checkpoint(folder.store, "best")
+    steps = settings.train.epochs * (len(train_part) // settings.train.batch_size)
+    if last is not None and (last.step > steps or last.finished != (last.step == steps)):
+        raise ConfigError(
+            f"{folder.store.path('last.json')}: says step {last.step}{', finished' * last.finished}, but there are "
+            f"{steps} steps; delete it, train again."
+        )
     if last is not None and last.finished and best is not None and folder.store.exists(best.file):
         console.print(f"detectors: trained before. {folder.store.url}", soft_wrap=True)
         return
