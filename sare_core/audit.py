@@ -33,7 +33,8 @@ def folders(work: str, dataset: str | None = None, broken: list[str] | None = No
                         continue
                     if broken is None:
                         raise
-                    broken.append(str(error))
+                    if str(error) not in broken:  # others may be made from it
+                        broken.append(str(error))
 
 
 class Training(NamedTuple):
@@ -219,15 +220,15 @@ def _record_faults(folder: Folder, index: Index, shard: int, record: Record) -> 
     if record.output is None or not folder.store.exists(record.output.name):
         yield f"names {record.output.name if record.output else 'no output'}, which is not there; {again}"
         return
-    with folder.store.fetched(record.output.name) as path:
-        if path.stat().st_size != record.output.bytes or sha256_file(path) != record.output.sha256:
-            yield f"{record.output.name} is not the bytes that the record names; {again}"
-            return
-        try:
+    try:
+        with folder.store.fetched(record.output.name) as path:
+            if path.stat().st_size != record.output.bytes or sha256_file(path) != record.output.sha256:
+                yield f"{record.output.name} is not the bytes that the record names; {again}"
+                return
             found = read_back(path)
-        except StageError as error:
-            yield f"{error}; {again}"
-            return
+    except (StageError, OSError) as error:
+        yield f"{record.output.name} cannot be read ({error}); {again}"
+        return
     if len(found) != record.ok:
         yield f"{record.output.name} holds {len(found)} samples, the record says {record.ok}; {again}"
     if short := sorted(key for key, fields in found.items() if not fields >= set(record.fields)):

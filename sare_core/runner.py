@@ -42,6 +42,7 @@ FEW_FAIL = 2  # one or two bad images are never a wrong setting, however small t
 # so that the shards of one folder of images that is gone do not keep the last of the others from being done.
 IN_A_ROW = 3
 POLL = 5.0  # seconds between two looks at shards that others work on
+_OF_WRITING = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}  # never of reading, though they name no file
 _LIBRARIES = ("sare", "torch", "diffusers", "transformers", "timm", "numpy", "pillow", "webdataset", "pyarrow")
 
 Sample = Callable[[], dict[str, Any]]
@@ -310,13 +311,21 @@ def _spool(folder: Folder, shard: int, suffix: str) -> Iterator[Path]:
     """A local path to write a shard to; gone afterwards, whatever happens."""
     path = shard_path(folder, shard, suffix)
     spool = path.parent
-    spool.mkdir(parents=True, exist_ok=True)
+    try:
+        spool.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise _unusable(spool, error) from error
     try:
         with release_on_preemption(partial(path.unlink, missing_ok=True)):
             yield path
     except OSError as error:
-        if error.errno == errno.ENOSPC:
-            raise ConfigError(f"{spool}: no space left. Free some, or set SARE_SPOOL to another folder.") from error
+        if error.errno in _OF_WRITING or str(error.filename) == str(path):
+            raise _unusable(spool, error) from error
         raise
     finally:
         path.unlink(missing_ok=True)
+
+
+def _unusable(spool: Path, error: OSError) -> ConfigError:
+    what = "no space left" if error.errno == errno.ENOSPC else f"cannot be written ({error.strerror})"
+    return ConfigError(f"{spool}: {what}. Shards are written there first: mend it, or set SARE_SPOOL to another.")

@@ -46,7 +46,12 @@ def _retrying(method: Callable[Concatenate["Store", P], T]) -> Callable[Concaten
     @wraps(method)
     def tried(self: "Store", *args: P.args, **kwargs: P.kwargs) -> T:
         if self.on_disk:
-            return disk(self, *args, **kwargs)
+            try:
+                return disk(self, *args, **kwargs)
+            except (PermissionError, NotADirectoryError, IsADirectoryError) as error:
+                raise ConfigError(
+                    f"{error.filename or self.url}: {error.strerror}. Mend its rights, or name another folder."
+                ) from error
         return with_retries(self.url, partial(method, self, *args, **kwargs))
 
     return tried
@@ -55,8 +60,8 @@ def _retrying(method: Callable[Concatenate["Store", P], T]) -> Callable[Concaten
 class Store:
     """A folder, by path or URL. Names are relative to it, with `/` between parts.
 
-    Every method raises ConfigError where an object store cannot be reached or refuses (no bucket, credentials), and
-    TransientError when it fails for minutes.
+    Every method raises ConfigError where a disk or object store refuses (rights, a file in a folder's place, no bucket,
+    credentials) or a store cannot be reached, and TransientError when a store fails for minutes.
     """
 
     def __init__(self, url: str) -> None:

@@ -47,8 +47,12 @@ def status(
     Exits with 1 where a folder or an index cannot be read, which it names; unfinished shards are no error.
     """
     broken: list[str] = []
-    found = indexed_folders(work, manifests, dataset, broken)
-    summaries = [summarize(folder, index) for folder, index in found if not is_empty(folder)]
+    summaries: list[Summary] = []
+    for folder, index in indexed_folders(work, manifests, dataset, broken):
+        try:
+            summaries += [] if is_empty(folder) else [summarize(folder, index)]
+        except ConfigError as error:
+            broken.append(str(error))
     if as_json:
         print(json.dumps(status_document(work, summaries, broken), indent=1))
     else:

@@ -1,5 +1,6 @@
 """What all stages take on the command line, and how a run ends."""
 
+import errno
 import re
 import sys
 from collections.abc import Callable, Iterator
@@ -65,11 +66,13 @@ def exit_codes() -> Iterator[None]:
     """
     try:
         yield
-    except ConfigError as error:
-        _complain(str(error))
-        sys.exit(2)
     except SareError as error:
-        _complain(str(error))
+        _complain(_said(error))
+        sys.exit(2 if isinstance(error, ConfigError) else 1)
+    except OSError as error:  # of a disk or this machine; those that a user meets often have words of their own
+        where = f"{error.filename}: " if error.filename else ""
+        cure = "Raise the limit (ulimit -n)" if error.errno == errno.EMFILE else "Mend that"
+        _complain(f"{where}{error.strerror or error} (errno {error.errno}). {cure} and run the same command again.")
         sys.exit(1)
     except Stopped as stop:
         _complain(f"{stop}; what was finished is kept. Run the same command again to go on.")
@@ -80,6 +83,12 @@ def _app(command: Callable[..., Any]) -> typer.Typer:
     app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
     app.command()(command)
     return app
+
+
+def _said(error: SareError) -> str:
+    """An error's own text: from a worker of a loader it comes wrapped in the worker's traceback."""
+    text = str(error)
+    return text.rstrip().rpartition("\nsare_core.errors.")[2].partition(": ")[2] if text.startswith("Caught ") else text
 
 
 def _complain(text: str) -> None:
@@ -105,23 +114,23 @@ def chosen_shards(index: Index, splits: list[str], subsets: tuple[str, ...] | No
     shards.sort()
     if wanted is None:
         return shards
-    asked = _parse_shards(wanted)
-    if missing := sorted(set(asked) - set(shards)):
-        raise ConfigError(
-            f"--shard {wanted}: {index.about['dataset']!r} has no shard {missing[0]} for this stage; "
-            f"it has {ranges_text(shards)} (subsets: {', '.join(sorted(known))})."
-        )
-    return asked
+    asked, there = set[int](), set(shards)
+    for shard in _parse_shards(wanted):
+        if shard not in there:  # at the first, for a range may have any length
+            raise ConfigError(
+                f"--shard {wanted}: {index.about['dataset']!r} has no shard {shard} for this stage; "
+                f"it has {ranges_text(shards)} (subsets: {', '.join(sorted(known))})."
+            )
+        asked.add(shard)
+    return sorted(asked)
 
 
-def _parse_shards(text: str) -> list[int]:
-    shards: list[int] = []
+def _parse_shards(text: str) -> Iterator[int]:
     for part in text.split(","):
         first, _, last = part.strip().partition("-")
-        if not re.fullmatch(r"[0-9]+(-[0-9]+)?", part.strip()) or int(last or first) < int(first):
+        if not re.fullmatch(r"[0-9]{1,18}(-[0-9]{1,18})?", part.strip()) or int(last or first) < int(first):
             raise ConfigError(f"--shard {text}: write a number, a range like 0-9, or a list like 2,5,7.")
-        shards += range(int(first), int(last or first) + 1)
-    return sorted(set(shards))
+        yield from range(int(first), int(last or first) + 1)
 
 
 def ranges_text(shards: list[int]) -> str:

@@ -274,6 +274,12 @@ def train(
     models = {role: weights.model for role, weights in encoders.items()}
     where = f"{folder.store.url} ({folder.describe(run_name, preset=preset, models=models)})"
     last, best = read_checkpoint(folder.store, "last"), read_checkpoint(folder.store, "best")
+    steps = settings.train.epochs * (len(train_part) // settings.train.batch_size)
+    if last is not None and (last.step > steps or last.finished != (last.step == steps)):
+        raise ConfigError(
+            f"{folder.store.path('last.json')}: says step {last.step}{', finished' * last.finished}, but there are "
+            f"{steps} steps; delete it, train again."
+        )
     if last is not None and last.finished and best is not None and folder.store.exists(best.file):
         console.print(f"detectors: trained before. {where}", soft_wrap=True)
         return

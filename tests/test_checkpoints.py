@@ -1,4 +1,5 @@
 import hashlib
+import json
 import os
 import signal
 from pathlib import Path
@@ -185,6 +186,37 @@ def test_a_cut_json_is_told(store: Store, part: float) -> None:
     store.write("last.json", data[: int(len(data) * part)])
     with pytest.raises(ConfigError, match=r"last\.json: not a whole checkpoint record; delete it"):
         read_checkpoint(store, "last")
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"step": -5},
+        {"step": 10**30},
+        {"epoch": -1},
+        {"file": "../victim.safetensors"},
+        {"file": "/victim"},
+        {"file": "best-0123456789ab.safetensors"},  # of the other JSON
+        {"sha256": ""},
+    ],
+)
+def test_a_json_that_says_what_it_may_not(store: Store, changes: dict[str, Any]) -> None:
+    saved(store)
+    said = json.loads(store.read("last.json"))
+    store.write("last.json", json.dumps(said | changes).encode())
+    with pytest.raises(ConfigError, match=r"last\.json: not a whole checkpoint record; delete it"):
+        read_checkpoint(store, "last")
+
+
+def test_no_file_outside_is_deleted(store: Store, tmp_path: Path) -> None:
+    """What a new checkpoint replaces is the file that the JSON names."""
+    (tmp_path / "victim").write_bytes(b"precious")
+    saved(store)
+    said = json.loads(store.read("last.json"))
+    store.write("last.json", json.dumps(said | {"file": "../victim"}).encode())
+    with pytest.raises(ConfigError, match=r"last\.json"):
+        save_checkpoint(store, "last", tensors(1), **FACTS)
+    assert (tmp_path / "victim").read_bytes() == b"precious"
 
 
 @pytest.mark.parametrize(("point", "survivor"), [("checkpoint-put", 0), ("checkpoint-named", 1)])

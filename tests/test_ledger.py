@@ -301,7 +301,7 @@ def test_completeness_is_seen_without_reading(folder: Folder, monkeypatch: pytes
     assert folder.ledger.complete([])
 
 
-@pytest.mark.parametrize("garbage", [b"", b"{", b"[]", b'{"records": 3}', b"\xff"])
+@pytest.mark.parametrize("garbage", [b"", b"{", b"[]", b'{"records": 3}', b"\xff", b'{"file": "../records-0.parquet"}'])
 def test_a_switch_that_cannot_be_read_is_no_empty_folder(folder: Folder, garbage: bytes) -> None:
     folder.ledger.compact(range(COUNT))
     folder.store.write("records.json", garbage)
@@ -315,6 +315,15 @@ def test_a_parquet_that_is_gone_is_told(folder: Folder) -> None:
     folder.store.delete(name)
     with pytest.raises(ConfigError, match=f"{name}: named by records.json but gone"):
         folder.states(DIGESTS)
+
+
+def test_a_parquet_that_was_changed_is_told(folder: Folder) -> None:
+    folder.ledger.compact(range(COUNT))
+    path = folder.store.local(json.loads(folder.store.read("records.json"))["file"])
+    pl.read_parquet(path, glob=False).with_columns(status=pl.lit("done")).write_parquet(path)
+    for read in (lambda: folder.states(DIGESTS), folder.records, lambda: folder.record(3)):
+        with pytest.raises(ConfigError, match=f"{path.name}: damaged, .* or delete records.json"):
+            read()
 
 
 def test_what_was_compacted_shows_what_became_stale(folder: Folder) -> None:

@@ -136,6 +136,67 @@ def test_a_record_of_fields_that_are_not_known(captions: Folder) -> None:
         captions.record(0)
 
 
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"seconds": -1},
+        {"seconds": float("nan")},
+        {"seconds": float("inf")},
+        {"seconds": 1e300},
+        {"inputs": {}},
+        {"inputs": {"index": "two words"}},
+        {"format": 99},
+        {"images": -1},
+        {"images": 10**30},
+        {"shard": -1},
+        {"output": {"name": "../00000-abc.tar", "bytes": 3, "sha256": "abc"}},
+        {"output": {"name": "/00000-abc.tar", "bytes": 3, "sha256": "abc"}},
+        {"output": {"name": "00000-abc.tar/../../victim.tar", "bytes": 3, "sha256": "abc"}},
+        {"output": {"name": "00001-abc.tar", "bytes": 3, "sha256": "abc"}},  # another shard's
+        {"output": {"name": "about.json", "bytes": 3, "sha256": "abc"}},
+    ],
+)
+def test_a_record_that_says_what_it_may_not(captions: Folder, changes: dict[str, Any]) -> None:
+    do(captions, 0)
+    record = json.loads(captions.store.read("records/00000.json"))
+    captions.store.write("records/00000.json", json.dumps(record | changes).encode())
+    assert states(captions)[0] == "stale (its record cannot be read)"
+    assert captions.records() == {}
+    with pytest.raises(ConfigError, match=r"records/00000\.json: not a whole record; delete it"):
+        captions.record(0)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"preset": 7},
+        {"train_subsets": 5},
+        {"splits": "test"},
+        {"made_by": []},
+        {"upstream": {"dataset": "../other", "stage": "captions", "name": "0" * 12}},
+        {"upstream": {"dataset": "it", "stage": "../captions", "name": "0" * 12}},
+        {"upstream": {"dataset": "it", "stage": "captions", "name": "../../captions"}},
+        {"upstream": {"dataset": "it", "stage": "predictions", "name": "0" * 12}},
+    ],
+)
+def test_a_description_that_says_what_it_may_not(
+    maps: Folder, captions: Folder, tmp_path: Path, changes: dict[str, Any]
+) -> None:
+    captions.describe()
+    maps.describe()
+    maps.store.write("about.json", json.dumps(maps.notes() | changes).encode())
+    with pytest.raises(ConfigError, match=r"about\.json: missing or unreadable; run the stage again"):
+        Folder.open(str(tmp_path), "it", "reconstructions", maps.fingerprint)
+
+
+def test_a_folder_that_is_made_from_itself(maps: Folder, captions: Folder, tmp_path: Path) -> None:
+    captions.describe()
+    itself = {"dataset": "it", "stage": "captions", "name": captions.fingerprint}
+    captions.store.write("about.json", json.dumps(captions.notes() | {"upstream": itself}).encode())
+    with pytest.raises(ConfigError, match=r"about\.json: missing or unreadable"):
+        Folder.open(str(tmp_path), "it", "captions", captions.fingerprint)
+
+
 def test_other_files_are_no_records(captions: Folder) -> None:
     do(captions, 0)
     for name in (".00001.json.host.7.tmp", "notes.json", "00001"):

@@ -328,7 +328,7 @@ def test_a_fault_of_the_source_spoils_nothing(tmp_path: Path, monkeypatch: pytes
     store = Store(str(tmp_path / "work"))
     store.write("a", b"old")
     (tmp_path / "source").mkdir()  # opens as no file does
-    with pytest.raises(IsADirectoryError):
+    with pytest.raises(ConfigError, match=f"{tmp_path}/source: Is a directory"):
         store.put(tmp_path / "source", "a")
     assert (store.names(), store.read("a")) == (["a"], b"old")
 

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from sare_core.atomic import unwritable
 from sare_core.errors import ConfigError
 
 VERSION = 3  # raise it when what is written changes: folders of another version are built anew
@@ -18,7 +19,8 @@ MARKER = "miniature.json"
 def built_once(folder: Path, recipe: dict[str, Any]) -> Iterator[Path | None]:
     """Yields a folder to fill, which becomes `folder` at one stroke; or None if that recipe stands there, and whole.
 
-    Raises ConfigError: `folder` holds what this function has not written; nothing of it is touched.
+    Raises ConfigError: `folder` holds what this function has not written, and nothing of it is touched; or it cannot be
+    written.
     """
     built, there = _read(folder / MARKER), _files(folder)
     strangers = there.keys() - (built["files"] if built else {})
@@ -30,13 +32,15 @@ def built_once(folder: Path, recipe: dict[str, Any]) -> Iterator[Path | None]:
         return
     partial = folder.with_name(f".{folder.name}.{os.getpid()}.partial")
     shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
     try:
+        partial.mkdir(parents=True)
         yield partial
         (partial / MARKER).write_text(json.dumps({"recipe": recipe, "files": _files(partial)}) + "\n")
         if folder.exists():  # ours, but of another recipe, or not whole; or empty
             shutil.rmtree(folder)
         partial.rename(folder)
+    except OSError as error:
+        raise unwritable(folder, error) from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)
 

@@ -34,7 +34,10 @@ def unpack_models(folder: str | Path) -> Path:
         recipe = {"version": VERSION, "models": hashlib.sha256("".join(sums).encode()).hexdigest()}
         with built_once(Path(folder), recipe) as partial:
             if partial:
-                shutil.copytree(shipped, partial, dirs_exist_ok=True)
+                for file in filter(Path.is_file, shipped.rglob("*")):
+                    target = partial / file.relative_to(shipped)
+                    target.parent.mkdir(parents=True, exist_ok=True)
+                    shutil.copy2(file, target)
     return Path(folder)
 
 

@@ -125,7 +125,9 @@ def test_a_name_of_a_run_stands_beside_its_folder(sare: Sare, tmp_path: Path) ->
 
 
 def test_status_and_gc_need_no_preset(sare: Sare) -> None:
-    assert "nothing has been computed yet" in sare("status").wait().stdout
+    early = sare("status").wait()
+    assert early.returncode == 2
+    assert "no such folder" in early.stderr
     assert sare("caption", "--shard", "0-1").wait().returncode == 0
     status = sare("status").wait().stdout
     (line,) = [line for line in status.splitlines() if line.startswith("captions") and "standin" in line]

@@ -1,11 +1,13 @@
 """A full disk and a disk that may not be written stop a run with a message; with room it goes on where it was."""
 
+import resource
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from sare_core.errors import ConfigError
+from sare_core.miniature.unpack import unpack_models
 from tests.faults.disks import Disk
 from tests.faults.whole import check_whole
 from tests.faults.worker import STAGES, finish
@@ -53,6 +55,36 @@ def test_a_full_spool(
     assert not list(Path(pipeline.work).rglob("reconstructions/*/records/*"))
     ballast.unlink()
     assert pipeline.reconstructions().complete
+
+
+def test_a_spool_that_is_no_folder(
+    begin: Callable[[str], Pipeline], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("SARE_SPOOL", str(tmp_path / "file"))
+    with pytest.raises(ConfigError, match=f"{tmp_path}/file: cannot be written .* set SARE_SPOOL to another"):
+        begin("work").captions()
+
+
+def test_files_that_may_not_grow(begin: Callable[[str], Pipeline]) -> None:
+    """`ulimit -f`: the shard does not fit under it."""
+    pipeline = begin("work")
+    assert pipeline.captions().complete
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (9000, limits[1]))
+    try:
+        with pytest.raises(ConfigError, match=r"cannot be written \(File too large\).* set SARE_SPOOL to another"):
+            pipeline.reconstructions()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert pipeline.reconstructions().complete
+
+
+def test_the_miniature_on_a_full_disk(disk: Callable[[str], Disk]) -> None:
+    full = disk("2m")
+    with pytest.raises(ConfigError, match=f"{full.path}/models: no space left"):
+        unpack_models(full.path / "models")
+    assert list(full.path.iterdir()) == []
 
 
 @pytest.mark.parametrize("place", range(len(STAGES)))
