@@ -154,7 +154,8 @@ class Ledger:
 
     def record(self, shard: int) -> Record | None:
         """The record of a shard, or None. Raises ConfigError when it cannot be read."""
-        name, data = _name(shard), (self._compacted_texts([shard]) | self._loose([shard])).get(shard)
+        name, loose = _name(shard), self._loose([shard])
+        data = (self._compacted_texts([shard]) | loose).get(shard)
         try:
             return Record.model_validate_json(data) if data is not None else None
         except ValidationError as error:
@@ -164,8 +165,8 @@ class Ledger:
 
     def records(self, shards: Collection[int] | None = None) -> dict[int, Record]:
         """The records of some shards, or of all, by shard; one that cannot be read is left out."""
-        found = {}
-        for shard, data in sorted((self._compacted_texts(shards) | self._loose(shards)).items()):
+        loose, found = self._loose(shards), {}
+        for shard, data in sorted((self._compacted_texts(shards) | loose).items()):
             try:
                 found[shard] = Record.model_validate_json(data)
             except ValidationError:

@@ -14,7 +14,7 @@ from sare_core.owner import Owner, this_process
 from sare_core.records import Folder
 from sare_core.spool import shard_path
 from sare_core.storage import Store
-from tests.builders import index_frame
+from tests.builders import ABOUT, index_frame
 from tests.test_audit import NOBODY, ROWS, claim, do, made, output_of
 
 OLD = GRACE + 60
@@ -22,7 +22,7 @@ OLD = GRACE + 60
 
 @pytest.fixture
 def index(tmp_path: Path) -> Index:
-    index = write_index(str(tmp_path / "manifests"), "it", index_frame(*ROWS), {"dataset": "it"})
+    index = write_index(str(tmp_path / "manifests"), "it", index_frame(*ROWS), ABOUT)
     age(index.store, "index.json")
     return index
 
@@ -117,7 +117,7 @@ def test_an_output_whose_record_cannot_be_read_stays(folder: Folder, index: Inde
 def test_what_left_the_index_stays_for_an_hour(folder: Folder, index: Index, tmp_path: Path) -> None:
     age_all(folder)
     output = output_of(folder, 1).name
-    smaller = write_index(str(tmp_path / "manifests"), "it", index_frame(*ROWS[:2]), {"dataset": "it"})
+    smaller = write_index(str(tmp_path / "manifests"), "it", index_frame(*ROWS[:2]), ABOUT)
     assert listed(folder, smaller) == []
     age(smaller.store, "index.json")
     assert listed(folder, smaller) == [output, "records/00001.json"]
@@ -153,7 +153,7 @@ def test_what_is_put_anew_between_two_looks_stays(folder: Folder, index: Index) 
 def test_files_of_earlier_indexes_go_after_some_days(folder: Folder, index: Index, tmp_path: Path) -> None:
     manifests = Store(str(tmp_path / "manifests"))
     before = {f"it/{name}" for name in index.store.names() if name.endswith(".parquet")}
-    write_index(manifests.url, "it", index_frame(*ROWS[:-1]), {"dataset": "it"})
+    write_index(manifests.url, "it", index_frame(*ROWS[:-1]), ABOUT)
     assert index.rows(2) == ROWS[4:], "a stage that began before reads on"
     index.store.write("images-mine.parquet", b"x")
     for name in index.store.names():

@@ -8,6 +8,7 @@ from typing import Any
 import psutil
 import pytest
 import torch
+import typer
 
 from sare_core.checkpoints import save_checkpoint
 from sare_core.manifest import Index, write_index
@@ -28,11 +29,17 @@ def document(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Any:
     """Reads the document as a script does."""
 
     def read() -> dict[str, Any]:
-        status(work=str(tmp_path / "work"), manifests=str(tmp_path / "manifests"), as_json=True)
+        code = 0
+        try:
+            status(work=str(tmp_path / "work"), manifests=str(tmp_path / "manifests"), as_json=True)
+        except typer.Exit as end:
+            code = end.exit_code
         out, err = capsys.readouterr()
         assert err == ""
         assert out.isascii(), "it prints in any locale, and nothing in it steers a terminal"
-        return json.loads(out, parse_constant=pytest.fail)  # NaN is no JSON
+        found: dict[str, Any] = json.loads(out, parse_constant=pytest.fail)  # NaN is no JSON
+        assert code == bool(found["problems"])
+        return found
 
     return read
 
@@ -49,6 +56,7 @@ def claim(folder: Folder, shard: int) -> None:
 
 
 def test_of_nothing(document: Any, tmp_path: Path) -> None:
+    (tmp_path / "work").mkdir()
     assert document() == {"format": 1, "work": str(tmp_path / "work"), "folders": [], "problems": []}
 
 
@@ -71,6 +79,7 @@ def test_shards_rate_and_failures(document: Any, index: Index, tmp_path: Path) -
         "stage": "captions",
         "fingerprint": folder.fingerprint,
         "url": folder.store.url,
+        "runs": ["b]"],
         "preset": "my[/b].yaml",
         "shards": {"done": 2, "open": 0, "running": 1, "failed": 1, "stale": 0},
         "images_per_second": 0.8,  # 4 images in 5 seconds
@@ -87,19 +96,20 @@ def test_shards_rate_and_failures(document: Any, index: Index, tmp_path: Path) -
 
 def test_a_detector(document: Any, index: Index, tmp_path: Path) -> None:
     folder = made(tmp_path, "detectors", settings={"epochs": 3})
+    assert document()["folders"] == [], "nobody has begun it"
+    claim(folder, 0)
     (found,) = document()["folders"]
     assert (found["shards"], found["checkpoint"], found["eta_seconds"]) == (None, None, None)
     facts: dict[str, Any] = {"step": 4, "epoch": 2, "finished": False, "history": [], "about": {}}
     for name in ("last", "best"):
         save_checkpoint(folder.store, name, {"w": torch.zeros(3)}, **facts)
-    claim(folder, 0)
     (found,) = document()["folders"]
     assert found["checkpoint"] == {"epoch": 2, "epochs": 3, "step": 4, "finished": False, "best_epoch": 2}
     assert found["holder"] == f"{os.uname().nodename}, process {os.getpid()}"
 
 
 def test_a_folder_that_cannot_be_read_is_a_problem(document: Any, index: Index, tmp_path: Path) -> None:
-    made(tmp_path, "captions")
+    claim(made(tmp_path, "captions"), 0)
     broken = made(tmp_path, "captions", other=1)
     broken.store.write("about.json", b"{")
     found = document()

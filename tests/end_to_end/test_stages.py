@@ -380,7 +380,7 @@ def test_unlabelled_images_get_scores_and_no_metrics(
     assert best is not None
     folder = evaluate.folder_of(mine.settings, "mine", mine.work, best)
     source = read_index(done.manifests, "tree")
-    evaluate.write_tables(mine.settings, index, source, folder, [0], "standin")
+    evaluate.write_tables(mine.settings, index, source, folder, [0], "standin", "standin")
     assert "No labels" in capsys.readouterr().out
     assert pl.read_parquet(folder.store.local(folder.records()[0].output.name))["score"].is_between(0, 1).all()
     shutil.rmtree(Path(mine.work) / "mine")
