@@ -109,10 +109,10 @@ soak: install ## kill a thousand runs at random moments and compare bytes
 	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(BIN)/python -m tests.faults.soak
 
 test: install ## run the tests but those of test-cluster, one process a core (6 minutes on two)
-	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -n logical --dist loadfile $(CLUSTER_TESTS:%=--ignore=%)
+	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -n logical --dist loadfile --no-loadscope-reorder $(CLUSTER_TESTS:%=--ignore=%)
 
 test-cluster: install ## run the tests of Slurm, object stores, many processes and kills
-	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -n 4 --dist loadfile $(CLUSTER_TESTS)
+	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -n 4 --dist loadfile --no-loadscope-reorder $(CLUSTER_TESTS)
 
 lint: install ## ruff and mypy
 	$(BIN)/ruff check .

@@ -16,6 +16,26 @@ from sare_core.config import Settings, load_settings
 STANDIN = str(Path(__file__).with_name("standins") / "standin.yaml")
 
 
+# A file is one process's work (--dist loadfile): the longest first, or one would be left alone with it at the end.
+LONGEST = [
+    *(
+        "end_to_end/test_regression.py",
+        "miniature/test_world.py",
+        "plan/test_flops.py",
+        "diffusion/test_reconstructor.py",
+    ),
+    *("miniature/test_generators.py", "plan/test_command.py", "study/test_study.py", "report/test_report.py"),
+    *("slurm/test_submit.py", "objectstore/test_pipeline.py", "faults/test_kills.py", "processes/test_shards.py"),
+    *("processes/test_training.py", "faults/test_disks.py", "objectstore/test_store.py"),
+]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    place = {name: number for number, name in enumerate(LONGEST)}
+    here = Path(__file__).parent
+    items.sort(key=lambda item: place.get(item.path.relative_to(here).as_posix(), len(place)))
+
+
 @pytest.fixture(scope="session")
 def standin_models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Captioner, diffusion, image-encoder and semantic-encoder. Tests read them; one that changes a file copies it."""

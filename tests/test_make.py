@@ -1,5 +1,6 @@
 """What make's variables turn into: the command of a target, as `make --dry-run` prints it."""
 
+import os
 import subprocess
 from pathlib import Path
 
@@ -11,7 +12,9 @@ WHERE = "--dataset mini --preset mini --work work --manifests manifests"
 
 def made(target: str, *variables: str) -> subprocess.CompletedProcess[str]:
     command = ["make", "--dry-run", "--old-file=install", target, *variables]
-    return subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False)
+    # As from a shell, also when make runs the tests.
+    environment = {name: value for name, value in os.environ.items() if name not in ("MAKEFLAGS", "MAKELEVEL")}
+    return subprocess.run(command, cwd=REPOSITORY, env=environment, capture_output=True, text=True, check=False)
 
 
 @pytest.mark.parametrize(
