@@ -195,6 +195,7 @@ def test_a_cut_json_is_told(store: Store, part: float) -> None:
         {"step": 10**30},
         {"epoch": -1},
         {"file": "../victim.safetensors"},
+        {"file": "last-/../../victim"},
         {"file": "/victim"},
         {"file": "best-0123456789ab.safetensors"},  # of the other JSON
         {"sha256": ""},

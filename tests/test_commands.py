@@ -7,12 +7,15 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+import polars as pl
 import pytest
 import torch
 
 from sare_core.errors import ConfigError, StageError
 from sare_core.manifest import read_index, write_index
-from sare_core.records import Folder
+from sare_core.records import Folder, Output
+from sare_core.shardfiles import TarWriter
+from sare_core.storage import sha256_file
 from stages import options
 from stages.app import app
 from tests.builders import index_frame, index_row, shard_record
@@ -47,10 +50,14 @@ def folders(tmp_path: Path) -> dict[str, Folder]:
         index = write_index(str(tmp_path / "manifests"), name, index_frame(*rows), {"dataset": name, **ABOUT})
         made[name] = folder = Folder(str(tmp_path / "work"), name, "captions", {"stage": "captions"}, None)
         folder.describe(preset="mini")
-        record = shard_record(folder, 0, {"index": index.digests[0]})
-        assert record.output is not None
-        folder.store.write(record.output.name, b"abc")
-        folder.commit(record)
+        writer = TarWriter(tmp_path / "spooled.tar")
+        for row in rows:
+            writer.write({"__key__": row["image_id"], "json": b"{}"})
+        writer.close()
+        digest, size = sha256_file(tmp_path / "spooled.tar"), (tmp_path / "spooled.tar").stat().st_size
+        output = Output(name=f"00000-{digest[:12]}.tar", bytes=size, sha256=digest)
+        folder.store.put(tmp_path / "spooled.tar", output.name)
+        folder.commit(shard_record(folder, 0, {"index": index.digests[0]}, output=output))
     return made
 
 
@@ -132,11 +139,14 @@ def test_a_broken_index_hides_no_other_data_set(
 
 
 def test_verify_reads_indexes_back(sare: Sare, folders: dict[str, Folder], tmp_path: Path) -> None:
-    [path] = (tmp_path / "manifests" / "other").glob("images-*.parquet")
-    path.write_bytes(path.read_bytes()[:-9])
-    code, told = sare("verify", "-d", "other")
+    """Labels are flipped in one, under the name that it had; outputs of the other one are read back."""
+    assert sare("verify") == (0, "2 folders read back: all as recorded\n")
+    [path] = (tmp_path / "manifests" / "it").glob("images-*.parquet")
+    pl.read_parquet(path).with_columns(label=1 - pl.col("label")).write_parquet(path)
+    code, told = sare("verify")
     assert code == 1
     assert f"{path}: its content is not what its name and digests promise" in told
+    assert "1 folders read back: 1 integrity errors" in told
 
 
 @pytest.mark.parametrize("command", ["status", "gc"])
