@@ -130,9 +130,15 @@ class Index:
 def _readable(store: Store, name: str) -> Iterator[None]:
     try:
         yield
+    except FileNotFoundError as error:
+        raise _gone(store, name) from error
     except (pl.exceptions.PolarsError, OSError) as error:
         said = str(error).partition("\n")[0]
         raise ConfigError(f"{store.path(name)}: damaged ({said}). {RESTORE}") from error
+
+
+def _gone(store: Store, name: str) -> ConfigError:
+    return ConfigError(f"{store.path(name)}: named by index.json but gone. {RESTORE}")
 
 
 def _changed(store: Store, name: str) -> ConfigError:
@@ -175,9 +181,8 @@ def read_index(manifests: str, dataset: str) -> Index:
         first = error.errors()[0]
         what = ".".join(map(str, first["loc"])) or "it"
         raise ConfigError(f"{store.path('index.json')}: not readable ({what}: {first['msg']}). {RESTORE}") from error
-    for name in (switch.images, switch.shards):
-        if not store.exists(name):
-            raise ConfigError(f"{store.path(name)}: named by index.json but gone. {RESTORE}")
+    if not store.exists(switch.images):
+        raise _gone(store, switch.images)
     with _readable(store, switch.shards):
         path = store.local(switch.shards)
         if store.on_disk and not is_as_named(path):
