@@ -5,7 +5,6 @@ bytes under the same name, it is an orphan that gc may remove.
 """
 
 import hashlib
-import multiprocessing
 import sys
 import time
 from contextlib import suppress
@@ -18,10 +17,9 @@ from sare_core.garbage import orphaned_files, remove_orphans
 from sare_core.manifest import read_index, write_index
 from sare_core.records import Folder, Output
 from tests.builders import index_frame, index_row, shard_record
+from tests.forked import context
 
 STAGES, SHARDS, ROUNDS, GATHERINGS = 2, 50, 4, 20
-_context = multiprocessing.get_context("forkserver")
-_context.set_forkserver_preload(["tests.faults.test_gc"])
 
 
 def folder_in(tmp_path: Path) -> Folder:
@@ -72,8 +70,8 @@ def test_gc_beside_running_stages_loses_nothing(tmp_path: Path) -> None:
     index = write_index(str(tmp_path / "manifests"), "it", index_frame(*rows), {})
     folder = folder_in(tmp_path)
     folder.describe()
-    stages = [_context.Process(target=stage, args=(tmp_path, rank)) for rank in range(STAGES)]
-    collectors = [_context.Process(target=collect, args=(tmp_path,)) for _ in range(2)]
+    stages = [context.Process(target=stage, args=(tmp_path, rank)) for rank in range(STAGES)]
+    collectors = [context.Process(target=collect, args=(tmp_path,)) for _ in range(2)]
     for process in stages + collectors:
         process.start()
     for process in stages:
