@@ -1,6 +1,6 @@
 # A target is one line that you can copy. Variables: DATASET, PRESET, SHARD, TRAINED_ON (dataset whose detector evaluate
-# and report take), GPUS (a node), NODES, NODE and MAIN (which node this is, and where node 0 listens), LAUNCH=slurm and
-# with it DRY_RUN=1, WORK, MANIFESTS, SET="key=value …", JOBS (of study and mini-world) and ARTICLES (folder of
+# and report take), RUN (a name for the run), GPUS (a node), NODES, NODE and MAIN (which node this is, and where node 0
+# listens), LAUNCH=slurm and with it DRY_RUN=1, WORK, MANIFESTS, SET="key=value …", JOBS (of study and mini-world) and ARTICLES (folder of
 # Fashion-MNIST's .gz files).
 DATASET   ?= mini
 PRESET    ?= mini
@@ -20,22 +20,23 @@ MINI  = --dataset mini --preset mini --work $(WORK) --manifests $(MANIFESTS)
 DEMO  = $(MINI) --run demo
 UNCAPTIONED = $(MINI) --run control --set caption.captioner=none --set caption.model=null
 WHICH = $(if $(SHARD),--shard $(SHARD))
+NAMED = $(if $(RUN),--run $(RUN))
 WHOSE = $(if $(TRAINED_ON),--trained-on $(TRAINED_ON))
 # One process on one device, or one a GPU by accelerate, which gives each a thread pool of OMP_NUM_THREADS, or of 1.
 NET   = $(if $(filter 1,$(NODES)),--main_process_port 0,--machine_rank $(NODE) $(foreach m,$(or $(MAIN),$(error \
         NODES=$(NODES) needs MAIN=host:port of node 0)),--main_process_ip $(word 1,$(subst :, ,$m)) --main_process_port \
         $(word 2,$(subst :, ,$m))))
-RUN   = $(if $(filter-out 1,$(GPUS) $(NODES)),$(BIN)/accelerate launch --multi_gpu --num_machines $(NODES) $(NET) \
+PYTHONS = $(if $(filter-out 1,$(GPUS) $(NODES)),$(BIN)/accelerate launch --multi_gpu --num_machines $(NODES) $(NET) \
         --num_processes $(shell expr $(GPUS) \* $(NODES)) --mixed_precision no --dynamo_backend no,$(BIN)/python)
 
 # They wait for processes, daemons and time-outs more than they compute, so more of them run at a time than there are cores.
 CLUSTER_TESTS := tests/slurm tests/processes tests/objectstore tests/faults
 
 # In this process (or these), or with LAUNCH=slurm as tasks of Slurm, at most GPUS of them at a time.
-SUBMIT = $(BIN)/sare submit $(1) $(ARGS) $(2) $(if $(filter-out file,$(origin GPUS)),--gpus $(GPUS)) \
+SUBMIT = $(BIN)/sare submit $(1) $(ARGS) $(NAMED) $(2) $(if $(filter-out file,$(origin GPUS)),--gpus $(GPUS)) \
         $(if $(DRY_RUN),--dry-run)
-HERE   = $(if $(DRY_RUN),$(error DRY_RUN goes with LAUNCH=slurm),$(RUN) -m stages.$(1) $(ARGS) $(2))
-STAGE  = $(if $(filter slurm,$(LAUNCH)),$(SUBMIT),$(HERE))
+HERE   = $(if $(DRY_RUN),$(error DRY_RUN goes with LAUNCH=slurm),$(PYTHONS) -m stages.$(1) $(ARGS) $(NAMED) $(2))
+STAGE  = $(if $(LAUNCH),$(if $(filter slurm,$(LAUNCH)),$(SUBMIT),$(error LAUNCH=$(LAUNCH): only slurm is known)),$(HERE))
 
 .DEFAULT_GOAL := help
 .PHONY: help install demo study mini-world captions reconstruct train evaluate report status verify gc \
@@ -85,7 +86,7 @@ evaluate: install ## predict the test split, print ACC and AUC: make evaluate DA
 	$(call STAGE,evaluate,$(WHICH) $(WHOSE))
 
 report: install ## one page of pictures, tables and figures: WORK/<dataset>/report/<fp>/index.html
-	$(BIN)/python -m stages.report $(ARGS) $(WHOSE)
+	$(BIN)/python -m stages.report $(ARGS) $(NAMED) $(WHOSE)
 
 status: install ## per stage: done, open, running, failed, stale (and why), images/s, ETA
 	$(BIN)/sare status --work $(WORK) --manifests $(MANIFESTS)

@@ -11,7 +11,7 @@ from sare_core.claims import Claims, claimed_shards, read_claim
 from sare_core.errors import ConfigError, StageError
 from sare_core.fingerprint import differences
 from sare_core.manifest import Index, check_name, has_index, read_index
-from sare_core.records import STAGES, Folder, Record, State
+from sare_core.records import COMMANDS, STAGES, Folder, Record, State
 from sare_core.shardfiles import read_back
 from sare_core.storage import Store, sha256_file
 
@@ -210,7 +210,7 @@ def integrity_errors(folder: Folder, index: Index) -> Iterator[IntegrityError]:
 
 
 def _record_faults(folder: Folder, index: Index, shard: int, record: Record) -> Iterator[str]:
-    again = f"`sare verify --reopen` opens the shard again; then run {folder.stage} for shard {shard}."
+    again = f"`sare verify --reopen` opens the shard again; then run sare {COMMANDS[folder.stage]} for shard {shard}."
     if (record.shard, record.fingerprint, record.stage) != (shard, folder.fingerprint, folder.stage):
         yield f"belongs to another shard or folder; {again}"
     if record.status == "failed":
@@ -249,8 +249,10 @@ def reopen(folder: Folder, shard: int, why: str) -> bool:
     try:
         record = folder.record(shard)
         assert record is not None, "an integrity error names a shard with a record"
-        record.status, record.error, record.output = "failed", f"reopened: {why}", None
-        folder.commit(record)
+        # Under its own name, also where the record is another shard's or folder's.
+        own = {"shard": shard, "stage": folder.stage, "fingerprint": folder.fingerprint, "dataset": folder.dataset}
+        changes = {"status": "failed", "error": f"reopened: {why}", "output": None}
+        folder.commit(record.model_copy(update=own | changes))
     finally:
         claims.free()
     return True

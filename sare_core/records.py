@@ -30,9 +30,10 @@ from sare_core.storage import Store
 if TYPE_CHECKING:
     from sare_core.manifest import Index
 
-__all__ = ["STAGES", "Failure", "Folder", "Output", "Record", "State"]
+__all__ = ["COMMANDS", "STAGES", "Failure", "Folder", "Output", "Record", "State"]
 
 STAGES = ("captions", "reconstructions", "detectors", "predictions")  # each is made from one that stands before it
+COMMANDS = dict(zip(STAGES, ("caption", "reconstruct", "train", "evaluate"), strict=True))  # of `sare`
 
 
 @dataclass(frozen=True)

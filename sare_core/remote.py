@@ -22,6 +22,7 @@ from sare_core.errors import ConfigError, SareError, TransientError
 T = TypeVar("T")
 
 log = logging.getLogger("sare")
+stamina.instrumentation.set_on_retry_hooks([])  # a raw line for every try; what a user should know, `_tell` says
 
 # What will not pass by waiting. Any other OSError (a stale NFS handle, a cut connection) is worth another try.
 LASTING = {errno.ENOENT, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.EFBIG}

@@ -125,7 +125,7 @@ def refuse_in_use(folder: Removable) -> None:
 
 def remove(folder: Removable) -> None:
     """Remove a folder with all that is in it. Raises StageError while somebody works in it."""
-    store = folder.store
+    store, before = folder.store, _description(folder.store)
     refuse_in_use(folder)
     with claimed_folder(store) as held:
         if not held or claimed_shards(store):
@@ -136,11 +136,19 @@ def remove(folder: Removable) -> None:
             store.delete_folder(name)
         store.delete_many([name for name in store.names() if name != "about.json"])
         store.delete_many([f"claims/{name}" for name in store.names("claims") if name != f"{FOLDER}.json"])
-    store.delete("about.json")
+    if _description(store) == before:  # else a stage has begun here again, and waits for its claim
+        store.delete("about.json")
     if store.on_disk:
         with suppress(OSError):  # somebody has begun to fill it anew
             store.local("claims").rmdir()
             store.local("").rmdir()
+
+
+def _description(store: Store) -> bytes | None:
+    try:
+        return store.read("about.json")
+    except FileNotFoundError:
+        return None
 
 
 def _about(store: Store) -> dict[str, Any]:

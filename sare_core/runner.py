@@ -27,7 +27,7 @@ from sare_core.flow import Row, Work, samples
 from sare_core.manifest import Index
 from sare_core.progress import bar
 from sare_core.ranks import Rank
-from sare_core.records import Failure, Folder, Output, Record, State
+from sare_core.records import COMMANDS, Failure, Folder, Output, Record, State
 from sare_core.shardfiles import ShardWriter, read_back, read_samples
 from sare_core.shardqueue import ShardQueue
 from sare_core.signals import check_stop, release_on_preemption, stop_cleanly, wait
@@ -160,7 +160,8 @@ def run(
                     if len(in_a_row) >= max(IN_A_ROW, len(outcome.done) / 2):
                         raise StageError(
                             f"{len(in_a_row)} shards failed one after the other, so the cause is hardly in them: "
-                            f"{', '.join(map(str, in_a_row))}. The last: {error}"
+                            f"{', '.join(map(str, in_a_row))}. {len(outcome.failed)} failed in this run, "
+                            f"{len(outcome.done)} are done, {len(queue)} were not tried. The last: {error}"
                         ) from error
                 else:
                     in_a_row.clear()
@@ -271,8 +272,8 @@ def _compute(
             if isinstance(sample, NotReached) and upstream and row["image_id"] not in failed_before:
                 raise StageError(
                     f"shard {upstream.shard} of the {upstream.stage} lacks {row['path']}, which its record counts as "
-                    f"done: its file is cut, or another one. Run `sare verify --reopen`, then {upstream.stage}, then "
-                    "this stage again."
+                    f"done: its file is cut, or another one. Run `sare verify --reopen`, then "
+                    f"`sare {COMMANDS.get(upstream.stage, upstream.stage)}`, then this stage again."
                 )
             if isinstance(sample, ImageError):
                 own += not isinstance(sample, NotReached)

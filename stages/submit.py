@@ -23,12 +23,12 @@ from sare_core.cluster import Slurm, answers, job_options
 from sare_core.config import Settings, load_settings
 from sare_core.errors import ConfigError, StageError
 from sare_core.manifest import Index, read_index
-from sare_core.records import Folder
+from sare_core.records import Folder, check_run_name
 from sare_core.signals import abandon, signals_of_the_launcher
 from sare_core.storage import Store
 from stages import caption, evaluate, reconstruct, train
 from stages.evaluate import TrainedOn
-from stages.options import Dataset, Manifests, Preset, Set, Shard, Work, chosen_shards, console, ranges_text
+from stages.options import Dataset, Manifests, Preset, RunName, Set, Shard, Work, chosen_shards, console, ranges_text
 
 STAGES: dict[str, Any] = {
     "caption": caption.caption,
@@ -64,7 +64,8 @@ class Task:
             if key == "shard":
                 value = ranges_text([int(shard) for shard in value.split(",")])
             values = value if isinstance(value, list) else [value] if value is not None else []
-            words += [word for one in values for word in (f"--{key.strip('_').replace('_', '-')}", one)]
+            option = "--run" if key == "run_name" else f"--{key.strip('_').replace('_', '-')}"
+            words += [word for one in values for word in (option, one)]
         return shlex.join(words)
 
     def checkpoint(self) -> Any:
@@ -178,6 +179,7 @@ def submit(
     shards_per_task: Annotated[int, typer.Option("--shards-per-task", min=1, help="Shards that a task does.")] = 20,
     shard: Shard = None,
     trained_on: TrainedOn = None,
+    run_name: RunName = None,
     slurm: Annotated[
         list[str] | None, typer.Option("--slurm", help="An option of sbatch, e.g. partition=gpu or time=240 (minutes).")
     ] = None,
@@ -206,6 +208,7 @@ def submit(
     else:
         steps, waiting = steps_of_one(stage, settings, index, work, preset, shards_per_task, source, shard)
     arguments = {"dataset": dataset, "preset": preset, "set_": set_, "work": work, "manifests": manifests}
+    arguments |= {"run_name": check_run_name(run_name)} if run_name is not None else {}
     tasks = {step.stage: _tasks(step, arguments, trained_on) for step in steps}
     without_detector = stage == "all" and source is None and not trains(settings, index)
     if steps and dry_run:

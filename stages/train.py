@@ -89,7 +89,8 @@ def training_data(settings: Settings, index: Index, work: str) -> tuple[Any, Any
     if set(parts[0].labels.tolist()) != {0, 1}:
         raise ConfigError(
             f"{dataset!r} has no training split with both real and fake images "
-            f"(subsets: {', '.join(settings.train_subsets or ['all'])}). `sare index` prints what it has."
+            f"(subsets: {', '.join(settings.train_subsets or ['all'])}). `sare index` prints what it has. "
+            "To score images with a detector of another dataset: sare evaluate --trained-on NAME."
         )
     return parts[0], parts[1]
 

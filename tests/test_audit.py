@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from sare_core import ledger
-from sare_core.audit import folders, integrity_errors, mixed_libraries, others_differ, summarize
+from sare_core.audit import folders, integrity_errors, mixed_libraries, others_differ, reopen, summarize
 from sare_core.checkpoints import save_checkpoint
 from sare_core.errors import ConfigError
 from sare_core.garbage import GRACE, is_empty, orphaned_files
@@ -140,7 +140,7 @@ def test_a_damaged_output_is_a_breach(
     assert error.startswith(f"{folder.store.url}/records/00001.json: ")
     assert path.name in error
     assert message in error
-    assert "`sare verify --reopen` opens the shard again; then run captions for shard 1" in error
+    assert "`sare verify --reopen` opens the shard again; then run sare caption for shard 1" in error
 
 
 @pytest.mark.parametrize(
@@ -165,6 +165,19 @@ def test_an_image_that_is_nowhere_is_a_breach(folder: Folder, index: Index) -> N
     do(folder, index, 0, failed=1, failures=[], images=1)
     [(error, _)] = integrity_errors(folder, index)
     assert f"1 images of the index are lost or unknown here, the first is {ROWS[1]['image_id']}" in error
+
+
+def test_a_foreign_record_is_reopened_under_its_own_name(folder: Folder, index: Index) -> None:
+    """A copy of another shard's record must not take that shard down with it."""
+    whole = folder.store.read("records/00001.json")
+    folder.store.write("records/00000.json", whole)
+    (error,) = integrity_errors(folder, index)
+    assert (error.shard, "belongs to another shard" in error.text) == (0, True)
+    assert reopen(folder, 0, "why")
+    assert folder.store.read("records/00001.json") == whole
+    record = folder.record(0)
+    assert record is not None
+    assert (record.shard, record.status, record.output) == (0, "failed", None)
 
 
 def test_a_stale_shard_is_no_breach(folder: Folder, index: Index, tmp_path: Path) -> None:

@@ -25,6 +25,9 @@ def made(target: str, *variables: str) -> subprocess.CompletedProcess[str]:
         ("reconstruct", "LAUNCH=slurm", "sare submit reconstruct {}"),
         ("reconstruct", "LAUNCH=slurm SHARD=3", "sare submit reconstruct {} --shard 3"),
         ("captions", "LAUNCH=slurm SHARD=0-9 GPUS=8", "sare submit caption {} --shard 0-9 --gpus 8"),
+        ("captions", "RUN=first", "python -m stages.caption {} --run first"),
+        ("train", "RUN=first LAUNCH=slurm", "sare submit train {} --run first"),
+        ("report", "RUN=first", "python -m stages.report {} --run first"),
         ("captions", "LAUNCH=slurm DRY_RUN=1", "sare submit caption {} --dry-run"),
         ("evaluate", "TRAINED_ON=genimage", "python -m stages.evaluate {} --trained-on genimage"),
         (
@@ -40,6 +43,12 @@ def test_variables_reach_the_command(target: str, variables: str, command: str) 
     done = made(target, *variables.split())
     assert done.returncode == 0, done.stderr
     assert [" ".join(line.split()) for line in done.stdout.splitlines()] == [f".venv/bin/{command.format(WHERE)}"]
+
+
+def test_an_unknown_launcher_starts_nothing_here() -> None:
+    done = made("reconstruct", "LAUNCH=Slurm")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "only slurm is known" in done.stderr
 
 
 def test_a_dry_run_never_starts_the_stage_here() -> None:
