@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from sare_core import ledger
-from sare_core.audit import folders, integrity_errors, mixed_libraries, others_differ, reopen, summarize
+from sare_core.audit import folders, integrity_errors, mixed_libraries, others_differ, reopen, summarize, superseded
 from sare_core.checkpoints import save_checkpoint
 from sare_core.errors import ConfigError
 from sare_core.garbage import GRACE, is_empty, orphaned_files
@@ -302,3 +302,33 @@ def test_a_folder_with_a_result_is_not_empty(folder: Folder, index: Index, tmp_p
 def test_folders_differ_in_their_settings(tmp_path: Path, index: Index) -> None:
     one, two = (summarize(made(tmp_path / "work", strength=strength), index) for strength in (0.5, 0.7))
     assert others_differ(one, two) == ["strength 0.5 → 0.7"]
+
+
+def described(work: Path, time: str, run: str | None, **settings: Any) -> Folder:
+    """A folder that was last used at `time`."""
+    folder = made(work, **settings)
+    folder.describe(run, preset="my/mini.yaml", splits=["test"])
+    about = json.loads(folder.store.read("about.json"))
+    folder.store.write("about.json", json.dumps(about | {"described": time}).encode())
+    return folder
+
+
+def test_a_folder_is_older_only_than_others_of_its_run(tmp_path: Path, index: Index) -> None:
+    long = {"weights": {"model": "sha256:" + 64 * "a"}, "strength": 0.5, "eta": 0.0, "steps": 4}
+    first = described(tmp_path / "work", "2026-01-01", None, **long)
+    other = described(tmp_path / "work", "2026-01-02", "uncaptioned", strength=0.6)
+    assert superseded([summarize(folder, index) for folder in (first, other)]) == {}, "other runs are no news"
+    changed = {"weights": {"model": "sha256:" + 64 * "b"}, "strength": 0.7, "eta": 1.0, "steps": 5}
+    latest = described(tmp_path / "work", "2026-01-03", None, **changed)
+    (line,) = superseded([summarize(folder, index) for folder in (first, other, latest)]).values()
+    assert line == (f"older than {latest.fingerprint}, the latest of run mini: eta 0.0 → 1.0; steps 4 → 5 and 2 more")
+    first.describe("kept", preset="mini")  # a run of its own, from now on
+    assert superseded([summarize(folder, index) for folder in (first, other, latest)]) == {}
+
+
+def test_a_folder_that_two_runs_share_is_the_latest_of_both(tmp_path: Path, index: Index) -> None:
+    shared = described(tmp_path / "work", "2026-01-01", "a", strength=0.5)
+    shared.describe("b", preset="mini", splits=["test"])
+    described(tmp_path / "work", "2027-01-01", "a", strength=0.7)
+    summaries = [summarize(folder, index) for folder in folders(str(tmp_path / "work"))]
+    assert superseded(summaries) == {}, "it is still the one of run b"
