@@ -16,7 +16,7 @@ from sare_core.errors import ConfigError
 from sare_core.garbage import orphaned_files, remove_orphans
 from sare_core.manifest import read_index, write_index
 from sare_core.records import Folder, Output
-from tests.builders import index_frame, index_row, shard_record
+from tests.builders import ABOUT, index_frame, index_row, shard_record
 from tests.forked import context
 
 STAGES, SHARDS, ROUNDS, GATHERINGS = 2, 50, 4, 20
@@ -67,7 +67,7 @@ def collect(tmp_path: Path) -> None:
 
 def test_gc_beside_running_stages_loses_nothing(tmp_path: Path) -> None:
     rows = [index_row(shard, shard) for shard in range(SHARDS)]
-    index = write_index(str(tmp_path / "manifests"), "it", index_frame(*rows), {})
+    index = write_index(str(tmp_path / "manifests"), "it", index_frame(*rows), ABOUT)
     folder = folder_in(tmp_path)
     folder.describe()
     stages = [context.Process(target=stage, args=(tmp_path, rank)) for rank in range(STAGES)]
