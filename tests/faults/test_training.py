@@ -180,9 +180,10 @@ def test_an_image_that_is_gone_is_left_out_alike_by_any_number_of_processes(read
     second, _ = beside(ready, tmp_path / "two" / "work")
     gone = hide(pipeline, 1)
     try:
-        for launch, variables in ((first, ()), (second, ("GPUS=2",))):
-            code, said = launch.run("train", *variables, changed=DOUBLE)
-            assert code == 0, said
+        for launch, processes in ((first, 1), (second, 2)):
+            ranks = launch.forked("train", processes, changed=DOUBLE)
+            said = " ".join(rank.stdout for rank in ranks)
+            assert {rank.returncode for rank in ranks} == {0}, ranks
             assert "left out" in said
             assert "best epoch 1," in said or "best epoch 2," in said
     finally:
