@@ -143,6 +143,11 @@ def is_retryable(error: Exception) -> bool:
     return bool(_names(error) & (_CUT | _UNREACHED))
 
 
+def has_answered(error: Exception) -> bool:
+    """Whether a server has said something, and be it that it is busy."""
+    return _status(error) is not None
+
+
 def is_unreached(error: Exception) -> bool:
     """Whether nobody answered at all."""
     return bool(_names(error) & _UNREACHED)

@@ -7,6 +7,7 @@ ProGAN's name. Another folder with 0_real and 1_fake inside is a subset of its o
 from collections.abc import Iterator
 
 from sare_core.data.listing import Found, Problem, ancestry, walk
+from sare_core.data.words import SPLITS, is_split_like, plain
 from sare_core.errors import ConfigError
 
 _NAMED = (
@@ -14,7 +15,6 @@ _NAMED = (
     *("crn", "imle", "san", "deepfake", "whichfaceisreal"),
 )
 _SUBSETS = {name: name for name in _NAMED} | {"seeingdark": "sitd"}
-_SPLITS = ("train", "val", "test")
 _LABELS = {"0_real": 0, "1_fake": 1}
 _PROGAN_CLASSES = {
     *("airplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow", "diningtable", "dog"),
@@ -56,7 +56,7 @@ def _known_tail(names: tuple[str, ...]) -> list[str]:
     """The root may itself be a generator's folder, or its train or val folder: then its name tells something."""
     known: list[str] = []
     for name in reversed(names):
-        if name.lower() not in _SUBSETS and name not in _SPLITS:
+        if name.lower() not in _SUBSETS and plain(name) not in SPLITS:
             break
         known.insert(0, name)
     return known
@@ -70,10 +70,18 @@ def _place(names: list[str], root: str) -> tuple[str, str, int, str | None] | No
     split = "test"
     for position, name in enumerate(names[:2]):
         # ProGAN has a class called "train".
-        if name in _SPLITS and not (len(names) == 2 and names[0].lower() == "progan"):
-            split, names = name, names[:position] + names[position + 1 :] or [root]
+        if plain(name) in SPLITS and not (len(names) == 2 and names[0].lower() == "progan"):
+            split, names = SPLITS[plain(name)], names[:position] + names[position + 1 :] or [root]
             break
     named = next((position for position, name in enumerate(names) if name.lower() in _SUBSETS), None)
+    odd = [name for name in names[:named] if "train" in name.lower()] if named is not None else []
+    if named is None and is_split_like(names[0]) and names[0] not in _PROGAN_CLASSES:
+        odd = names[:1]
+    if odd:
+        raise ConfigError(
+            f"{'/'.join(names)}: is {odd[0]!r} a split or a generator? Rename it to train, val or test, "
+            "or to the generator's name."
+        )
     if named is not None:
         subset, rest = _SUBSETS[names[named].lower()], names[named + 1 :]
     elif split != "test" and names[0] in _PROGAN_CLASSES and len(names) == 1:

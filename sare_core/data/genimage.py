@@ -13,6 +13,7 @@ import re
 from collections.abc import Iterator
 
 from sare_core.data.listing import Found, Problem, ancestry, walk
+from sare_core.data.words import SPLITS, plain
 from sare_core.errors import ConfigError
 
 # Names without case, dashes, dots, spaces and underscores.
@@ -84,16 +85,23 @@ def place_of(names: tuple[str, ...]) -> tuple[str, str, int] | None:
     *names_above, last = (name.lower() for name in names)
     if last not in _LABELS:
         return None
-    released = None
+    released, strange = None, ""
     for name in reversed(names_above[-3:]):  # from the class folder upwards
-        if released is None and name in _SPLITS:
-            released = name
+        if released is None and plain(name) in SPLITS:
+            released = SPLITS[plain(name)]
         elif subset := _SUBSETS.get(re.sub(r"[^a-z0-9]", "", name)):
+            if strange:
+                raise ConfigError(
+                    f"{'/'.join(names)}: {strange!r} is no split of GenImage's layout. Rename it to train, val or "
+                    "test, or move it away."
+                )
             return subset, released or _split_above(names_above, name) or "test", _LABELS[last]
+        else:
+            strange = strange or name
     return None
 
 
 def _split_above(names: list[str], subset: str) -> str | None:
     """Some converted copies have the split above the subset: train/ADM/1_fake."""
     above = names[: names.index(subset)]
-    return above[-1] if above and above[-1] in _SPLITS else None
+    return SPLITS.get(plain(above[-1])) if above else None

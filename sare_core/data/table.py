@@ -43,9 +43,9 @@ def find_rows(root: str, problems: list[Problem], unnamed: str) -> Iterator[Foun
     columns = _columns(root, table.columns)
     if unused := [name for name in table.columns if name not in columns.values()]:
         problems.append(Problem("", f"{root}: columns that the index has no use for: {', '.join(unused)}"))
+    _require_meaning(root, table, columns)
     table = table.select(pl.col(columns[name]).cast(pl.String).alias(name) for name in columns)
     table = table.with_columns(pl.all().str.strip_chars().fill_null(""))
-    _require_meaning(root, table, columns)
     numbers = _NUMBERS | (_TRUTH if plain(columns.get("label", "")).startswith("is") else {})
     number = 0
     with ThreadPool(_AT_ONCE) as threads:  # daemons: a stopped run does not wait for their answers
@@ -98,12 +98,19 @@ def _columns(root: str, names: list[str]) -> dict[str, str]:
 
 
 def _require_meaning(root: str, table: pl.DataFrame, columns: dict[str, str]) -> None:
-    """Raises ConfigError: labels in the column of classes, splits in that of subsets."""
-    for name, meant, words in (("class", "label", LABELS), ("subset", "split", SPLITS)):
-        if name in columns and meant not in columns:
-            values = {plain(value) for value in table[name].unique().to_list()} - {""}
-            if values and values <= set(words) | ({"0", "1"} if meant == "label" else set()):
-                raise ConfigError(f"{root}: column {columns[name]!r} holds {meant}s. Call it {meant!r}.")
+    """Raises ConfigError: labels or splits in a column that is not read as such, for they would be lost."""
+    for meant, words in (("label", LABELS), ("split", SPLITS)):
+        if meant in columns:
+            continue
+        for name in table.columns:
+            if name == columns["path"] or table[name].dtype.is_nested():
+                continue
+            values = {plain(value) for value in table[name].cast(pl.String).drop_nulls().unique().to_list()} - {""}
+            known = values & words.keys()
+            digits = meant == "label" and values == {"0", "1"} and name in (columns.get("class"), columns.get("subset"))
+            # One that is none of ours beside them (unknown, sdxl) does not make the others something else.
+            if digits or (known and len(known) >= len(values) / 2 and (len(known) > 1 or meant == "split")):
+                raise ConfigError(f"{root}: column {name!r} holds {meant}s. Call it {meant!r}, or drop it.")
 
 
 def _read(root: str) -> pl.DataFrame:

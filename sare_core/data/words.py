@@ -18,8 +18,8 @@ _SPLIT_LIKE = re.compile(r"(^|[^a-z])(train|training|test|testing|val|valid|vali
 
 
 def plain(name: str) -> str:
-    """A name in lower case without punctuation: the form of the keys above."""
-    return re.sub(r"[^a-z0-9]", "", name.lower())
+    """A name in lower case without punctuation: the form of the keys above. Other letters stay, and doubts (?)."""
+    return re.sub(r"[^\w?]|_", "", name.lower())
 
 
 def is_label_like(name: str) -> bool:

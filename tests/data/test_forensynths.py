@@ -74,3 +74,16 @@ def test_what_is_passed_over_is_reported(tmp_path: Path) -> None:
     assert {problem.path for problem in problems} == {"san/2_other", "a/b/c/0_real"}
     with pytest.raises(ConfigError, match=r"2_other: no ForenSynths.*progan/airplane/0_real.*found files in: \.\. "):
         places(tmp_path / "san" / "2_other")
+
+
+def test_words_for_splits_are_understood_or_refused(tmp_path: Path) -> None:
+    for place in ("Train/car/0_real", "training/cat/1_fake"):
+        (tmp_path / "understood" / place).mkdir(parents=True)
+        (tmp_path / "understood" / place / "0.png").touch()
+    found = list(find(str(tmp_path / "understood"), []))
+    assert {(each.subset, each.split) for each in found} == {("progan", "train")}
+    for number, place in enumerate(("progan_train/car/0_real", "train_small/progan/0_real")):
+        (tmp_path / str(number) / place).mkdir(parents=True)
+        (tmp_path / str(number) / place / "0.png").touch()
+        with pytest.raises(ConfigError, match="a split or a generator"):
+            list(find(str(tmp_path / str(number)), []))

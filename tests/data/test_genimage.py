@@ -197,3 +197,24 @@ def test_links_loops_and_nasty_files(tmp_path: Path) -> None:
     assert sum("link to a folder above it" in text for text in told) >= 2
     assert any("UTF-8" in text for text in told)
     assert found == sorted(found, key=lambda f: f.path.rpartition("/")) == list(find(str(tmp_path), []))
+
+
+@pytest.mark.parametrize("split", ["holdout", "train2", "train_small", "train-set"])
+def test_a_folder_that_may_be_a_split_is_not_taken_for_the_test_split(tmp_path: Path, split: str) -> None:
+    (tmp_path / "ADM" / split / "ai").mkdir(parents=True)
+    (tmp_path / "ADM" / split / "ai" / "0.png").touch()
+    with pytest.raises(
+        ConfigError, match=f"{split}' is no split of GenImage's layout. Rename it to train, val or test"
+    ):
+        list(find(str(tmp_path), []))
+
+
+def test_usual_words_for_splits_are_understood(tmp_path: Path) -> None:
+    for place in ("ADM/training/ai", "ADM/Testing/ai", "training/wukong/1_fake"):
+        (tmp_path / place).mkdir(parents=True)
+        (tmp_path / place / "0.png").touch()
+    assert sorted((found.subset, found.split) for found in find(str(tmp_path), [])) == [
+        ("adm", "test"),
+        ("adm", "train"),
+        ("wukong", "train"),
+    ]

@@ -268,3 +268,25 @@ def test_a_table_that_cannot_be_meant(tmp_path: Path, text: str, message: str | 
         return
     with pytest.raises(ConfigError, match=message):
         cells(tmp_path / "table.csv")
+
+
+@pytest.mark.parametrize(
+    ("rows", "column"),
+    [
+        ("path,type\na.jpg,real\nb.jpg,fake", "type"),
+        ("path,generator\na.jpg,real\nb.jpg,ai\nc.jpg,sdxl", "generator"),
+        ("path,class\na.jpg,real\nb.jpg,fake\nc.jpg,unknown", "class"),
+        ("path,label,partition\na.jpg,0,train\nb.jpg,1,test", "partition"),
+    ],
+)
+def test_labels_and_splits_in_other_columns_are_not_lost(tmp_path: Path, rows: str, column: str) -> None:
+    (tmp_path / "table.csv").write_text(rows)
+    with pytest.raises(ConfigError, match=f"column '{column}' holds (labels|splits)"):
+        list(find("folder", str(tmp_path / "table.csv"), []))
+
+
+@pytest.mark.parametrize("word", ["非AI", "fake?"])
+def test_letters_of_other_scripts_and_doubts_count(tmp_path: Path, word: str) -> None:
+    (tmp_path / "table.csv").write_text(f"path,label\na.jpg,{word}\nb.jpg,AI")
+    with pytest.raises(ConfigError, match="use 0 or real, 1 or fake"):
+        list(find("folder", str(tmp_path / "table.csv"), []))
