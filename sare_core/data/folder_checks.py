@@ -56,7 +56,7 @@ def _refuse(root: str, folders: Folders, why: str, cure: str) -> ConfigError:
 
 def require_unlabelled(root: str, folders: Folders) -> None:
     """Raises ConfigError where names suggest labels or splits that are not understood."""
-    names = sorted({name for folder, _ in folders for name in folder.split("/")[:3]})
+    names = sorted({name for folder, _ in folders for name in folder.split("/")})
     if like := [name for name in names if is_label_like(name)]:
         raise _refuse(root, folders, f"{like[0]!r} looks like a label, but is none that is known", f"{_PAIR}, {_AS_IS}")
     if (own := own_name(root)) and plain(own) in LABELS:
