@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 from sare_core.data import forensynths, genimage
 from sare_core.data.listing import File, ancestry
-from sare_core.data.words import CERTAIN, FAKE, LABELS, REAL, SPLITS, is_label_like, is_split_like, plain
+from sare_core.data.words import CERTAIN, FAKE, LABELS, PAIRS, REAL, SPLITS, is_label_like, is_split_like, plain
 from sare_core.errors import ConfigError
 
 Folders = list[tuple[str, list[File]]]  # relative to the root, with their files
@@ -59,7 +59,11 @@ def require_unlabelled(root: str, folders: Folders) -> None:
     names = sorted({name for folder, _ in folders for name in folder.split("/")})
     if like := [name for name in names if is_label_like(name)]:
         raise _refuse(root, folders, f"{like[0]!r} looks like a label, but is none that is known", f"{_PAIR}, {_AS_IS}")
-    if (own := own_name(root)) and plain(own) in LABELS:
+    if pair := next((pair for pair in PAIRS if pair <= set(map(plain, names))), None):
+        raise _refuse(
+            root, folders, f"folders {' and '.join(sorted(pair))} do not say which is real", f"{_PAIR}, {_AS_IS}"
+        )
+    if (own := own_name(root)) and is_label_like(own):
         cure = f"Give the folder above it as --root, so that real and fake are both found, {_AS_IS}"
         raise _refuse(root, folders, f"the root itself is called {own!r}, and nothing in it has a label", cure)
     if like := [name for name in names if is_split_like(name)]:
@@ -72,6 +76,10 @@ def require_unlabelled(root: str, folders: Folders) -> None:
 
 def require_understood(root: str, folders: Folders, places: dict[str, Place]) -> None:
     """Raises ConfigError unless every folder's meaning is certain."""
+    own = own_name(root)
+    if plain(own) not in SPLITS and is_split_like(own) and not plain(own).startswith("test"):
+        why = f"the root is called {own!r}: training images, or not?"
+        raise _refuse(root, folders, why, "Rename it to train or val, or to a name that holds no split")
     if doubt := next(_doubts(root, [folder for folder, _ in folders], places), None):
         raise _refuse(root, folders, *doubt)
 

@@ -7,6 +7,12 @@ LABELS = dict.fromkeys(("real", "reals", "0real", "nature", "natural", "human", 
 LABELS |= dict.fromkeys(("fake", "fakes", "1fake", "ai", "aigenerated", "generated", "synthetic", "artificial"), FAKE)
 # These name a label even where the other label is nowhere to be seen; "nature" alone may be a subject.
 CERTAIN = {"real", "reals", "0real", "fake", "fakes", "1fake"}
+# Labels of known data sets in words that may mean anything alone, as folders beside each other.
+PAIRS = [
+    *({"original", "manipulated"}, {"originals", "manipulated"}, {"originalsequences", "manipulatedsequences"}),
+    *({"au", "tp"}, {"live", "spoof"}, {"true", "false"}, {"positive", "negative"}),
+    *({"class0", "class1"}, {"label0", "label1"}),
+]
 SPLITS = dict.fromkeys(("train", "training"), "train")
 SPLITS |= dict.fromkeys(("val", "valid", "validation", "dev"), "val")
 SPLITS |= dict.fromkeys(("test", "testing"), "test")

@@ -290,3 +290,15 @@ def test_letters_of_other_scripts_and_doubts_count(tmp_path: Path, word: str) ->
     (tmp_path / "table.csv").write_text(f"path,label\na.jpg,{word}\nb.jpg,AI")
     with pytest.raises(ConfigError, match="use 0 or real, 1 or fake"):
         list(find("folder", str(tmp_path / "table.csv"), []))
+
+
+@pytest.mark.parametrize("root", ["train2017/real", "originals", "x/live", "a/label_0"])
+def test_what_may_be_a_split_or_a_label_is_asked_for(tmp_path: Path, root: str) -> None:
+    other = {"real": "fake", "originals": "manipulated", "live": "spoof", "label_0": "label_1"}
+    place = tmp_path / "data" / root
+    for folder in (place, place.with_name(other[place.name])):
+        folder.mkdir(parents=True)
+        (folder / "0.png").touch()
+    start = tmp_path / "data" / ("train2017" if "train" in root else "")
+    with pytest.raises(ConfigError, match="do not say which is real|training images, or not"):
+        list(find("folder", str(start), []))
