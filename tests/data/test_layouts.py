@@ -300,5 +300,5 @@ def test_what_may_be_a_split_or_a_label_is_asked_for(tmp_path: Path, root: str) 
         folder.mkdir(parents=True)
         (folder / "0.png").touch()
     start = tmp_path / "data" / ("train2017" if "train" in root else "")
-    with pytest.raises(ConfigError, match="do not say which is real|training images, or not"):
+    with pytest.raises(ConfigError, match=r"do not say which is real|training images, or not"):
         list(find("folder", str(start), []))
