@@ -82,8 +82,10 @@ def _filesystem(url: str, _: int) -> tuple[fsspec.AbstractFileSystem, str]:
         fs, place = fsspec.core.url_to_fs(url, **options)
     except ImportError as error:  # its text names the package
         raise ConfigError(f"{url}: cannot be opened: {error}.") from error
-    except ValueError as error:
+    except (ValueError, TypeError) as error:  # TypeError: the store needs more than a URL of this form says
         raise ConfigError(f"{url}: cannot be opened: {error}.") from error
+    except OSError as error:  # some connect at once
+        raise ConfigError(f"{url}: not reachable ({_said(error)}).") from error
     if hasattr(fs, "retries"):
         fs.retries = _REQUEST_ATTEMPTS
     return fs, place
@@ -136,16 +138,11 @@ def _tell(url: str, error: Exception, begun: float, end: float) -> None:
 
 def is_retryable(error: Exception) -> bool:
     """Whether another try may succeed where this one failed."""
-    if (status := _status(error)) is not None:
+    if (status := status_of(error)) is not None:
         return status >= 500 or status in (408, 409, 429) or _code(error) in _SPOILT
     if isinstance(error, OSError):
         return error.errno not in LASTING | _NO_SUCH_HOST and not isinstance(error, _LASTING_KINDS)
     return bool(_names(error) & (_CUT | _UNREACHED))
-
-
-def has_answered(error: Exception) -> bool:
-    """Whether a server has said something, and be it that it is busy."""
-    return _status(error) is not None
 
 
 def is_unreached(error: Exception) -> bool:
@@ -168,7 +165,7 @@ def explained(url: str, error: Exception, patience: float = PATIENCE) -> Excepti
         return ConfigError(f"{url}: not reachable ({said}). Look after the network{also}.")
     if code in _EXPIRED:
         return ConfigError(f"{url}: the credentials have expired ({said}). Renew them and run the same command again.")
-    if isinstance(error, PermissionError) or _status(error) in (401, 403):
+    if isinstance(error, PermissionError) or status_of(error) in (401, 403):
         return ConfigError(
             f"{url}: access denied ({said}). The credentials lack the right, are wrong or have expired: mend that "
             "and run the same command again."
@@ -204,7 +201,7 @@ def _code(error: BaseException) -> str:
     return str(_response(error).get("Error", {}).get("Code", ""))
 
 
-def _status(error: BaseException) -> int | None:
+def status_of(error: BaseException) -> int | None:
     """The HTTP status behind an error, where there is one."""
     status = _response(error).get("ResponseMetadata", {}).get("HTTPStatusCode")
     for name in ("status", "status_code", "code"):  # aiohttp, azure, gcsfs

@@ -11,12 +11,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from sare_core.audit import STAGES
 from sare_core.checkpoints import read_checkpoint
 from sare_core.claims import FOLDER, claimed_folder, claimed_shards, read_claim
 from sare_core.errors import ConfigError, StageError
 from sare_core.fingerprint import differences
 from sare_core.ledger import SWITCH
+from sare_core.records import STAGES
 from sare_core.storage import Store
 
 

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 from sare_core.errors import ImageError, SareError
-from sare_core.remote import filesystem, has_answered, is_retryable, is_unreached, with_retries
+from sare_core.remote import filesystem, is_retryable, is_unreached, status_of, with_retries
 
 T = TypeVar("T")
 
@@ -51,7 +51,8 @@ def _asked(url: str, call: Callable[[], T]) -> T:
     except (SareError, OSError) as error:
         # fsspec's own "not found" hides what there was: the fault is its cause.
         fault = error.__cause__ if isinstance(error.__cause__, Exception) else error
-        silent = (is_retryable(fault) or is_unreached(fault)) and not has_answered(fault)  # busy is not silent
+        # A status, 503 too, is an answer: what is wrong with one image says nothing of the others.
+        silent = status_of(fault) is None and (is_retryable(fault) or is_unreached(fault))
         _unanswered[host] = _unanswered[host] + 1 if silent else 0
         raise
     _unanswered[host] = 0

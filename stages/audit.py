@@ -57,7 +57,7 @@ def status(
         print(json.dumps(status_document(work, summaries, broken), indent=1))
     else:
         for line in broken:
-            console.print(line, soft_wrap=True, markup=False)
+            console.print(line, soft_wrap=True)
         if not summaries and not broken:
             console.print(f"{work}: nothing has been computed yet.", soft_wrap=True)
         _show(summaries)
@@ -85,7 +85,7 @@ def _show(summaries: list[Summary]) -> None:
         lines += mixed_libraries(summary.folder)
         lines += [older[summary.folder.fingerprint]] if summary.folder.fingerprint in older else []
         for line in lines:
-            console.print(f"{summary.folder.stage} {summary.folder.fingerprint}: {line}", soft_wrap=True, markup=False)
+            console.print(f"{summary.folder.stage} {summary.folder.fingerprint}: {line}", soft_wrap=True)
 
 
 def _figures(summary: Summary) -> list[str]:
@@ -115,13 +115,13 @@ def verify(
         checked += 1
         for text, shard in list(integrity_errors(folder, index)):
             found += 1
-            console.print(text, soft_wrap=True, markup=False)
+            console.print(text, soft_wrap=True)
             if again and shard is not None and not reopen(folder, shard, text):
                 broken.append(f"{folder.store.url}: somebody works on shard {shard}; verify again when it is done.")
         for line in mixed_libraries(folder):  # no error: each shard is what its record promises
-            console.print(f"{folder.store.url}: {line}", soft_wrap=True, markup=False)
+            console.print(f"{folder.store.url}: {line}", soft_wrap=True)
     for line in broken:
-        console.print(line, soft_wrap=True, markup=False)
+        console.print(line, soft_wrap=True)
     found += len(broken)
     console.print(f"{checked} folders read back: " + (f"{found} integrity errors" if found else "all as recorded"))
     if found:
@@ -144,7 +144,7 @@ def gc(
         nonlocal count, total
         count, total = count + len(sizes), total + sum(sizes.values())
         for name in sizes:
-            console.print(store.path(name), soft_wrap=True, markup=False)
+            console.print(store.path(name), soft_wrap=True)
 
     for folder, _ in indexed_folders(work, manifests, dataset, broken):
         try:
@@ -165,7 +165,7 @@ def gc(
     if delete:
         spool.delete_many(list(sizes))
     for line in broken:
-        console.print(line, soft_wrap=True, markup=False)
+        console.print(line, soft_wrap=True)
     verb = "removed" if delete else "that no record names (remove them with --delete)"
     console.print(f"{count} files, {total / 1e6:.1f} MB {verb}. Files of the last hour are left alone.", soft_wrap=True)
     if broken:

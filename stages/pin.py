@@ -49,8 +49,8 @@ def pin(
         Store(str(target.parent)).write(target.name, text.encode())
     for named in models:
         state = commits.get(named) or (f"{named.revision} (pinned before)" if named in hub else "a folder")
-        console.print(f"{named.section}.{named.key}: {named.model}: {state}", soft_wrap=True, markup=False)
-    console.print(f"pin: {len(commits)} models pinned. {target}", soft_wrap=True, markup=False)
+        console.print(f"{named.section}.{named.key}: {named.model}: {state}", soft_wrap=True)
+    console.print(f"pin: {len(commits)} models pinned. {target}", soft_wrap=True)
 
 
 if __name__ == "__main__":

@@ -35,9 +35,9 @@ def rm(
     for folder in chosen.values():
         refuse_in_use(folder)
         sizes = folder.store.sizes()
-        console.print(folder.store.url, soft_wrap=True, markup=False)
+        console.print(folder.store.url, soft_wrap=True)
         what = f"  {description(folder)}; {len(sizes)} files, {sum(sizes.values()) / 1e6:.1f} MB"
-        console.print(what, soft_wrap=True, markup=False)
+        console.print(what, soft_wrap=True)
     if not yes:
         typer.confirm(f"Remove {'this folder' if len(chosen) == 1 else f'these {len(chosen)} folders'}?", abort=True)
     for folder in chosen.values():

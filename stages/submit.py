@@ -274,7 +274,7 @@ def _print_dry_run(steps: list[Step], tasks: dict[str, list[Task]], options: dic
     asked |= asked.pop("additional_parameters")
     words = [f"{key}={one}" for key, value in asked.items() for one in (value if isinstance(value, list) else [value])]
     console.print(_submit(steps, tasks, None))
-    console.print(f"options of each task: {shlex.join(words)}", soft_wrap=True, markup=False)
+    console.print(f"options of each task: {shlex.join(words)}", soft_wrap=True)
     if not on_cluster:
         console.print(
             "No Slurm answers here. Where its nodes have GPUs, a task also asks for one (gpus_per_node=1).",
@@ -283,5 +283,5 @@ def _print_dry_run(steps: list[Step], tasks: dict[str, list[Task]], options: dic
     for stage, of_stage in tasks.items():
         console.print(f"{stage}, at most {gpus} tasks at a time:")
         for task in of_stage:
-            console.print(f"  {task.command()}", soft_wrap=True, markup=False)
+            console.print(f"  {task.command()}", soft_wrap=True)
     console.print("dry run: nothing was submitted.")

@@ -218,3 +218,18 @@ def test_a_kill_leaves_less_done_and_another_rm_ends_it(
         assert best or not last, "train would refuse to go on"
         remove(find(folder.fingerprint, here))
         assert folder.store.names() == folder.store.folders() == []
+
+
+def test_a_stage_that_begins_meanwhile_keeps_its_description(work: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It has described the folder, and waits for its claim; without about.json nobody would know what it makes then."""
+    folder, delete = made(work, "it", "captions"), Store.delete_folder
+
+    def begin(store: Store, name: str) -> None:
+        delete(store, name)
+        if name == "records":
+            folder.describe(preset="mini", splits=["test"], note="begun again")
+
+    monkeypatch.setattr(Store, "delete_folder", begin)
+    remove(find(folder.fingerprint, work))
+    assert folder.store.names() == ["about.json"]
+    assert folder.notes()["note"] == "begun again"

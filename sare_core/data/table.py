@@ -50,13 +50,22 @@ def find_rows(root: str, problems: list[Problem], unnamed: str) -> Iterator[Foun
     number = 0
     with ThreadPool(_AT_ONCE) as threads:  # daemons: a stopped run does not wait for their answers
         for part in table.iter_slices(_SLICE):
-            rows = []
+            rows, before = [], number
             for row in part.iter_rows(named=True):
                 number += 1  # row 1 is the first below the header
                 rows.append(_row(f"{root}, row {number}", row, numbers))
-            sizes = threads.imap(stat, [locate(base, path) for path, *_ in rows])
+            places = [(f"{root}, row {at}", locate(base, row[0])) for at, row in enumerate(rows, before + 1)]
+            sizes = threads.imap(_size_and_time, places)
             for (path, subset, split, label, kind), (size, time) in zip(rows, sizes, strict=True):
                 yield Found(path, size, time, subset or unnamed, split, label, kind)
+
+
+def _size_and_time(row: tuple[str, str]) -> tuple[int | None, int | None]:
+    where, place = row
+    try:
+        return stat(place)
+    except ConfigError as error:
+        raise ConfigError(f"{where}: {error} Mend the path, or drop the row.") from error
 
 
 def _row(where: str, row: dict[str, str], numbers: dict[str, int | None]) -> _Row:
@@ -65,6 +74,8 @@ def _row(where: str, row: dict[str, str], numbers: dict[str, int | None]) -> _Ro
     known = numbers if label.lower() in numbers else {label.lower(): LABELS.get(plain(label))}
     if not path:
         raise ConfigError(f"{where}: no path.")
+    if "\0" in path:
+        raise ConfigError(f"{where}: the path {path!r} holds a null character. Mend the path, or drop the row.")
     if label and known[label.lower()] is None:
         raise ConfigError(f"{where}: label {label!r}; use 0 or real, 1 or fake, or leave it empty.")
     if split and plain(split) not in SPLITS:

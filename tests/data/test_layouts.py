@@ -302,3 +302,18 @@ def test_what_may_be_a_split_or_a_label_is_asked_for(tmp_path: Path, root: str) 
     start = tmp_path / "data" / ("train2017" if "train" in root else "")
     with pytest.raises(ConfigError, match=r"do not say which is real|training images, or not"):
         list(find("folder", str(start), []))
+
+
+@pytest.mark.parametrize(
+    ("path", "message"),
+    [
+        ("nosuch://a/b.png", "cannot be opened: Protocol not known"),
+        ("github://a.png", "cannot be opened: .*missing"),
+        ("ftp://127.0.0.1:9/a.png", "not reachable .*refused"),
+        ("a\0b.png", "null character"),
+    ],
+)
+def test_a_path_that_cannot_be_opened_names_its_row(tmp_path: Path, path: str, message: str) -> None:
+    (tmp_path / "table.csv").write_text(f"path\na.png\n{path}\n")
+    with pytest.raises(ConfigError, match=f"table.csv, row 2: .*{message}.*Mend the path, or drop the row"):
+        list(find("folder", str(tmp_path / "table.csv"), []))

@@ -36,7 +36,7 @@ class Handler(BaseHTTPRequestHandler):
     """`/<seed>.png` is an image; `/<status>` an answer of that status; `/busy.png` an image from the third time on."""
 
     def do_GET(self) -> None:
-        name = self.path.strip("/")
+        name = self.path.strip("/").partition("?")[0]
         asked[name] += 1
         busy = name == "busy.png" and asked[name] < 3
         status = 503 if busy else int(name) if name.isdigit() else 200
@@ -123,6 +123,17 @@ def test_an_answer_of_any_kind_shows_that_the_host_is_there(server: str) -> None
     for _ in range(2 * web.GIVE_UP_AFTER):
         with pytest.raises(ImageError, match="is gone"):
             read_bytes(f"{server}/404")
+    assert read_bytes(f"{server}/1.png") == picture(1)
+
+
+@pytest.mark.parametrize("status", [429, 503])
+def test_a_host_that_is_busy_for_some_images_is_asked_for_the_others(
+    server: str, status: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(web, "PATIENCE", 0.1)
+    for number in range(web.GIVE_UP_AFTER):
+        with pytest.raises(ImageError, match=f"cannot be fetched: .*{status}"):
+            read_bytes(f"{server}/{status}?{number}")
     assert read_bytes(f"{server}/1.png") == picture(1)
 
 
