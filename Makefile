@@ -49,7 +49,7 @@ install: $(BIN)/.installed ## make .venv and install sare into it
 
 $(BIN)/.installed: pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	$(BIN)/pip install --quiet --no-compile --editable '.[dev]'
+	$(BIN)/pip install --quiet --editable '.[dev]'
 	touch $@
 
 demo: install ## index, caption, reconstruct, train, evaluate and report on the scale model (about 4 minutes on two cores)

@@ -159,7 +159,7 @@ class Cluster:
             time.sleep(0.1)
         raise RuntimeError(f"waited {seconds} s for {what}\n{self.logs()}")
 
-    def until_over(self, *jobs: str, seconds: float = 120) -> dict[str, dict[str, tuple[str, int]]]:
+    def until_over(self, *jobs: str, seconds: float = 240) -> dict[str, dict[str, tuple[str, int]]]:
         """Wait until no task of the jobs is in the queue; their states."""
         listed = ",".join(jobs)
         self.until(lambda: not self("squeue", "-h", "-j", listed), f"jobs {listed} to end", seconds)

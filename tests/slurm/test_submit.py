@@ -56,7 +56,7 @@ def test_all_stages_as_arrays_that_wait_for_each_other(
         "train": 1,
         "evaluate": 1,
     }
-    ended = cluster.until_over(*(job for ids in jobs.values() for job in ids), seconds=300)
+    ended = cluster.until_over(*(job for ids in jobs.values() for job in ids))
     assert {state for job in ended.values() for state in job.values()} == {DONE}
     assert [len(ended[job]) for job in jobs["reconstruct"]] == [2, 1]
     check_whole(pipeline, local)
@@ -74,7 +74,7 @@ def test_another_datasets_detector(sare_submit: Submit, cluster: Cluster, local:
     assert cluster("squeue", "-h") == before
     jobs = sare_submit("all", pics, trained_on="tree")
     assert {stage: len(ids) for stage, ids in jobs.items()} == {"caption": 1, "reconstruct": 1, "evaluate": 1}
-    ended = cluster.until_over(*(job for ids in jobs.values() for job in ids), seconds=300)
+    ended = cluster.until_over(*(job for ids in jobs.values() for job in ids))
     assert {state for job in ended.values() for state in job.values()} == {DONE}
     found = sorted((tmp_path / "work" / "pics" / "predictions").glob("*/*.parquet"))
     assert sum(pq.read_metadata(path).num_rows for path in found) == 3
