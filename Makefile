@@ -71,7 +71,7 @@ study: install ## measure the method and its controls on the whole scale model, 
 	    --classifier models/mini/semantic-encoder --level coarse=models/mini/captioner --level rich=models/mini/captioner-rich
 
 mini-world: install ## train the scale model's models and generators anew, from Fashion-MNIST (hours; resumes)
-	$(BIN)/python -m sare_core.miniature.world --articles $(ARTICLES) --work $(WORK)/mini-world --jobs $(JOBS)
+	$(BIN)/python -m sare_core.miniature --articles $(ARTICLES) --work $(WORK)/mini-world --jobs $(JOBS)
 
 captions: install ## caption images: make captions DATASET=genimage PRESET=paper GPUS=8
 	$(call STAGE,caption,$(WHICH))
@@ -115,7 +115,8 @@ test: install ## run the tests but those of test-cluster, one process a core (6 
 test-cluster: install ## run the tests of Slurm, object stores, many processes and kills
 	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -n 4 --dist loadfile --no-loadscope-reorder $(CLUSTER_TESTS)
 
-lint: install ## ruff and mypy
+lint: install ## ruff, mypy, and which room may import which
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports --no-logo

@@ -15,7 +15,7 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from sare_core.audit import (
+from sare_core.engine.audit import (
     Summary,
     indexed_folders,
     integrity_errors,
@@ -24,11 +24,11 @@ from sare_core.audit import (
     summarize,
     superseded,
 )
+from sare_core.engine.garbage import dead_spools, is_empty, orphaned_files, remove_orphans, replaced_indexes
+from sare_core.engine.manifest import index_errors, read_index
+from sare_core.engine.status import status_document
 from sare_core.errors import ConfigError
-from sare_core.garbage import dead_spools, is_empty, orphaned_files, remove_orphans, replaced_indexes
-from sare_core.manifest import index_errors, read_index
-from sare_core.status import status_document
-from sare_core.storage import Store, spool_folder
+from sare_core.store.storage import Store, spool_folder
 from stages.options import Manifests, Work, console
 
 AnyDataset = Annotated[str | None, typer.Option("--dataset", "-d", help="Only this dataset. Default: all.")]
@@ -39,7 +39,7 @@ def status(
     work: Work = "work",
     manifests: Manifests = "manifests",
     as_json: Annotated[
-        bool, typer.Option("--json", help="One JSON document on stdout and nothing else (sare_core/status.py).")
+        bool, typer.Option("--json", help="One JSON document on stdout and nothing else (sare_core/engine/status.py).")
     ] = False,
 ) -> None:
     """Per stage and folder: shards done, open, running, failed, stale (and why), images/s, ETA.

@@ -16,15 +16,15 @@ import pyarrow as pa
 from sare_core.captioning import check_captioner, load_captioner
 from sare_core.captioning.cut import cut_caption
 from sare_core.config import Settings, load_settings
+from sare_core.engine.folders import Folder
+from sare_core.engine.manifest import Index, read_index
+from sare_core.engine.runner import run
+from sare_core.engine.shardfiles import ParquetWriter
 from sare_core.errors import ConfigError, ImageError
-from sare_core.manifest import Index, read_index
+from sare_core.images.sources import read_source, view_image
 from sare_core.miniature.foreign import refuse_foreign_images
-from sare_core.records import Folder
-from sare_core.runner import run
-from sare_core.shardfiles import ParquetWriter
-from sare_core.sources import read_source, view_image
-from sare_core.storage import sha256_file
-from sare_core.weights import Weights, fetch, require_tokenizer, require_whole, resolve
+from sare_core.models.weights import Weights, fetch, require_tokenizer, require_whole, resolve
+from sare_core.store.storage import sha256_file
 from stages.options import (
     Dataset,
     Manifests,

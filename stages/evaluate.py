@@ -16,19 +16,19 @@ import polars as pl
 import pyarrow as pa
 import typer
 
-from sare_core.checkpoints import Checkpoint, load_tensors, read_checkpoint
 from sare_core.config import Settings, load_settings
-from sare_core.data.expected import is_release
+from sare_core.engine.checkpoints import Checkpoint, load_tensors, read_checkpoint
+from sare_core.engine.folders import Folder
+from sare_core.engine.manifest import Index, read_index
+from sare_core.engine.ranks import Rank
+from sare_core.engine.runner import run
+from sare_core.engine.shardfiles import ParquetWriter, TarReader
 from sare_core.errors import ConfigError, SareError
-from sare_core.manifest import Index, read_index
-from sare_core.metrics import subset_metrics
-from sare_core.ranks import Rank
-from sare_core.records import Folder
+from sare_core.evaluation.metrics import subset_metrics
+from sare_core.evaluation.trivial import trivial_predictions, trivial_warnings
+from sare_core.index.expected import is_release
+from sare_core.models.weights import fetch
 from sare_core.report.tables import TRIVIAL, Runs, result_tables, to_csv, to_markdown, to_terminal
-from sare_core.runner import run
-from sare_core.shardfiles import ParquetWriter, TarReader
-from sare_core.trivial import trivial_predictions, trivial_warnings
-from sare_core.weights import fetch
 from stages.options import (
     Dataset,
     Manifests,
@@ -109,8 +109,8 @@ class PredictStage:
         return [rows[start : start + size] for start in range(0, len(rows), size)]
 
     def read(self, row: dict[str, Any]) -> Any:
-        from sare_core.data.pairs import load_pair
-        from sare_core.data.transforms import prepare
+        from sare_core.training.samples import load_pair
+        from sare_core.training.transforms import prepare
 
         pair = load_pair(self.reader, self.index.about["root"], row, self.settings.view)
         return prepare(*pair, self.settings.detector)

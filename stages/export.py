@@ -14,8 +14,12 @@ from typing import Annotated
 import typer
 
 from sare_core.config import load_settings
+from sare_core.engine.manifest import read_index
+from sare_core.engine.progress import bar
+from sare_core.engine.shardfiles import TarReader
+from sare_core.engine.signals import check_stop, stop_cleanly
 from sare_core.errors import ConfigError, ImageError
-from sare_core.export import (
+from sare_core.report.export import (
     CAPTIONS,
     What,
     caption_row,
@@ -25,11 +29,7 @@ from sare_core.export import (
     read_captions,
     write_captions,
 )
-from sare_core.manifest import read_index
-from sare_core.progress import bar
-from sare_core.shardfiles import TarReader
-from sare_core.signals import check_stop, stop_cleanly
-from sare_core.storage import Store
+from sare_core.store.storage import Store
 from stages.options import Dataset, Manifests, Preset, Set, Shard, Work, chosen_shards, console, run_command
 from stages.reconstruct import folder_of
 

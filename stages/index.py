@@ -15,7 +15,7 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from sare_core.indexing import IndexReport, build_index
+from sare_core.index.indexing import IndexReport, build_index
 from stages.options import Manifests, console, filled, run_command
 
 SHOWN = 10  # problems in the terminal; problems.csv has all

@@ -10,11 +10,11 @@ from typing import Annotated, Any
 
 import typer
 
+from sare_core.engine.manifest import Index
+from sare_core.engine.ranks import Rank
+from sare_core.engine.runner import Outcome
+from sare_core.engine.terminal import PlainConsole
 from sare_core.errors import ConfigError, SareError, Stopped
-from sare_core.manifest import Index
-from sare_core.ranks import Rank
-from sare_core.runner import Outcome
-from sare_core.terminal import PlainConsole
 
 
 def filled(param: typer.CallbackParam, value: str | None) -> str | None:

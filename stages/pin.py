@@ -15,9 +15,10 @@ import typer
 
 from sare_core.config import load_settings, presets
 from sare_core.errors import ConfigError
-from sare_core.pins import is_commit, models_in, write_revisions
-from sare_core.storage import Store
-from sare_core.weights import is_hub_id, resolve
+from sare_core.models.pins import is_commit
+from sare_core.models.weights import is_hub_id, resolve
+from sare_core.pinning import models_in, write_revisions
+from sare_core.store.storage import Store
 from stages.options import console, run_command
 
 

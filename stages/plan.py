@@ -12,16 +12,16 @@ from typing import Annotated
 
 import typer
 
-from sare_core.checkpoints import read_checkpoint
 from sare_core.config import Settings, load_settings
+from sare_core.engine.checkpoints import read_checkpoint
+from sare_core.engine.folders import Folder
+from sare_core.engine.manifest import Index, read_index
 from sare_core.errors import ConfigError
-from sare_core.manifest import Index, read_index
 from sare_core.plan import disk
 from sare_core.plan.estimate import Plan, Row, Split, caption_row, detector_rows, multiple_of, reconstruct_row
 from sare_core.plan.images import SHARD_SIZE, Size, indexed_images, supposed_images
 from sare_core.plan.known import KNOWN
 from sare_core.plan.progress import Progress, progress, training_progress
-from sare_core.records import Folder
 from sare_core.report.plan import Resources, print_plan
 from stages import caption, evaluate, reconstruct, train
 from stages.options import Manifests, Preset, Set, Work, chosen_shards, console, run_command

@@ -17,16 +17,16 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from sare_core.config import Settings, load_settings
+from sare_core.engine.folders import Folder
+from sare_core.engine.manifest import Index, read_index
+from sare_core.engine.runner import run
+from sare_core.engine.shardfiles import TarWriter, read_rows
 from sare_core.errors import ImageError, NotReached
-from sare_core.images import encode_png, fit_size, resize
-from sare_core.manifest import Index, read_index
+from sare_core.images.decoding import encode_png, fit_size, resize
+from sare_core.images.sources import read_source, view_image
+from sare_core.images.views import viewed_size
 from sare_core.miniature.foreign import refuse_foreign_images
-from sare_core.records import Folder
-from sare_core.runner import run
-from sare_core.shardfiles import TarWriter, read_rows
-from sare_core.sources import read_source, view_image
-from sare_core.views import viewed_size
-from sare_core.weights import Weights, fetch, resolve
+from sare_core.models.weights import Weights, fetch, resolve
 from stages.caption import folder_of as captions_folder
 from stages.options import (
     Dataset,
@@ -84,8 +84,8 @@ class ReconstructStage:
             self.fields += ("reconstruction.png",)
 
     def load(self, device: str) -> None:
-        from sare_core.diffusion.perceptual import load_lpips
-        from sare_core.diffusion.reconstructor import Reconstructor
+        from sare_core.reconstruction.perceptual import load_lpips
+        from sare_core.reconstruction.reconstructor import Reconstructor
 
         reconstruct = self.settings.reconstruct
         self.reconstructor = Reconstructor(reconstruct, fetch(model_of(self.settings, self.folder.work)), device)
@@ -124,7 +124,7 @@ class ReconstructStage:
     def process(self, items: list[Item]) -> list[Any]:
         import torch
 
-        from sare_core.diffusion.reconstructor import generator_for
+        from sare_core.reconstruction.reconstructor import generator_for
 
         pixels = torch.from_numpy(np.stack([item.pixels for item in items])).permute(0, 3, 1, 2)
         results = self.reconstructor.reconstruct(

@@ -13,12 +13,12 @@ import polars as pl
 import typer
 import yaml
 
-from sare_core.checkpoints import read_checkpoint
 from sare_core.config import load_settings
+from sare_core.engine.checkpoints import read_checkpoint
+from sare_core.engine.folders import Folder, check_run_name
+from sare_core.engine.manifest import Index, read_index
+from sare_core.engine.progress import bar
 from sare_core.errors import ConfigError
-from sare_core.manifest import Index, read_index
-from sare_core.progress import bar
-from sare_core.records import Folder, check_run_name
 from sare_core.report.examples import examples
 from sare_core.report.measures import keep, measure_maps, read_kept, without_captions
 from sare_core.report.page import Page, render
@@ -27,7 +27,7 @@ from sare_core.report.plate import examples_plate
 from sare_core.report.provenance import failures, libraries, stage_row
 from sare_core.report.tables import result_tables, to_csv
 from sare_core.report.verdict import result_sentence, verdict
-from sare_core.storage import Store
+from sare_core.store.storage import Store
 from stages.evaluate import TrainedOn, read_results, tested_shards, trained_detector
 from stages.evaluate import folder_of as predictions_folder
 from stages.options import Dataset, Manifests, Preset, RunName, Set, Work, console, filled, run_command

@@ -12,9 +12,9 @@ from typing import Any
 import typer
 
 from sare_core.config import load_settings
-from sare_core.manifest import read_index
-from sare_core.records import Folder
-from sare_core.runner import run
+from sare_core.engine.folders import Folder
+from sare_core.engine.manifest import read_index
+from sare_core.engine.runner import run
 from stages import caption, reconstruct
 from stages.options import (
     Dataset,

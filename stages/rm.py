@@ -8,8 +8,8 @@ from typing import Annotated
 
 import typer
 
+from sare_core.engine.removal import Removable, description, find, made_from, refuse_in_use, remove
 from sare_core.errors import ConfigError
-from sare_core.removal import Removable, description, find, made_from, refuse_in_use, remove
 from stages.options import Work, console
 
 

@@ -23,25 +23,25 @@ from typing import Annotated, Any
 import polars as pl
 import typer
 
-from sare_core.checkpoints import Checkpoint, read_checkpoint
 from sare_core.config import Settings, load_settings
+from sare_core.engine.checkpoints import Checkpoint, read_checkpoint
+from sare_core.engine.fingerprint import fingerprint
+from sare_core.engine.folders import Folder
+from sare_core.engine.manifest import Index, read_index
+from sare_core.engine.progress import bar
+from sare_core.engine.ranks import Rank
 from sare_core.errors import ConfigError
-from sare_core.fingerprint import fingerprint
-from sare_core.manifest import Index, read_index
-from sare_core.progress import bar
-from sare_core.ranks import Rank
-from sare_core.records import Folder
+from sare_core.evaluation.trivial import trivial_predictions
+from sare_core.images.sources import read_source, view_image
+from sare_core.models.weights import fetch
 from sare_core.report.tables import TRIVIAL
-from sare_core.sources import read_source, view_image
-from sare_core.storage import Store
+from sare_core.store.storage import Store
 from sare_core.study import tables
 from sare_core.study.captions import to_parquet, wrong_captions
 from sare_core.study.comparison import compare_detectors, compare_errors
 from sare_core.study.jobs import Job, run_jobs
 from sare_core.study.sweep import sweep_results
 from sare_core.study.variants import NO_CAPTION, RECONSTRUCTED, caption_levels, grid, variants
-from sare_core.trivial import trivial_predictions
-from sare_core.weights import fetch
 from stages import caption, evaluate, reconstruct
 from stages.options import Dataset, Manifests, Preset, Set, Work, chosen_shards, console, path, run_command
 from stages.train import detector_folder, weights_of

@@ -18,14 +18,14 @@ from typing import Annotated, Any, NamedTuple
 import typer
 from rich.table import Table
 
-from sare_core.checkpoints import read_checkpoint
-from sare_core.cluster import Slurm, answers, job_options
 from sare_core.config import Settings, load_settings
+from sare_core.engine.checkpoints import read_checkpoint
+from sare_core.engine.folders import Folder, check_run_name
+from sare_core.engine.manifest import Index, read_index
+from sare_core.engine.signals import abandon, signals_of_the_launcher
+from sare_core.engine.slurm import Slurm, answers, job_options
 from sare_core.errors import ConfigError, StageError
-from sare_core.manifest import Index, read_index
-from sare_core.records import Folder, check_run_name
-from sare_core.signals import abandon, signals_of_the_launcher
-from sare_core.storage import Store
+from sare_core.store.storage import Store
 from stages import caption, evaluate, reconstruct, train
 from stages.evaluate import TrainedOn
 from stages.options import Dataset, Manifests, Preset, RunName, Set, Shard, Work, chosen_shards, console, ranges_text

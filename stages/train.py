@@ -13,7 +13,9 @@ which gradients are summed: a run may go on with another number.
 from collections.abc import Callable
 from typing import Any
 
-from sare_core.checkpoints import (
+from sare_core.config import Settings, load_settings
+from sare_core.detectors import code_version, detector_class
+from sare_core.engine.checkpoints import (
     digest_of,
     load_tensors,
     pack_optimizer,
@@ -21,18 +23,16 @@ from sare_core.checkpoints import (
     save_checkpoint,
     unpack_optimizer,
 )
-from sare_core.claims import LOST, Claims, read_claim
-from sare_core.config import Settings, load_settings
-from sare_core.detectors import code_version, detector_class
+from sare_core.engine.claims import LOST, Claims, read_claim
+from sare_core.engine.folders import Folder
+from sare_core.engine.manifest import Index, read_index
+from sare_core.engine.progress import bar
+from sare_core.engine.ranks import Rank
+from sare_core.engine.runner import POLL
+from sare_core.engine.signals import leave_signals_to_the_parent, release_on_preemption, stop_cleanly
 from sare_core.errors import ConfigError, StageError, Stopped
-from sare_core.manifest import Index, read_index
 from sare_core.miniature.foreign import refuse_foreign_images
-from sare_core.progress import bar
-from sare_core.ranks import Rank
-from sare_core.records import Folder
-from sare_core.runner import POLL
-from sare_core.signals import leave_signals_to_the_parent, release_on_preemption, stop_cleanly
-from sare_core.weights import Weights, fetch, resolve
+from sare_core.models.weights import Weights, fetch, resolve
 from stages.options import Dataset, Manifests, Preset, RunName, Set, Work, chosen_shards, console, run_command
 from stages.reconstruct import folder_of as reconstructions_folder
 
@@ -72,7 +72,7 @@ def folder_of(settings: Settings, dataset: str, work: str, inputs: list[str]) ->
 
 def training_data(settings: Settings, index: Index, work: str) -> tuple[Any, Any]:
     """The training images, and the held-out ones. Raises StageError: not reconstructed; ConfigError: of one class."""
-    from sare_core.data.pairs import Pairs
+    from sare_core.training.samples import Pairs
 
     dataset = index.about["dataset"]
     trained = set(index.select(["train", "val"])["subset"])
@@ -110,10 +110,10 @@ def train_detector(settings: Settings, train_part: Any, val_part: Any, folder: F
     from torch.nn.functional import binary_cross_entropy_with_logits as cross_entropy
     from torch.utils.data import DataLoader
 
-    from sare_core.batchnorm import shared_statistics
-    from sare_core.data.pairs import MicroBatches, collate
     from sare_core.detectors import build_detector
-    from sare_core.training import (
+    from sare_core.training.batchnorm import shared_statistics
+    from sare_core.training.samples import MicroBatches, collate
+    from sare_core.training.steps import (
         best_epoch,
         check_readable,
         learning_rate,
@@ -130,7 +130,7 @@ def train_detector(settings: Settings, train_part: Any, val_part: Any, folder: F
         log_with="tensorboard",
         project_config=ProjectConfiguration(project_dir=project, logging_dir=project),
         step_scheduler_with_optimizer=False,
-        kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False)],  # sare_core.batchnorm sees to them
+        kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False)],  # training.batchnorm sees to them
     )
     rank, world = accelerator.process_index, accelerator.num_processes
     micro = micro_batch(plan, world)

@@ -4,8 +4,8 @@ from typing import Any
 
 import polars as pl
 
-from sare_core.manifest import INDEX_SCHEMA
-from sare_core.records import Folder, Output, Record
+from sare_core.engine.folders import Folder, Output, Record
+from sare_core.engine.manifest import INDEX_SCHEMA
 
 ABOUT = {"dataset": "it", "root": "/data", "layout": "folder", "shard_size": 3, "holdout": 0.1, "next_shard": 3}
 

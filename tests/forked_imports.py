@@ -6,8 +6,8 @@ import torch.utils.tensorboard
 
 import sare_core.captioning.blip
 import sare_core.detectors.sare
-import sare_core.diffusion.reconstructor
-import sare_core.training
+import sare_core.reconstruction.reconstructor
+import sare_core.training.steps
 import stages.app
 
 __all__ = ["accelerate", "sare_core", "stages", "timm", "torch"]

@@ -7,10 +7,10 @@ from typing import Any
 from rich.console import Console
 
 from sare_core.config import Settings
-from sare_core.indexing import build_index
-from sare_core.manifest import Index, read_index
-from sare_core.records import Folder
-from sare_core.runner import Outcome, run
+from sare_core.engine.folders import Folder
+from sare_core.engine.manifest import Index, read_index
+from sare_core.engine.runner import Outcome, run
+from sare_core.index.indexing import build_index
 from stages import caption, evaluate, reconstruct, train
 
 QUIET = Console(quiet=True)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from sare_core.config import load_settings
-from sare_core.training import micro_batch
+from sare_core.training.steps import micro_batch
 
 REPOSITORY = Path(__file__).parents[1]
 PAGES = [*sorted((REPOSITORY / "docs").glob("*.md")), REPOSITORY / "README.md", REPOSITORY / "stages" / "train.py"]

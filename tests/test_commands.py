@@ -11,11 +11,11 @@ import polars as pl
 import pytest
 import torch
 
+from sare_core.engine.folders import Folder, Output
+from sare_core.engine.manifest import read_index, write_index
+from sare_core.engine.shardfiles import TarWriter
 from sare_core.errors import ConfigError, StageError
-from sare_core.manifest import read_index, write_index
-from sare_core.records import Folder, Output
-from sare_core.shardfiles import TarWriter
-from sare_core.storage import sha256_file
+from sare_core.store.storage import sha256_file
 from stages import options
 from stages.app import app
 from tests.builders import index_frame, index_row, shard_record

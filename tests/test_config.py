@@ -5,19 +5,13 @@ import pytest
 import yaml
 from pydantic import ValidationError
 
-from sare_core.config import (
-    AugmentSettings,
-    CaptionSettings,
-    DetectorSettings,
-    EvaluateSettings,
-    ReconstructSettings,
-    Settings,
-    TrainSettings,
-    known_keys,
-    load_settings,
-    presets,
-)
+from sare_core.captioning.settings import CaptionSettings
+from sare_core.config import Settings, known_keys, load_settings, presets
+from sare_core.detectors.settings import DetectorSettings
 from sare_core.errors import ConfigError
+from sare_core.evaluation.settings import EvaluateSettings
+from sare_core.reconstruction.settings import ReconstructSettings
+from sare_core.training.settings import AugmentSettings, TrainSettings
 
 SECTIONS = [
     CaptionSettings,

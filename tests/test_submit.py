@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 import typer
 
-from sare_core import cluster
-from sare_core.cluster import Slurm, array_limit
 from sare_core.config import Settings, load_settings
+from sare_core.engine import slurm as cluster
+from sare_core.engine.signals import release_on_preemption
+from sare_core.engine.slurm import Slurm, array_limit
 from sare_core.errors import ConfigError, StageError
-from sare_core.signals import release_on_preemption
 from stages import submit
 from stages.app import app
 from stages.submit import Task, steps_of_all, steps_of_one

@@ -10,9 +10,9 @@ import numpy as np
 import polars as pl
 
 from sare_core.config import Settings
-from sare_core.ledger import Output, Record
-from sare_core.manifest import INDEX_SCHEMA, SHARD_SCHEMA, Index, read_index, write_index
-from sare_core.records import Folder
+from sare_core.engine.folders import Folder
+from sare_core.engine.ledger import Output, Record
+from sare_core.engine.manifest import INDEX_SCHEMA, SHARD_SCHEMA, Index, read_index, write_index
 from stages import caption, reconstruct
 
 DATASET = "made-up"

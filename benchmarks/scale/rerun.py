@@ -12,9 +12,9 @@ from moto.server import ThreadedMotoServer
 from benchmarks.scale.command import IMPORT, SARE, Standins, median_seconds, standins
 from benchmarks.scale.made_up import DATASET, make_index, make_records, make_shards
 from benchmarks.scale.table import Row
-from sare_core import ledger
 from sare_core.config import load_settings
-from sare_core.storage import Store
+from sare_core.engine import ledger
+from sare_core.store.storage import Store
 
 
 def rows(folder: Path, shards: int = 430, per_shard: int = 1000, many: int = 100_000) -> Iterator[Row]:

@@ -7,8 +7,8 @@ from typing import Any
 
 import pyarrow as pa
 
-from sare_core.records import Folder
-from sare_core.shardfiles import ParquetWriter
+from sare_core.engine.folders import Folder
+from sare_core.engine.shardfiles import ParquetWriter
 
 SCHEMA = pa.schema([("image_id", pa.string()), ("slept", pa.float64())])
 DATASET = "made-up"

@@ -12,9 +12,9 @@ from rich.console import Console
 from benchmarks.scale.made_up import DATASET, make_index
 from benchmarks.scale.sleeper import SleepStage, folder_of
 from benchmarks.scale.table import Row
-from sare_core.manifest import read_index
-from sare_core.ranks import Rank
-from sare_core.runner import run
+from sare_core.engine.manifest import read_index
+from sare_core.engine.ranks import Rank
+from sare_core.engine.runner import run
 
 TASKS, SHARDS_PER_TASK, SECONDS = 64, 4, 100.0  # of sleep a shard
 

@@ -4,9 +4,9 @@ import json
 from pathlib import Path
 from typing import Any
 
-from sare_core.config import CaptionSettings
+from sare_core.captioning.settings import CaptionSettings
 from sare_core.errors import ConfigError
-from sare_core.weights import require_whole
+from sare_core.models.weights import require_whole
 
 _CURE = "Fetch the whole model again, or name another folder in caption.model."
 

@@ -10,7 +10,7 @@ from timm.models import ResNet
 from transformers import CLIPVisionModelWithProjection
 
 from sare_core.errors import ConfigError
-from sare_core.weights import require_whole
+from sare_core.models.weights import require_whole
 
 # What transformers, timm and safetensors raise over a broken or foreign config.json or weight file.
 _UNREADABLE = (OSError, ValueError, RuntimeError, KeyError, TypeError, SafetensorError)

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import polars as pl
 
+from sare_core.engine.manifest import Index
 from sare_core.errors import ConfigError
-from sare_core.manifest import Index
-from sare_core.weights import resolve
+from sare_core.models.weights import resolve
 
 SIDE, MODE = 32, "L"  # the largest side in pixels, and Pillow's mode, of the images that they know
 

@@ -8,8 +8,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from sare_core.atomic import unwritable
 from sare_core.errors import ConfigError
+from sare_core.store.atomic import unwritable
 
 VERSION = 3  # raise it when what is written changes: folders of another version are built anew
 MARKER = "miniature.json"

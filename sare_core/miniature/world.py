@@ -1,12 +1,11 @@
 """Every recipe of the miniature world, in one place: what is trained on what, with which seed and for how long.
 
-    python -m sare_core.miniature.world --articles /usr/share/datasets/fashion-mnist --jobs 2
+    python -m sare_core.miniature --articles /usr/share/datasets/fashion-mnist --jobs 2
 
 A recipe trains, or goes on, or loads what stands in the work folder; so calling one calls what it needs. `build` runs
 them all, several at a time, each in a process of one thread, and packs what ships.
 """
 
-import argparse
 import os
 import subprocess
 import sys
@@ -19,10 +18,10 @@ from typing import Any
 
 import numpy as np
 
-from sare_core.errors import ConfigError, SareError, Stopped
+from sare_core.engine.signals import check_stop, stop_cleanly
+from sare_core.errors import SareError
 from sare_core.miniature.corpus import load_scenes
 from sare_core.miniature.scenes import CLASSES, Scenes
-from sare_core.signals import check_stop, stop_cleanly
 
 
 @dataclass(frozen=True)
@@ -241,39 +240,14 @@ def build(world: World, jobs: int) -> None:
 
 
 def _start(world: World, name: str) -> subprocess.Popen[bytes]:
-    command = [sys.executable, "-m", __spec__.name, "--work", str(world.work), "--articles", str(world.articles)]
+    command = [
+        sys.executable,
+        "-m",
+        "sare_core.miniature",
+        "--work",
+        str(world.work),
+        "--articles",
+        str(world.articles),
+    ]
     command += ["--scale", str(world.scale), "--only", name]
     return subprocess.Popen(command, env={**os.environ, "OMP_NUM_THREADS": "1"})
-
-
-def main() -> None:
-    from sare_core.miniature.pack import pack
-
-    parser = argparse.ArgumentParser(description="Run every recipe of the miniature world, and pack what ships.")
-    parser.add_argument("--work", default="work/mini-world", help="where trainings lie; a second run goes on there")
-    parser.add_argument("--articles", required=True, help="Fashion-MNIST's folder of four .gz files")
-    parser.add_argument("--out", default="sare_core/miniature/shipped", help="where models and images are packed")
-    parser.add_argument("--jobs", type=int, default=2, help="recipes at a time, of one thread each")
-    parser.add_argument("--scale", type=float, default=1.0, help="part of the training: 0.01 is a rehearsal")
-    parser.add_argument("--only", choices=list(RECIPES), help="one recipe, and nothing packed")
-    chosen = parser.parse_args()
-    if chosen.jobs < 1:
-        parser.error(f"--jobs {chosen.jobs}: at least 1.")
-    world = World(chosen.work, chosen.articles, chosen.scale)
-    try:
-        if chosen.only:
-            run_recipe(world, chosen.only)
-        else:
-            build(world, chosen.jobs)
-            pack(world, Path(chosen.out))
-    except ConfigError as error:
-        parser.error(str(error))
-    except SareError as error:
-        sys.exit(str(error))
-    except Stopped as stop:
-        print(f"{stop}; the same command goes on from there.", file=sys.stderr)
-        sys.exit(128 + stop.signum)
-
-
-if __name__ == "__main__":
-    main()

@@ -8,9 +8,9 @@ from typing import Any
 import polars as pl
 
 from sare_core.config import Settings
-from sare_core.images import fit_size
-from sare_core.manifest import Index
-from sare_core.views import viewed_size
+from sare_core.engine.manifest import Index
+from sare_core.images.decoding import fit_size
+from sare_core.images.views import viewed_size
 
 Size = tuple[int, int]  # width, height in pixels
 SHARD_SIZE = 1000  # of `sare index`, where there is no index yet

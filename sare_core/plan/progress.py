@@ -2,9 +2,9 @@
 
 from typing import NamedTuple
 
-from sare_core.checkpoints import Checkpoint
-from sare_core.manifest import Index
-from sare_core.records import Folder
+from sare_core.engine.checkpoints import Checkpoint
+from sare_core.engine.folders import Folder
+from sare_core.engine.manifest import Index
 
 KINDS = ("done", "open", "failed", "stale")
 

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import polars as pl
 
-from sare_core.terminal import printable
+from sare_core.engine.terminal import printable
 
 INK, SOFT, RULE, PAPER = "#1b2127", "#59636e", "#d5dae0", "#fefefe"
 REAL, FAKE = "#0062a3", "#b34700"

@@ -9,13 +9,13 @@ import polars as pl
 from PIL import Image
 
 from sare_core.config import Settings
-from sare_core.images import encode_png, resize
-from sare_core.manifest import Index
-from sare_core.metrics import paper_order
-from sare_core.records import Folder
+from sare_core.engine.folders import Folder
+from sare_core.engine.manifest import Index
+from sare_core.engine.shardfiles import TarReader
+from sare_core.evaluation.metrics import paper_order
+from sare_core.images.decoding import encode_png, resize
+from sare_core.images.sources import read_source, view_image
 from sare_core.report.numbers import CLASSES
-from sare_core.shardfiles import TarReader
-from sare_core.sources import read_source, view_image
 
 SHOWN = 2  # of each subset and class
 LONGEST = 192  # pixels of a picture in the page; larger ones are reduced

@@ -4,8 +4,8 @@ from typing import Any
 
 import polars as pl
 
+from sare_core.engine.terminal import printable
 from sare_core.report.drawing import FAKE, INK, PAPER, REAL, SOFT, Figure, drawn
-from sare_core.terminal import printable
 
 LONGEST = 20  # characters of a subset's name beside a figure
 

@@ -13,10 +13,10 @@ import numpy as np
 import polars as pl
 from PIL import Image
 
-from sare_core.manifest import Index
-from sare_core.records import Folder
-from sare_core.shardfiles import TarReader
-from sare_core.storage import Store
+from sare_core.engine.folders import Folder
+from sare_core.engine.manifest import Index
+from sare_core.engine.shardfiles import TarReader
+from sare_core.store.storage import Store
 
 MEASURES = pl.Schema(
     {

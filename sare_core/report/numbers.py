@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import polars as pl
 
-from sare_core.metrics import paper_order, pool_shared_reals
+from sare_core.evaluation.metrics import paper_order, pool_shared_reals
 from sare_core.report.intervals import Interval, auc_draws, interval, mean_draws, resamples
 
 if TYPE_CHECKING:

@@ -7,12 +7,12 @@ forbids any request. The same content gives the same bytes.
 from importlib.resources import files
 from typing import Any, NamedTuple
 
+from sare_core.engine.terminal import printable
 from sare_core.report.examples import LONGEST, Group
 from sare_core.report.parts import Part
 from sare_core.report.provenance import StageRow
 from sare_core.report.tables import ResultTable
 from sare_core.report.verdict import Verdict
-from sare_core.terminal import printable
 
 
 class Page(NamedTuple):

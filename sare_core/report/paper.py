@@ -6,7 +6,7 @@ All of its detectors are trained on GenImage's SDv1.4. Tables 1 and 2 test on Ge
 from dataclasses import dataclass
 from typing import Literal
 
-from sare_core.metrics import FORENSYNTHS, GENIMAGE
+from sare_core.evaluation.metrics import FORENSYNTHS, GENIMAGE
 
 Measure = Literal["acc", "auc"]
 

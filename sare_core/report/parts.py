@@ -4,8 +4,8 @@ from typing import NamedTuple
 
 import polars as pl
 
-from sare_core.checkpoints import Checkpoint
-from sare_core.metrics import THRESHOLD
+from sare_core.engine.checkpoints import Checkpoint
+from sare_core.evaluation.metrics import THRESHOLD
 from sare_core.report.drawing import Figure
 from sare_core.report.figures import gaps_figure, means_figure, mirror_figure, training_figure
 from sare_core.report.numbers import histograms, semantic_shift

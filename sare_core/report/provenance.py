@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from sare_core.records import Folder
+from sare_core.engine.folders import Folder
 
 
 class StageRow(NamedTuple):

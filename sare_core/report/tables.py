@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, get_args
 
 import polars as pl
 
-from sare_core.metrics import METRICS_SCHEMA, is_mean, paper_mean, paper_order
+from sare_core.engine.terminal import printable
+from sare_core.evaluation.metrics import METRICS_SCHEMA, is_mean, paper_mean, paper_order
 from sare_core.report.paper import PAPER_TABLES, Measure, PaperTable
-from sare_core.terminal import printable
 
 if TYPE_CHECKING:
     from rich.console import Group
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 TRIVIAL = "trivial (format, size, bytes)"
 UNDEFINED = "–"
 
-Runs = dict[str, pl.DataFrame]  # detector: what sare_core.metrics.subset_metrics gave
+Runs = dict[str, pl.DataFrame]  # detector: what sare_core.evaluation.metrics.subset_metrics gave
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ import numpy as np
 import polars as pl
 
 from sare_core.errors import StageError
-from sare_core.metrics import THRESHOLD, paper_order
+from sare_core.evaluation.metrics import THRESHOLD, paper_order
 from sare_core.study.bootstrap import RESAMPLES, add_means, auc, draw_images, draw_seeds, estimate, mean_gap
 from sare_core.study.variants import FULL
 

@@ -10,9 +10,9 @@ import numpy as np
 import polars as pl
 from PIL import Image
 
-from sare_core.config import DetectorSettings
+from sare_core.detectors.settings import DetectorSettings
 from sare_core.errors import StageError
-from sare_core.metrics import paper_order
+from sare_core.evaluation.metrics import paper_order
 from sare_core.study.bootstrap import RESAMPLES, add_means, auc, draw_images, estimate
 
 PER_CELL = 2000  # images of a subset, split and class at most, the first by image_id: a hash, so a random draw
@@ -93,8 +93,8 @@ def embedder(settings: DetectorSettings, folder: str, device: str) -> Callable[[
     """RGB images to the frozen image encoder's embeddings (n, D), each seen as the detector sees it in evaluation."""
     import torch
 
-    from sare_core.data.transforms import prepare
     from sare_core.detectors.encoders import load_image_encoder, require_input_size
+    from sare_core.training.transforms import prepare
 
     encoder: Any = load_image_encoder(folder).eval().to(device)
     require_input_size(encoder, folder, settings.input_size)

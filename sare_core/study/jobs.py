@@ -9,8 +9,8 @@ from typing import IO, NamedTuple
 
 from rich.console import Console
 
+from sare_core.engine.signals import check_stop, stop_cleanly
 from sare_core.errors import StageError
-from sare_core.signals import check_stop, stop_cleanly
 
 
 class Job(NamedTuple):

@@ -10,12 +10,12 @@ import numpy as np
 import polars as pl
 from PIL import Image
 
-from sare_core.data.pairs import load_pair
+from sare_core.engine.folders import Folder
+from sare_core.engine.manifest import Index
+from sare_core.engine.shardfiles import TarReader
 from sare_core.errors import ConfigError
-from sare_core.images import resize
-from sare_core.manifest import Index
-from sare_core.records import Folder
-from sare_core.shardfiles import TarReader
+from sare_core.images.decoding import resize
+from sare_core.training.samples import load_pair
 
 # error: mean |x − x̂| in 8-bit levels. lpips: null where reconstruct.lpips is not set.
 ERRORS = pl.Schema(

@@ -13,9 +13,9 @@ import numpy as np
 import polars as pl
 import pytest
 
-from sare_core.audit import folders
 from sare_core.config import load_settings
-from sare_core.metrics import is_mean, subset_metrics
+from sare_core.engine.audit import folders
+from sare_core.evaluation.metrics import is_mean, subset_metrics
 from sare_core.miniature.unpack import unpack_images, unpack_models
 from tests.pipeline import Pipeline
 

@@ -15,13 +15,13 @@ import torch
 import webdataset
 from PIL import Image
 
-from sare_core.audit import IntegrityError, folders, integrity_errors, summarize
 from sare_core.config import Settings
+from sare_core.engine.audit import IntegrityError, folders, integrity_errors, summarize
+from sare_core.engine.folders import Folder
+from sare_core.engine.garbage import orphaned_files
+from sare_core.engine.manifest import read_index
 from sare_core.errors import ConfigError, StageError
-from sare_core.garbage import orphaned_files
-from sare_core.images import decode, fit_size, resize
-from sare_core.manifest import read_index
-from sare_core.records import Folder
+from sare_core.images.decoding import decode, fit_size, resize
 from stages import evaluate, train
 from tests.pipeline import Pipeline
 from tests.trees import genimage_tree, nasty_files
@@ -189,14 +189,14 @@ def test_another_setting_is_another_folder_and_says_which(done: Pipeline, tree: 
     index = read_index(done.manifests, "tree")
     summaries = [summarize(f, index) for f in folders(other.work) if f.stage == "reconstructions"]
     assert len(summaries) == 2
-    from sare_core.audit import others_differ
+    from sare_core.engine.audit import others_differ
 
     lines = {line for a in summaries for b in summaries for line in others_differ(a, b)}
     assert lines == {"settings.strength 0.5 → 0.75", "settings.strength 0.75 → 0.5"}
 
 
 def test_a_view_changes_the_map_and_not_the_noise(done: Pipeline, tmp_path: Path) -> None:
-    from sare_core.diffusion.reconstructor import generator_for
+    from sare_core.reconstruction.reconstructor import generator_for
 
     viewed = Pipeline(done.settings.model_copy(update={"view": "jpeg:30"}), done.manifests, str(tmp_path / "work"))
     shard = read_index(done.manifests, "tree").select(["test"])["shard"].to_list()[:1]

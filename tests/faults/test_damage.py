@@ -14,15 +14,15 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from sare_core import runner
-from sare_core.audit import folders, integrity_errors, reopen
-from sare_core.data.pairs import Pairs, SampleKey
+from sare_core.engine import runner
+from sare_core.engine.audit import folders, integrity_errors, reopen
+from sare_core.engine.folders import Failure, Output
+from sare_core.engine.manifest import read_index
+from sare_core.engine.runner import Outcome
+from sare_core.engine.shardfiles import TarReader, TarWriter, read_rows
 from sare_core.errors import StageError
-from sare_core.manifest import read_index
-from sare_core.records import Failure, Output
-from sare_core.runner import Outcome
-from sare_core.shardfiles import TarReader, TarWriter, read_rows
-from sare_core.storage import sha256_file
+from sare_core.store.storage import sha256_file
+from sare_core.training.samples import Pairs, SampleKey
 from stages import reconstruct, train
 from tests.faults.whole import check_whole
 from tests.faults.worker import finish

@@ -105,8 +105,8 @@ def test_a_finished_stage_on_a_disk_that_may_only_be_read(
     begin: Callable[[str], Pipeline], disk: Callable[[str], Disk]
 ) -> None:
     """Status and verify are asked by people who may only look."""
-    from sare_core.audit import folders, integrity_errors, summarize
-    from sare_core.manifest import read_index
+    from sare_core.engine.audit import folders, integrity_errors, summarize
+    from sare_core.engine.manifest import read_index
 
     locked = disk("64m")
     pipeline = begin(f"{locked.path.name}/work")

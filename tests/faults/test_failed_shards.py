@@ -15,13 +15,13 @@ from rich.console import Console
 
 from benchmarks.scale.made_up import make_index
 from benchmarks.scale.sleeper import SleepStage, folder_of
-from sare_core.audit import folders
-from sare_core.data.pairs import _reader
+from sare_core.engine.audit import folders
+from sare_core.engine.folders import Failure, Folder
+from sare_core.engine.manifest import Index, read_index
+from sare_core.engine.runner import run
 from sare_core.errors import ConfigError, ImageError, StageError, TransientError
-from sare_core.manifest import Index, read_index
-from sare_core.records import Failure, Folder
-from sare_core.runner import run
-from sare_core.storage import sha256_file
+from sare_core.store.storage import sha256_file
+from sare_core.training.samples import _reader
 from stages import evaluate
 from stages.options import finish
 from tests.pipeline import Pipeline

@@ -10,12 +10,12 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
-from sare_core import ledger
-from sare_core.claims import Claims
+from sare_core.engine import ledger
+from sare_core.engine.claims import Claims
+from sare_core.engine.folders import Folder, Output
+from sare_core.engine.garbage import orphaned_files, remove_orphans
+from sare_core.engine.manifest import read_index, write_index
 from sare_core.errors import ConfigError
-from sare_core.garbage import orphaned_files, remove_orphans
-from sare_core.manifest import read_index, write_index
-from sare_core.records import Folder, Output
 from tests.builders import ABOUT, index_frame, index_row, shard_record
 from tests.forked import context
 

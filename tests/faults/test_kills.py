@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from sare_core.faults import POINTS
-from sare_core.manifest import read_index
+from sare_core.engine.faults import POINTS
+from sare_core.engine.manifest import read_index
 from tests.faults.soak import kill_at_random
 from tests.faults.whole import check_whole
 from tests.faults.worker import STAGES, finish

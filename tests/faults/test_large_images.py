@@ -9,18 +9,18 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from sare_core.audit import folders
-from sare_core.indexing import build_index
+from sare_core.engine.audit import folders
+from sare_core.index.indexing import build_index
 from tests.conftest import STANDIN, standin_overrides
 
 SIDE = 2500
 HELD = 4 * SIDE * SIDE  # bytes of one image as Pillow holds it
 RUN = """
 import sys
-import sare_core.flow
+import sare_core.engine.flow
 from stages import caption
 from stages.options import run_command
-sare_core.flow.PIXELS = int(sys.argv.pop(1))
+sare_core.engine.flow.PIXELS = int(sys.argv.pop(1))
 try:
     run_command(caption.caption)
 finally:

@@ -10,11 +10,11 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from sare_core.captioning import load_captioner
-from sare_core.checkpoints import read_checkpoint
 from sare_core.config import Settings, load_settings
 from sare_core.detectors import build_detector
-from sare_core.diffusion.reconstructor import Reconstructor
+from sare_core.engine.checkpoints import read_checkpoint
 from sare_core.errors import ConfigError
+from sare_core.reconstruction.reconstructor import Reconstructor
 from stages.options import exit_codes
 from tests.conftest import STANDIN, standin_overrides
 from tests.pipeline import Pipeline, outputs
@@ -155,7 +155,7 @@ def test_a_stage_ends_with_2_and_leaves_nothing(
     try:
         with pytest.raises(SystemExit) as ended, exit_codes():
             if stage == "predictions":
-                from sare_core.records import Folder
+                from sare_core.engine.folders import Folder
 
                 assert detector is not None
                 pipeline.predictions(Folder.open(str(work), "tree", "detectors", detector.name))
@@ -170,7 +170,7 @@ def test_a_stage_ends_with_2_and_leaves_nothing(
 
 
 def last_of(pipeline: Pipeline) -> tuple[Any, Any]:
-    from sare_core.manifest import read_index
+    from sare_core.engine.manifest import read_index
     from stages.train import detector_folder
 
     store = detector_folder(pipeline.settings, read_index(pipeline.manifests, "tree"), pipeline.work).store

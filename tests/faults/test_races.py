@@ -14,10 +14,10 @@ from rich.console import Console
 from benchmarks.scale import race
 from benchmarks.scale.made_up import make_index
 from benchmarks.scale.sleeper import SleepStage, folder_of
-from sare_core import claims, runner
-from sare_core.audit import integrity_errors
-from sare_core.garbage import orphaned_files
-from sare_core.runner import run
+from sare_core.engine import claims, runner
+from sare_core.engine.audit import integrity_errors
+from sare_core.engine.garbage import orphaned_files
+from sare_core.engine.runner import run
 
 QUIET = Console(quiet=True)
 

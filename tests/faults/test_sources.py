@@ -8,10 +8,10 @@ import pytest
 from PIL import Image
 
 from sare_core.config import Settings
+from sare_core.engine.folders import Folder
+from sare_core.engine.manifest import Index, read_index
+from sare_core.engine.runner import run
 from sare_core.errors import StageError
-from sare_core.manifest import Index, read_index
-from sare_core.records import Folder
-from sare_core.runner import run
 from stages import caption, reconstruct
 from tests.faults.whole import SMALL
 from tests.pipeline import QUIET, Pipeline, outputs
@@ -125,7 +125,7 @@ def test_a_retry_that_fails_leaves_what_was_done(
     finally:
         bring_back(away)
     records, files = folder_of(pipeline, caption).records(), outputs(pipeline.work)
-    monkeypatch.setattr("sare_core.runner.read_back", lambda path: {})
+    monkeypatch.setattr("sare_core.engine.runner.read_back", lambda path: {})
     with pytest.raises(StageError, match=r"3 shards failed one after the other.*does not read back"):
         retry(pipeline)
     assert folder_of(pipeline, caption).records() == records

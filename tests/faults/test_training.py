@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from sare_core.audit import folders
-from sare_core.checkpoints import Checkpoint, read_checkpoint
 from sare_core.config import load_settings
-from sare_core.data.pairs import MicroBatches
+from sare_core.engine.audit import folders
+from sare_core.engine.checkpoints import Checkpoint, read_checkpoint
+from sare_core.engine.folders import Folder
+from sare_core.engine.manifest import read_index
 from sare_core.errors import StageError, TransientError
-from sare_core.manifest import read_index
-from sare_core.records import Folder
+from sare_core.training.samples import MicroBatches
 from stages import train
 from tests.conftest import STANDIN, standin_overrides
 from tests.faults.worker import finish
@@ -158,7 +158,7 @@ def test_many_images_that_are_gone_stop_the_training(ready: Launch, tmp_path: Pa
 
 
 def test_a_passing_fault_is_tried_again(ready: Launch, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from sare_core.data import pairs
+    from sare_core.training import samples as pairs
 
     _, pipeline = beside(ready, tmp_path / "work")
     part, _ = train.training_data(pipeline.settings, read_index(pipeline.manifests, "tree"), pipeline.work)

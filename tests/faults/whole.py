@@ -1,8 +1,8 @@
 """What must be so after any fault: the bytes of an undisturbed run, and nothing beside them but what gc may remove."""
 
-from sare_core.audit import folders, integrity_errors
-from sare_core.garbage import orphaned_files
-from sare_core.manifest import read_index
+from sare_core.engine.audit import folders, integrity_errors
+from sare_core.engine.garbage import orphaned_files
+from sare_core.engine.manifest import read_index
 from tests.pipeline import Pipeline, outputs
 
 SMALL = [

@@ -4,8 +4,8 @@ import os
 import signal
 from multiprocessing.context import ForkServerProcess
 
-from sare_core import faults, ledger
-from sare_core.manifest import read_index
+from sare_core.engine import faults, ledger
+from sare_core.engine.manifest import read_index
 from stages import options, train
 from tests.forked import context
 from tests.pipeline import Pipeline

@@ -7,9 +7,9 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
+from sare_core.engine.manifest import Index
 from sare_core.errors import ConfigError
-from sare_core.indexing import build_index
-from sare_core.manifest import Index
+from sare_core.index.indexing import build_index
 from sare_core.miniature.foreign import refuse_foreign_images
 from sare_core.miniature.unpack import unpack_models
 from stages.app import app

@@ -9,7 +9,7 @@ from PIL import Image
 from scipy.ndimage import gaussian_filter
 
 from sare_core.errors import ConfigError
-from sare_core.indexing import build_index
+from sare_core.index.indexing import build_index
 from sare_core.miniature.corpus import FIELDS
 from sare_core.miniature.guidance import SCALES, draw
 from sare_core.miniature.scenes import compose

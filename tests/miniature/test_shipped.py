@@ -13,10 +13,10 @@ import pytest
 from PIL import Image
 from sklearn.metrics import roc_auc_score
 
-from sare_core.data.expected import compare
-from sare_core.data.genimage import find
-from sare_core.data.listing import Problem
 from sare_core.errors import ConfigError
+from sare_core.index.expected import compare
+from sare_core.index.genimage import find
+from sare_core.index.listing import Problem
 from sare_core.miniature.pack import LARGEST
 from sare_core.miniature.scenes import CLASSES, PARTS
 from sare_core.miniature.unpack import unpack_images, unpack_models

@@ -43,7 +43,7 @@ def test_all_that_ships(rehearsed: World, tmp_path: Path) -> None:
     """What pack writes is what the stages read: each model loads in the class that its stage uses."""
     from sare_core.captioning import load_captioner
     from sare_core.detectors.encoders import load_image_encoder, load_semantic_encoder
-    from sare_core.diffusion.reconstructor import Reconstructor, generator_for
+    from sare_core.reconstruction.reconstructor import Reconstructor, generator_for
 
     pack(rehearsed, tmp_path)
     models = tmp_path / "models"
@@ -92,7 +92,7 @@ def test_a_recipe_that_fails_stops_the_build(rehearsed: World, monkeypatch: pyte
 
 def test_a_stopped_build_leaves_no_recipe_running(tmp_path: Path) -> None:
     """Or the same command, given again, would be a second writer of the same checkpoints."""
-    command = [sys.executable, "-m", "sare_core.miniature.world", "--work", str(tmp_path / "work"), "--articles"]
+    command = [sys.executable, "-m", "sare_core.miniature", "--work", str(tmp_path / "work"), "--articles"]
     articles, labels = made_up_articles(50)
     for part in PARTS:
         scenes = compose(articles, labels, range(50), seed=0)

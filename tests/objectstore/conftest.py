@@ -70,7 +70,7 @@ def proxy(moto: int, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterato
 
 def forget_connections() -> None:
     """The environment has changed: file systems are made anew."""
-    from sare_core import remote
+    from sare_core.store import remote
 
     remote._filesystem.cache_clear()
     fsspec.get_filesystem_class("s3").clear_instance_cache()

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from sare_core.storage import Store
+from sare_core.store.storage import Store
 from tests.conftest import STANDIN, standin_overrides
 from tests.forked import Command, Done
 from tests.objectstore.proxy import Fault, Proxy

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from sare_core.config import Settings
-from sare_core.records import Folder
+from sare_core.engine.folders import Folder
 from stages import caption, reconstruct
 from tests.faults import worker
 from tests.objectstore.proxy import Fault, Kind, Proxy

@@ -6,11 +6,11 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from sare_core.data.listing import Problem, walk
 from sare_core.errors import ConfigError, ImageError
-from sare_core.images import read_bytes
-from sare_core.indexing import build_index
-from sare_core.storage import Store
+from sare_core.images.decoding import read_bytes
+from sare_core.index.indexing import build_index
+from sare_core.index.listing import Problem, walk
+from sare_core.store.storage import Store
 from tests.objectstore.proxy import Fault, Kind, Proxy
 from tests.trees import forensynths_tree, genimage_tree, nasty_files
 

@@ -9,7 +9,7 @@ import pytest
 import stamina
 
 from sare_core.errors import ConfigError, StageError, TransientError
-from sare_core.storage import Store
+from sare_core.store.storage import Store
 from tests.objectstore.proxy import Fault, Kind, Proxy
 
 pytestmark = pytest.mark.usefixtures("no_waiting")
@@ -135,7 +135,7 @@ def test_slow_answers_are_waited_for(store: Store, proxy: Proxy) -> None:
 def test_an_answer_that_never_comes_is_asked_for_again(
     store: Store, proxy: Proxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from sare_core import remote
+    from sare_core.store import remote
     from tests.objectstore.conftest import forget_connections
 
     assert 10 <= remote._S3["config_kwargs"]["read_timeout"] <= 120
@@ -163,7 +163,7 @@ def test_a_fault_that_stays(store: Store, proxy: Proxy) -> None:
 def test_the_user_hears_of_a_fault_that_lasts(
     store: Store, proxy: Proxy, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("sare_core.remote.TELL_AFTER", 0.5)
+    monkeypatch.setattr("sare_core.store.remote.TELL_AFTER", 0.5)
     proxy.faults = [Fault("slow down", times=12)]
     store.write("a", b"x")
     told = [record.message for record in caplog.records if record.name == "sare"]

@@ -6,10 +6,10 @@ from multiprocessing.context import ForkServerProcess
 
 import stamina
 
-from sare_core.indexing import build_index
-from sare_core.manifest import Index, read_index
-from sare_core.records import Folder
-from sare_core.storage import Store
+from sare_core.engine.folders import Folder
+from sare_core.engine.manifest import Index, read_index
+from sare_core.index.indexing import build_index
+from sare_core.store.storage import Store
 from stages import train
 from tests.faults import worker
 from tests.forked import context

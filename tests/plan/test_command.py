@@ -9,8 +9,8 @@ import polars as pl
 import pytest
 
 from sare_core.config import Settings, load_settings
+from sare_core.engine.manifest import INDEX_SCHEMA, read_index
 from sare_core.errors import ConfigError
-from sare_core.manifest import INDEX_SCHEMA, read_index
 from sare_core.plan import disk
 from sare_core.plan.estimate import Plan, Row, si
 from sare_core.plan.images import indexed_images, supposed_images

@@ -15,10 +15,10 @@ from torch.utils.flop_counter import FlopCounterMode
 from sare_core.captioning import load_captioner
 from sare_core.config import Settings, load_settings
 from sare_core.detectors import build_detector
-from sare_core.diffusion.perceptual import load_lpips
-from sare_core.diffusion.reconstructor import Reconstructor, generator_for
 from sare_core.errors import ConfigError
 from sare_core.plan import flops, models
+from sare_core.reconstruction.perceptual import load_lpips
+from sare_core.reconstruction.reconstructor import Reconstructor, generator_for
 
 MakeSettings = Callable[..., Settings]
 PAPER = load_settings("paper")

@@ -13,7 +13,7 @@ import sys
 from typing import Any
 
 import sare_core.detectors
-from sare_core import faults
+from sare_core.engine import faults
 
 
 def change(rank: int, wanted: str, hit: int, signum: int, target: str) -> None:

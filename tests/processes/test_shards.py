@@ -9,10 +9,10 @@ from pathlib import Path
 import psutil
 import pytest
 
-from sare_core.audit import folders, integrity_errors
 from sare_core.config import load_settings
-from sare_core.manifest import read_index
-from sare_core.records import Folder
+from sare_core.engine.audit import folders, integrity_errors
+from sare_core.engine.folders import Folder
+from sare_core.engine.manifest import read_index
 from tests.conftest import STANDIN, standin_overrides
 from tests.pipeline import Pipeline, outputs
 from tests.processes.launching import Launch, ended, free_port

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from sare_core.audit import folders, integrity_errors
 from sare_core.config import load_settings
-from sare_core.manifest import read_index
+from sare_core.engine.audit import folders, integrity_errors
+from sare_core.engine.manifest import read_index
 from tests.conftest import STANDIN, standin_overrides
 from tests.pipeline import Pipeline, outputs
 from tests.processes.launching import Launch

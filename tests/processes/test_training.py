@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from sare_core.audit import folders
-from sare_core.checkpoints import load_tensors, read_checkpoint
 from sare_core.config import load_settings
-from sare_core.records import Folder
+from sare_core.engine.audit import folders
+from sare_core.engine.checkpoints import load_tensors, read_checkpoint
+from sare_core.engine.folders import Folder
 from tests.conftest import STANDIN, standin_overrides
 from tests.pipeline import Pipeline
 from tests.processes.launching import Launch

@@ -13,12 +13,12 @@ import numpy as np
 import torch
 from PIL import Image
 
-from sare_core.checkpoints import save_checkpoint
 from sare_core.config import load_settings
-from sare_core.manifest import Index
-from sare_core.metrics import GENIMAGE
-from sare_core.records import Folder
-from sare_core.runner import run
+from sare_core.engine.checkpoints import save_checkpoint
+from sare_core.engine.folders import Folder
+from sare_core.engine.manifest import Index
+from sare_core.engine.runner import run
+from sare_core.evaluation.metrics import GENIMAGE
 from stages import caption, evaluate, reconstruct, train
 from tests.pipeline import QUIET, Pipeline
 

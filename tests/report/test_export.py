@@ -12,11 +12,11 @@ import webdataset
 from PIL import Image
 
 from sare_core.config import load_settings
+from sare_core.engine.folders import Folder
+from sare_core.engine.manifest import read_index
+from sare_core.engine.signals import Stopped
 from sare_core.errors import ConfigError
-from sare_core.export import safe_name
-from sare_core.manifest import read_index
-from sare_core.records import Folder
-from sare_core.signals import Stopped
+from sare_core.report.export import safe_name
 from stages import export as command
 from stages.reconstruct import folder_of
 from tests.report.conftest import SUBSETS, Made

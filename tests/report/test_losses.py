@@ -5,13 +5,13 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from sare_core.audit import folders
+from sare_core.engine.audit import folders
+from sare_core.engine.folders import Failure, Output
+from sare_core.engine.shardfiles import ParquetWriter
 from sare_core.errors import ConfigError
-from sare_core.records import Failure, Output
 from sare_core.report.measures import MEASURES
 from sare_core.report.parts import shift_part
-from sare_core.shardfiles import ParquetWriter
-from sare_core.storage import sha256_file
+from sare_core.store.storage import sha256_file
 from stages.evaluate import SCHEMA, evaluate
 from tests.report.conftest import Made
 from tests.report.test_report import copied

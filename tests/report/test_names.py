@@ -7,9 +7,9 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from sare_core.audit import folders
 from sare_core.config import load_settings
-from sare_core.manifest import read_index
+from sare_core.engine.audit import folders
+from sare_core.engine.manifest import read_index
 from stages import audit, caption, evaluate, index, reconstruct, report, retry
 from tests.pipeline import Pipeline
 from tests.report.forged import (

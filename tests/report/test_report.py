@@ -16,11 +16,11 @@ import webdataset
 from PIL import Image
 from sklearn.metrics import roc_auc_score
 
-from sare_core.audit import folders
 from sare_core.config import load_settings
+from sare_core.engine.audit import folders
+from sare_core.engine.folders import Folder
+from sare_core.engine.manifest import read_index
 from sare_core.errors import SareError
-from sare_core.manifest import read_index
-from sare_core.records import Folder
 from sare_core.report.examples import picture
 from stages.report import report
 from tests.pipeline import Pipeline

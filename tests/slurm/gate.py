@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sare_core import faults
+from sare_core.engine import faults
 from stages.submit import Task
 
 

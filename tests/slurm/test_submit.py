@@ -10,10 +10,10 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from sare_core.audit import folders, integrity_errors, summarize
-from sare_core.cluster import Slurm
+from sare_core.engine.audit import folders, integrity_errors, summarize
+from sare_core.engine.manifest import read_index
+from sare_core.engine.slurm import Slurm
 from sare_core.errors import ConfigError
-from sare_core.manifest import read_index
 from stages import reconstruct
 from tests.conftest import STANDIN, standin_overrides
 from tests.faults.whole import SMALL

@@ -4,7 +4,7 @@ import pytest
 from sklearn.metrics import roc_auc_score
 
 from sare_core.errors import StageError
-from sare_core.metrics import subset_metrics
+from sare_core.evaluation.metrics import subset_metrics
 from sare_core.study.comparison import compare_detectors, compare_errors
 
 VARIANTS, SUBSETS = ("sare", "uncaptioned", "wrong", "vae"), ("sdv1.4", "adm", "biggan")

@@ -11,8 +11,8 @@ import torch
 from timm.models import save_for_hf
 
 from sare_core.config import load_settings
-from sare_core.indexing import build_index
-from sare_core.metrics import subset_metrics
+from sare_core.evaluation.metrics import subset_metrics
+from sare_core.index.indexing import build_index
 from sare_core.study.jobs import Job
 from sare_core.study.measures import load_classifier, read_errors
 from stages import caption, evaluate, reconstruct, train

@@ -1,0 +1,27 @@
+"""Settings of captions: `caption.*`."""
+
+from typing import ClassVar
+
+from pydantic import Field
+
+from sare_core.section import Dtype, Section
+
+
+class CaptionSettings(Section):
+    """Paper 3.2, "Image Captioning". Silent on decoding: greedy and short, the model card's own example."""
+
+    runtime: ClassVar[frozenset[str]] = frozenset({"batch_size"})
+    models: ClassVar[dict[str, str]] = {"model": "revision", "text_tokenizer": "text_tokenizer_revision"}
+    files: ClassVar[frozenset[str]] = frozenset({*models, *models.values(), "table"})
+
+    captioner: str  # a name in sare_core.captioning: blip, llava-next, none, table
+    model: str | None = None  # hub id or folder; null for none and table
+    revision: str | None = None
+    prompt: str | None = None  # BLIP: text that the caption continues; LLaVA-NeXT: the question
+    max_new_tokens: int = Field(ge=1)
+    num_beams: int = Field(ge=1)
+    dtype: Dtype
+    table: str | None = None  # parquet or CSV with image_id or path, and caption: the user's own captions
+    text_tokenizer: str  # of the diffusion model's CLIP text encoder: captions are cut to what it takes
+    text_tokenizer_revision: str | None = None
+    batch_size: int = Field(ge=1)

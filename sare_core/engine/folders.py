@@ -1,0 +1,274 @@
+"""What a stage has done with each shard. A shard is committed once its record exists; what no record names
+does not count.
+
+One folder a fingerprint, under `WORK/<dataset>/<stage>/<fp>/`:
+
+    about.json               what made this folder: stage, version, settings in clear, weights, the folder before
+    00003-<digest>.tar       a shard's output, under a name that holds its SHA-256
+    records/00003.json       the record that names it, put last (sare_core/engine/ledger.py: how records lie)
+    claims/00003.json        somebody works on it; claims/folder.json: somebody removes or gathers files here
+"""
+
+import json
+import re
+from collections.abc import Collection
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import polars as pl
+from pydantic import BaseModel, ConfigDict
+
+from sare_core.engine.fingerprint import fingerprint
+from sare_core.engine.ledger import FEW, Entry, Failure, Ledger, Output, Record, inputs_text, read_inputs
+from sare_core.engine.names import DatasetName, Fingerprint
+from sare_core.engine.outputs import checked_output
+from sare_core.errors import ConfigError, StageError
+from sare_core.store.storage import Store
+
+if TYPE_CHECKING:
+    from sare_core.engine.manifest import Index
+
+__all__ = ["COMMANDS", "STAGES", "Failure", "Folder", "Output", "Record", "State"]
+
+STAGES = ("captions", "reconstructions", "detectors", "predictions")  # each is made from one that stands before it
+COMMANDS = dict(zip(STAGES, ("caption", "reconstruct", "train", "evaluate"), strict=True))  # of `sare`
+
+
+@dataclass(frozen=True)
+class State:
+    """What a shard's files say of it now. `why` says what is wrong or in the way; empty when done."""
+
+    kind: Literal["done", "open", "running", "failed", "stale"]
+    why: str = ""
+    waiting: bool = False  # the stage before has to be done first
+
+    def __str__(self) -> str:
+        return f"{self.kind} ({self.why})" if self.why else self.kind
+
+
+class Upstream(BaseModel):
+    """Where about.json says that a folder's inputs lie."""
+
+    dataset: DatasetName
+    stage: str  # one that stands before in STAGES
+    name: Fingerprint
+
+
+class About(BaseModel):
+    """What about.json has to say; a stage may note more in it."""
+
+    model_config = ConfigDict(extra="allow")
+
+    made_by: dict[str, Any]
+    upstream: Upstream | None
+    described: str = ""
+    preset: str = ""
+    splits: list[str] = ["train", "val", "test"]
+    train_subsets: list[str] | None = None
+
+
+class Folder:
+    """The folder of one fingerprint: its description, its records, its outputs.
+
+    made_by: everything that the fingerprint hashes, in clear; `upstream` is the folder whose outputs go in.
+    """
+
+    def __init__(self, work: str, dataset: str, stage: str, made_by: dict[str, Any], upstream: "Folder | None") -> None:
+        self.work, self.dataset, self.stage, self.made_by, self.upstream = work, dataset, stage, made_by, upstream
+        self.fingerprint = fingerprint(made_by)
+        self.store = Store(work).at(f"{dataset}/{stage}/{self.fingerprint}")
+        self.ledger = Ledger(self.store)
+        self._described: dict[str, Any] | None = None  # by this process
+
+    @staticmethod
+    def open(work: str, dataset: str, stage: str, name: str) -> "Folder":
+        """A folder that is there, from its own description. Raises ConfigError: no or a broken about.json."""
+        store = Store(work).at(f"{dataset}/{stage}/{name}")
+        try:
+            about = About.model_validate_json(store.read("about.json"))
+            source = about.upstream
+            if source and source.stage not in STAGES[: STAGES.index(stage)]:
+                raise ValueError(f"{stage} are not made from {source.stage}")
+            before = Folder.open(work, source.dataset, source.stage, source.name) if source else None
+            folder = Folder(work, dataset, stage, about.made_by, before)
+        except (FileNotFoundError, ValueError) as error:  # pydantic's is a ValueError
+            raise ConfigError(
+                f"{store.path('about.json')}: missing or unreadable; run the stage again to write it anew."
+            ) from error
+        if folder.fingerprint != name:
+            raise ConfigError(f"{store.path('about.json')}: does not describe this folder (its digest is another).")
+        return folder
+
+    def describe(self, run: str | None = None, **notes: Any) -> str:
+        """Write about.json, so that status and verify need no preset and no model. Returns the run's name.
+
+        run: a name for what it is made for. A folder keeps the names of all runs that use it; it is not part of the
+        fingerprint. Raises ConfigError: not a name.
+        """
+        names = [name for name in self._run_names() if name != run] + ([] if run is None else [check_run_name(run)])
+        before = self.upstream and {
+            "dataset": self.upstream.dataset,
+            "stage": self.upstream.stage,
+            "name": self.upstream.fingerprint,
+        }
+        now = datetime.now(UTC).isoformat(timespec="seconds")
+        about = {"stage": self.stage, "made_by": self.made_by, "upstream": before, "described": now, "runs": names}
+        self._described = about | notes
+        self.store.write("about.json", json.dumps(self._described, indent=1, ensure_ascii=False).encode())
+        return _runs(self._described)[-1]
+
+    def notes(self) -> dict[str, Any]:
+        """about.json as it lies. Raises FileNotFoundError."""
+        return json.loads(self.store.read("about.json"))
+
+    def runs(self) -> list[str]:
+        """The names of the runs that use the folder, the latest last; else its preset's. Raises FileNotFoundError."""
+        return _runs(self.notes())
+
+    def _run_names(self) -> list[str]:
+        try:
+            return list(self.notes().get("runs", []))
+        except (FileNotFoundError, ValueError):  # not described yet, or unreadable and now written anew
+            return []
+
+    def record(self, shard: int) -> Record | None:
+        """The record of a shard, or None. Raises ConfigError when it cannot be read."""
+        return self.ledger.record(shard)
+
+    def output(self, record: Record) -> Path:
+        """Where to read a shard's output. Raises StageError unless its bytes are those that the record names."""
+        if record.output is None:
+            raise StageError(f"{self.store.url}: shard {record.shard} has no output; run the stage again.")
+        return checked_output(self.store, record.output.name, record.output.sha256)
+
+    def records(self, shards: Collection[int] | None = None) -> dict[int, Record]:
+        """The records of some shards, or all; one that cannot be read is left out (the shard's state says so)."""
+        return self.ledger.records(shards)
+
+    def commit(self, record: Record) -> None:
+        """Put a record in place: from here on its output counts."""
+        self.ledger.commit(record)
+
+    def expected(self, index: "Index") -> list[int]:
+        """The shards that the folder's last run was to bring up to date, as its description says."""
+        about = About.model_validate(self._described or self.notes())
+        shards: list[int] = []
+        for split in about.splits:
+            shards += index.select([split], None if split == "test" else about.train_subsets)["shard"].to_list()
+        return sorted(shards)
+
+    @staticmethod
+    def inputs(index_digest: str, upstream: Record | None) -> dict[str, str]:
+        """Digests of what a shard would be made from now."""
+        inputs = {"index": index_digest}
+        if upstream is not None and upstream.output is not None:
+            inputs[upstream.stage] = upstream.output.sha256
+        return inputs
+
+    def states(self, digests: dict[int, str]) -> dict[int, State]:
+        """The state of each shard of `digests` (shard number to the digest of its index rows), claims left aside."""
+        if len(digests) <= FEW:
+            return self.states_and_entries(digests)[0]
+        # Of a hundred thousand shards nearly all are done, and a join of tables says so in no time.
+        table = pl.DataFrame(
+            {"shard": list(digests), "digest": list(digests.values())}, {"shard": pl.Int32, "digest": pl.String}
+        )
+        states = dict.fromkeys(self._surely_done(table)["shard"].to_list(), State("done"))
+        states |= self.states_and_entries({s: digest for s, digest in digests.items() if s not in states})[0]
+        return {shard: states[shard] for shard in digests}
+
+    def _surely_done(self, digests: pl.DataFrame) -> pl.DataFrame:
+        """Shards that a complete folder's parquet shows to be done, with the SHA-256 of their outputs."""
+        rows = self.ledger.gathered().join(digests, on="shard").filter(pl.col("status") == "done")
+        expected = {"index": pl.col("digest")}
+        if self.upstream is not None:
+            before = self.upstream._surely_done(digests).rename({"sha256": "source"})
+            rows, expected[self.upstream.stage] = rows.join(before, on="shard"), pl.col("source")
+        text = pl.concat_str(
+            [pl.format(f"{name}:{{}}", column) for name, column in sorted(expected.items(), key=lambda item: item[0])],
+            separator=" ",
+        )
+        rows = rows.filter(pl.col("inputs") == text, pl.col("output").is_not_null())
+        if self.store.on_disk and len(rows):
+            rows = rows.filter(pl.col("output").is_in(self.store.names()))
+        return rows.select("shard", "sha256")
+
+    def shards_with_failures(self, digests: dict[int, str]) -> list[int]:
+        """Shards that were done but for some images, or before some images of the stage before were."""
+        states, entries = self.states_and_entries(digests)
+        return [
+            shard
+            for shard, state in states.items()
+            if (entry := entries.get(shard))
+            and entry.status == "done"
+            and entry.output
+            and read_inputs(entry.inputs)["index"] == digests[shard]
+            and not state.waiting
+            and (entry.failed if state.kind == "done" else self._there(entry))
+        ]
+
+    def _there(self, entry: Entry) -> bool:
+        return entry.output is not None and self.store.exists(entry.output)
+
+    def states_and_entries(self, digests: dict[int, str]) -> tuple[dict[int, State], dict[int, Entry]]:
+        """As `states`, and what the records say, from one reading of them."""
+        entries, broken = self.ledger.entries(digests.keys())
+        before, sources = self.upstream.states_and_entries(digests) if self.upstream else ({}, {})
+        gone = self._gone(entries)
+        states, done = {}, State("done")
+        for shard, digest in digests.items():
+            entry = entries.get(shard)
+            inputs = {"index": digest}
+            if self.upstream and (source := sources.get(shard)) and source.output:
+                inputs[self.upstream.stage] = source.sha256
+            # A hundred thousand times the same: what is written is compared, and read only where it differs.
+            same = entry is not None and entry.inputs == inputs_text(inputs)
+            changed = _changed(read_inputs(entry.inputs), inputs) if entry and not same else ""
+            waits = f"waits for {self.upstream.stage}" if self.upstream and before[shard].kind != "done" else ""
+            if shard in broken:
+                states[shard] = State("stale", "its record cannot be read")
+            elif entry is None:
+                states[shard] = State("open", waits, waiting=bool(waits))
+            elif changed or waits:
+                states[shard] = State("stale", changed or waits, waiting=bool(waits))
+            elif entry.status == "failed":
+                states[shard] = State("failed", entry.error or "")
+            elif shard in gone:
+                states[shard] = State("stale", "its output is gone")
+            else:
+                states[shard] = done
+        return states, entries
+
+    def _gone(self, entries: dict[int, Entry]) -> set[int]:
+        """The shards whose output is not there.
+
+        What a complete folder's parquet names is taken as there on an object store, where to list it would cost a
+        request for each 1,000 shards; `sare verify` looks, and a stage that misses it says so.
+        """
+        asked = {shard: e for shard, e in entries.items() if self.store.on_disk or not e.compacted}
+        if len(asked) <= FEW:
+            return {s for s, e in asked.items() if e.output is None or not self.store.exists(e.output)}
+        names = set(self.store.names())
+        return {shard for shard, entry in asked.items() if entry.output not in names}
+
+
+def _runs(notes: dict[str, Any]) -> list[str]:
+    return notes.get("runs") or [Path(notes.get("preset", "")).stem]
+
+
+def check_run_name(name: str) -> str:
+    """The name. Raises ConfigError unless it fits into tables and lines."""
+    if not re.fullmatch(r"\w[\w.+-]{0,39}", name):
+        raise ConfigError(f"--run {name!r}: use up to 40 letters, digits, dots, dashes, plus signs and underscores.")
+    return name
+
+
+def _changed(before: dict[str, str], now: dict[str, str]) -> str:
+    what = {"index": "rows of the index"}
+    return ", ".join(
+        f"{what.get(key, key)} changed ({before.get(key, 'none')[:8]} → {now.get(key, 'none')[:8]})"
+        for key in sorted(before.keys() | now.keys())
+        if before.get(key) != now.get(key)
+    )

@@ -1,0 +1,34 @@
+"""Settings of reconstructions: `reconstruct.*`."""
+
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import Field
+
+from sare_core.section import Dtype, Section
+
+
+class ReconstructSettings(Section):
+    """Paper 3.2, equations 1 to 4, and 4.1."""
+
+    runtime: ClassVar[frozenset[str]] = frozenset({"batch_size"})
+    models: ClassVar[dict[str, str]] = {"model": "revision"}
+    files: ClassVar[frozenset[str]] = frozenset({*models, *models.values()})
+
+    model: str  # a Stable Diffusion family folder or hub id
+    revision: str | None = None
+    longer_side: int = Field(ge=8)  # 4.1: 512; the shorter side is floored to the model's multiple, as diffusers does
+    upscale: bool  # 4.1 says "resized to 512 on the longer side": smaller images grow; false leaves them
+    resample: Literal["lanczos", "bicubic", "bilinear"]  # silent: diffusers' own default, Lanczos
+    steps: int = Field(ge=1, le=1000)  # T_max; Stable Diffusion was trained on 1000
+    strength: float = Field(ge=0, le=1)  # T = floor(strength * T_max); 0: x̂ = D(E(x)), the autoencoder alone
+    guidance_scale: float = Field(ge=0)  # w of equation 2; 1 is the plain conditional model
+    eta: float = Field(ge=0, le=1)  # 0: "DDIM sampling"; equation 3 as printed would add fresh noise
+    latents: Literal["sample", "mean"]  # z_0 of equation 1: the VAE's posterior sampled (diffusers), or its mean
+    dtype: Dtype
+    keep_source: bool  # the source file's bytes in the shard
+    keep_reconstruction: bool  # reconstruction.png in the shard
+    sare_size: (
+        Literal["full"] | Annotated[int, Field(ge=1)]
+    )  # the stored map: at the size of x̂, or the whole map resized to a square
+    lpips: Literal["alex", "vgg", "alex-random"] | None = None  # equation 7, per image, into the sample's JSON
+    batch_size: int = Field(ge=1)

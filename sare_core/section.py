@@ -1,0 +1,27 @@
+"""A group of settings, as each room declares its own: typed, checked, and honest about what changes the output.
+
+A section's fields change the output and are part of its stage's fingerprint, except those that the section lists in
+`runtime`: batch sizes, worker counts and the like, which may differ from run to run without touching a byte; and those
+in `files`: models and tables, which count by their content or commit, not by their name. A model's revision is of a hub
+id: null stands for the commit that the work folder has locked (models/pins.py); `sare pin` writes it out.
+Where the paper is silent the chosen reading and its alternatives stand at the field, here and nowhere else.
+"""
+
+from typing import Any, ClassVar, Literal
+
+from pydantic import BaseModel, ConfigDict
+
+Dtype = Literal["float32", "float16", "bfloat16"]
+
+
+class Section(BaseModel):
+    """A group of settings. Unknown keys are refused; values are never changed after loading."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=(), allow_inf_nan=False)
+    runtime: ClassVar[frozenset[str]] = frozenset()
+    files: ClassVar[frozenset[str]] = frozenset()
+    models: ClassVar[dict[str, str]] = {}  # each of `files` that may be a hub id, and the key of its revision
+
+    def fingerprint_fields(self) -> dict[str, Any]:
+        """The fields that change the output, as plain JSON values: what a fingerprint hashes."""
+        return self.model_dump(mode="json", exclude=set(self.runtime | self.files))

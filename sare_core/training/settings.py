@@ -1,0 +1,52 @@
+"""Settings of training: `train.*`."""
+
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import Field, field_validator
+
+from sare_core.section import Section
+
+
+class AugmentSettings(Section):
+    """Paper 4.1: flip, Gaussian noise, Gaussian blur, rotation. Strengths are DRCT's. Probabilities in [0, 1]."""
+
+    flip: float = Field(ge=0, le=1)
+    rotate90: float = Field(ge=0, le=1)  # a random quarter turn; shared with the map, as the flip is
+    noise: float = Field(ge=0, le=1)
+    noise_variance: tuple[Annotated[float, Field(ge=0)], Annotated[float, Field(ge=0)]]  # of 8-bit levels
+    blur: float = Field(ge=0, le=1)
+    blur_kernel: tuple[int, int]  # odd sizes, inclusive
+
+    @field_validator("blur_kernel")
+    @classmethod
+    def odd(cls, value: tuple[int, int]) -> tuple[int, int]:
+        if value[0] < 1 or value[0] % 2 == 0 or value[1] % 2 == 0 or value[0] > value[1]:
+            raise ValueError("needs two odd sizes, the smaller first")
+        return value
+
+
+class TrainSettings(Section):
+    """Paper 4.1. Weight decay and schedule are DRCT's, whose code the paper builds on."""
+
+    runtime: ClassVar[frozenset[str]] = frozenset({"workers", "checkpoint_steps"})
+
+    seed: int = Field(0, ge=0)  # of initial weights, of the order of the images and of their augmentation
+    epochs: int = Field(ge=1)
+    batch_size: int = Field(ge=1)  # images an optimizer step, over all processes
+    micro_batch_size: int = Field(ge=1)  # images a forward pass on one device: BatchNorm sees so many at a time
+    learning_rate: float = Field(gt=0)
+    weight_decay: float = Field(ge=0)
+    # cosine_annealing: DRCT's, stepped once an epoch with period 2 * t_max, so that it goes down and up again;
+    # cosine: stepped each step, down to 0 at the end of the training
+    schedule: Literal["cosine_annealing", "cosine", "constant"]
+    t_max: int = Field(5, ge=1)  # epochs; of cosine_annealing only
+    mixed_precision: Literal["no", "fp16", "bf16"]
+    shuffle_shards: int = Field(ge=1)  # so many shards are mixed at a time: each epoch reads disks nearly in order
+    augment: AugmentSettings
+    workers: int = Field(ge=0)
+    checkpoint_steps: int = Field(ge=1)
+
+    @field_validator("mixed_precision", mode="before")
+    @classmethod
+    def plain_no(cls, value: Any) -> Any:
+        return "no" if value is False else value  # YAML reads a bare `no` as false
