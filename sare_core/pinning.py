@@ -6,8 +6,8 @@ from typing import Any, NamedTuple
 import yaml
 
 from sare_core.config import Settings
+from sare_core.config.section import Section
 from sare_core.errors import ConfigError
-from sare_core.section import Section
 
 
 class Named(NamedTuple):

@@ -16,9 +16,11 @@ import typer
 from sare_core.config import load_settings
 from sare_core.engine.manifest import read_index
 from sare_core.engine.progress import bar
+from sare_core.engine.selection import chosen_shards
 from sare_core.engine.shardfiles import TarReader
 from sare_core.engine.signals import check_stop, stop_cleanly
 from sare_core.errors import ConfigError, ImageError
+from sare_core.graph import ALL_SPLITS, Graph
 from sare_core.report.export import (
     CAPTIONS,
     What,
@@ -30,8 +32,7 @@ from sare_core.report.export import (
     write_captions,
 )
 from sare_core.store.storage import Store
-from stages.options import Dataset, Manifests, Preset, Set, Shard, Work, chosen_shards, console, run_command
-from stages.reconstruct import folder_of
+from stages.options import Dataset, Manifests, Preset, Set, Shard, Work, console, run_command
 
 
 def export(
@@ -59,8 +60,9 @@ def export(
     """
     index = read_index(manifests, dataset)
     settings = load_settings(preset, set_, index.about["layout"])
-    folder, store, wanted = folder_of(settings, dataset, work), Store(out), list(dict.fromkeys(what or [What.sare]))
-    shards = chosen_shards(index, ["train", "val", "test"], settings.train_subsets, shard)
+    folder, store = Graph(settings, dataset, work).reconstructions, Store(out)
+    wanted = list(dict.fromkeys(what or [What.sare]))
+    shards = chosen_shards(index, ALL_SPLITS, settings.train_subsets, shard)
     states = folder.states({number: index.digests[number] for number in shards})
     done = [number for number, state in states.items() if state.kind == "done"]
     records = {number: record for number, record in folder.records(done).items() if record.output}

@@ -13,7 +13,7 @@ from typing import Annotated
 
 import typer
 
-from sare_core.config import load_settings, presets
+from sare_core.config import load_settings, preset_names
 from sare_core.errors import ConfigError
 from sare_core.models.pins import is_commit
 from sare_core.models.weights import is_hub_id, resolve
@@ -29,7 +29,7 @@ def pin(
     ] = None,
 ) -> None:
     """Write the newest commits of a settings file's hub models into it, so that they never change."""
-    packaged = settings in presets()
+    packaged = settings in preset_names()
     if packaged and out is None:
         raise ConfigError(f"{settings} is a preset of the package. Name a file of your own: --out {settings}.yaml")
     if out is not None and out.exists():
@@ -43,7 +43,7 @@ def pin(
         for named in hub
         if not is_commit(named.revision)
     }
-    source = files("sare_core.presets") / f"{settings}.yaml" if packaged else Path(settings)
+    source = files("sare_core.config.presets") / f"{settings}.yaml" if packaged else Path(settings)
     target = out or Path(settings)
     if commits or out is not None:
         text = write_revisions(source.read_bytes().decode(), commits)

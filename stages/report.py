@@ -19,18 +19,18 @@ from sare_core.engine.folders import Folder, check_run_name
 from sare_core.engine.manifest import Index, read_index
 from sare_core.engine.progress import bar
 from sare_core.errors import ConfigError
+from sare_core.evaluation.results import read_results
+from sare_core.evaluation.tables import result_tables, to_csv
+from sare_core.graph import Graph
 from sare_core.report.examples import examples
 from sare_core.report.measures import keep, measure_maps, read_kept, without_captions
 from sare_core.report.page import Page, render
 from sare_core.report.parts import distributions_part, shift_part, training_part
 from sare_core.report.plate import examples_plate
 from sare_core.report.provenance import failures, libraries, stage_row
-from sare_core.report.tables import result_tables, to_csv
 from sare_core.report.verdict import result_sentence, verdict
 from sare_core.store.storage import Store
-from stages.evaluate import TrainedOn, read_results, tested_shards, trained_detector
-from stages.evaluate import folder_of as predictions_folder
-from stages.options import Dataset, Manifests, Preset, RunName, Set, Work, console, filled, run_command
+from stages.options import Dataset, Manifests, Preset, RunName, Set, TrainedOn, Work, console, filled, run_command
 
 NAME = "report"
 KEPT = "measures.parquet"
@@ -52,12 +52,13 @@ def report(
     """Write a page of all that a run found: pictures, tables, figures, settings."""
     index, source = read_index(manifests, dataset), read_index(manifests, trained_on or dataset)
     settings = load_settings(preset, set_, source.about["layout"])
-    detector, best = trained_detector(settings, source, work, preset)
+    graph = Graph(settings, dataset, work)
+    detector, best = Graph(settings, trained_on or dataset, work).trained_detector(source, preset)
     last = read_checkpoint(detector.store, "last") or best
-    predictions = predictions_folder(settings, dataset, work, best)
+    predictions = graph.predictions(best)
     reconstructions = predictions.upstream
     assert reconstructions is not None and reconstructions.upstream is not None
-    shards = tested_shards(settings, index)
+    shards = graph.tested_shards(index)
     require_done(predictions, index, shards, f"--dataset {dataset} --preset {preset} (with the same --set)")
     store = Store(out or f"{work}/{dataset}/{NAME}/{predictions.fingerprint}")
 

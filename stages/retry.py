@@ -15,7 +15,8 @@ from sare_core.config import load_settings
 from sare_core.engine.folders import Folder
 from sare_core.engine.manifest import read_index
 from sare_core.engine.runner import run
-from stages import caption, reconstruct
+from sare_core.engine.selection import chosen_shards
+from sare_core.graph import ALL_SPLITS, Graph
 from stages.options import (
     Dataset,
     Manifests,
@@ -23,7 +24,6 @@ from stages.options import (
     Set,
     Shard,
     Work,
-    chosen_shards,
     console,
     run_command,
     tell_failed,
@@ -41,16 +41,14 @@ def retry_failed(
     """Do the failed images of finished shards once more, and nothing else. Exits with 1 when some fail again."""
     index = read_index(manifests, dataset)
     settings = load_settings(preset, set_, index.about["layout"])
-    shards = chosen_shards(index, ["train", "val", "test"], settings.train_subsets, shard)
-    stages: list[tuple[Any, Any]] = [
-        (caption.folder_of, caption.CaptionStage),
-        (reconstruct.folder_of, reconstruct.ReconstructStage),
-    ]
+    shards = chosen_shards(index, ALL_SPLITS, settings.train_subsets, shard)
+    graph = Graph(settings, dataset, work)
+    stages: list[Any] = [graph.caption(index), graph.reconstruct(index)]
     left = changed = 0
-    for folder_of, stage in stages:
-        folder: Folder = folder_of(settings, dataset, work)
+    for stage in stages:
+        folder = stage.folder
         before = _failures(folder, shards)
-        outcome = run(stage(settings, index, folder), index, shards, console, retry=True)
+        outcome = run(stage, index, shards, console, retry=True)
         after = _failures(folder, shards)
         console.print(
             f"{folder.stage}: {len(outcome.done)} shards lacked images; {len(before)} images had failed, "

@@ -13,22 +13,22 @@ import shlex
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any
 
 import typer
 from rich.table import Table
 
-from sare_core.config import Settings, load_settings
-from sare_core.engine.checkpoints import read_checkpoint
-from sare_core.engine.folders import Folder, check_run_name
-from sare_core.engine.manifest import Index, read_index
+from sare_core.config import load_settings
+from sare_core.engine.folders import check_run_name
+from sare_core.engine.manifest import read_index
+from sare_core.engine.selection import ranges_text
 from sare_core.engine.signals import abandon, signals_of_the_launcher
 from sare_core.engine.slurm import Slurm, answers, job_options
 from sare_core.errors import ConfigError, StageError
+from sare_core.open_work import Step, steps_of_all, steps_of_one, trains
 from sare_core.store.storage import Store
 from stages import caption, evaluate, reconstruct, train
-from stages.evaluate import TrainedOn
-from stages.options import Dataset, Manifests, Preset, RunName, Set, Shard, Work, chosen_shards, console, ranges_text
+from stages.options import Dataset, Manifests, Preset, RunName, Set, Shard, TrainedOn, Work, console
 
 STAGES: dict[str, Any] = {
     "caption": caption.caption,
@@ -74,98 +74,6 @@ class Task:
 
         abandon()
         return DelayedSubmission(self)
-
-
-class Step(NamedTuple):
-    """One stage to submit. ranges: the shards of each task; None for the one task of a stage that is not sharded."""
-
-    stage: str
-    ranges: list[list[int] | None]
-
-
-def open_shards(folder: Folder, index: Index, shards: list[int]) -> tuple[list[int], list[int]]:
-    """Those of the shards that are not done and can be, and those that wait for the stage before."""
-    states = folder.states({shard: index.digests[shard] for shard in shards})
-    left = [shard for shard, state in states.items() if state.kind != "done"]
-    return [s for s in left if not states[s].waiting], [s for s in left if states[s].waiting]
-
-
-def _ranges(shards: list[int], per_task: int) -> list[list[int] | None]:
-    return [shards[start : start + per_task] for start in range(0, len(shards), per_task)]
-
-
-def steps_of_all(
-    settings: Settings, index: Index, work: str, preset: str, per_task: int, source: Index | None = None
-) -> list[Step]:
-    """What is to be done of the four stages; captions and reconstructions in the same ranges.
-
-    source: the dataset whose detector is used. Then nothing is trained, and of this one the test split is worked on.
-    """
-    dataset = index.about["dataset"]
-    splits = ["test"] if source else ["train", "val", "test"]
-    shards = chosen_shards(index, splits, settings.train_subsets, None)
-    uncaptioned, _ = open_shards(caption.folder_of(settings, dataset, work), index, shards)
-    ready, waiting = open_shards(reconstruct.folder_of(settings, dataset, work), index, shards)
-    ranges = _ranges(sorted({*uncaptioned, *ready, *waiting}), per_task)
-    steps = [Step("caption", ranges)] if uncaptioned else []
-    steps += [Step("reconstruct", ranges)] if ranges else []
-    if not source and not trains(settings, index):
-        return steps
-    untrained = not source and (bool(ranges) or _untrained(settings, index, work))
-    steps += [Step("train", [None])] if untrained else []
-    if source or chosen_shards(index, ["test"], settings.train_subsets, None):
-        unpredicted = evaluate.tested_shards(settings, index)
-        if not untrained:
-            ready, waiting = _unpredicted(settings, index, source or index, work, preset)
-            unpredicted = sorted([*ready, *waiting])  # its reconstructions are submitted with it
-        steps += [Step("evaluate", _ranges(unpredicted, per_task))]
-    return [step for step in steps if step.ranges]
-
-
-def steps_of_one(
-    stage: str,
-    settings: Settings,
-    index: Index,
-    work: str,
-    preset: str,
-    per_task: int,
-    source: Index | None = None,
-    wanted: str | None = None,
-) -> tuple[list[Step], list[int]]:
-    """What is to be done of one stage now, and the shards that wait for the stage before. wanted: as --shard has it."""
-    if stage == "train":
-        return [Step("train", [None])] if _untrained(settings, index, work) else [], []
-    if stage == "evaluate":
-        ready, waiting = _unpredicted(settings, index, source or index, work, preset, wanted)
-    else:
-        module: Any = caption if stage == "caption" else reconstruct
-        shards = chosen_shards(index, ["train", "val", "test"], settings.train_subsets, wanted)
-        ready, waiting = open_shards(module.folder_of(settings, index.about["dataset"], work), index, shards)
-    return [Step(stage, _ranges(ready, per_task))] if ready else [], waiting
-
-
-def trains(settings: Settings, index: Index) -> bool:
-    """Whether a dataset has images to train a detector on."""
-    subsets = settings.train_subsets
-    return not index.select(["train"], None if subsets is None else list(subsets)).is_empty()
-
-
-def _untrained(settings: Settings, index: Index, work: str) -> bool:
-    store = train.detector_folder(settings, index, work).store
-    last = read_checkpoint(store, "last")
-    return last is None or not last.finished or read_checkpoint(store, "best") is None
-
-
-def _unpredicted(
-    settings: Settings, index: Index, source: Index, work: str, preset: str, wanted: str | None = None
-) -> tuple[list[int], list[int]]:
-    shards = evaluate.tested_shards(settings, index, wanted)
-    _, best = evaluate.trained_detector(settings, source, work, preset)
-    folder = evaluate.folder_of(settings, index.about["dataset"], work, best)
-    ready, waiting = open_shards(folder, index, shards)
-    # All predicted but no tables: whoever did the last shard was killed before it wrote them.
-    complete = bool(ready or waiting or wanted) or folder.store.exists("tables.md")
-    return ready if complete else shards[-1:], waiting
 
 
 def submit(

@@ -7,11 +7,14 @@ from typing import Any
 from rich.console import Console
 
 from sare_core.config import Settings
+from sare_core.engine.checkpoints import read_checkpoint
 from sare_core.engine.folders import Folder
 from sare_core.engine.manifest import Index, read_index
 from sare_core.engine.runner import Outcome, run
+from sare_core.evaluation.predict import PredictStage
+from sare_core.graph import Graph
 from sare_core.index.indexing import build_index
-from stages import caption, evaluate, reconstruct, train
+from sare_core.training.loop import train_detector
 
 QUIET = Console(quiet=True)
 
@@ -33,32 +36,36 @@ class Pipeline:
         return read_index(self.manifests, self.dataset).shards["shard"].to_list()
 
     def captions(self, shards: list[int] | None = None) -> Outcome:
-        return self._precompute(caption.folder_of, caption.CaptionStage, shards)
+        return self._precompute(self.graph.caption, shards)
 
     def reconstructions(self, shards: list[int] | None = None) -> Outcome:
-        return self._precompute(reconstruct.folder_of, reconstruct.ReconstructStage, shards)
+        return self._precompute(self.graph.reconstruct, shards)
 
-    def _precompute(self, folder_of: Any, stage: Any, shards: list[int] | None) -> Outcome:
+    @property
+    def graph(self) -> Graph:
+        return Graph(self.settings, self.dataset, self.work)
+
+    def _precompute(self, stage_of: Any, shards: list[int] | None) -> Outcome:
         index = read_index(self.manifests, self.dataset)
-        folder = folder_of(self.settings, self.dataset, self.work)
-        folder.describe(preset="test", train_subsets=self.settings.train_subsets)
-        return run(stage(self.settings, index, folder), index, self.shards() if shards is None else shards, QUIET)
+        stage = stage_of(index)
+        stage.folder.describe(preset="test", train_subsets=self.settings.train_subsets)
+        return run(stage, index, self.shards() if shards is None else shards, QUIET)
 
     def detector(self) -> Folder:
         index = read_index(self.manifests, self.dataset)
-        parts = train.training_data(self.settings, index, self.work)
-        folder = train.detector_folder(self.settings, index, self.work)
+        graph = self.graph
+        parts, folder = graph.training_data(index), graph.detector_of(index)
         folder.describe(preset="test")
-        train.train_detector(self.settings, *parts, folder, folder.store.url)
+        train_detector(self.settings, graph.encoders, *parts, folder, folder.store.url)
         return folder
 
     def predictions(self, detector: Folder) -> Outcome:
         index = read_index(self.manifests, self.dataset)
-        best = evaluate.read_checkpoint(detector.store, "best")
+        best, graph = read_checkpoint(detector.store, "best"), self.graph
         assert best is not None
-        folder = evaluate.folder_of(self.settings, self.dataset, self.work, best)
+        folder = graph.predictions(best)
         folder.describe(preset="test", train_subsets=self.settings.train_subsets, splits=["test"])
-        stage = evaluate.PredictStage(self.settings, index, folder, detector, best)
+        stage = PredictStage(self.settings, index, folder, graph.encoders, detector, best)
         return run(stage, index, index.select(["test"])["shard"].to_list(), QUIET)
 
 

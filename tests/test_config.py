@@ -5,13 +5,13 @@ import pytest
 import yaml
 from pydantic import ValidationError
 
-from sare_core.captioning.settings import CaptionSettings
-from sare_core.config import Settings, known_keys, load_settings, presets
-from sare_core.detectors.settings import DetectorSettings
+from sare_core.config import Settings, known_keys, load_settings, preset_names
+from sare_core.config.captioning import CaptionSettings
+from sare_core.config.detectors import DetectorSettings
+from sare_core.config.evaluation import EvaluateSettings
+from sare_core.config.reconstruction import ReconstructSettings
+from sare_core.config.training import AugmentSettings, TrainSettings
 from sare_core.errors import ConfigError
-from sare_core.evaluation.settings import EvaluateSettings
-from sare_core.reconstruction.settings import ReconstructSettings
-from sare_core.training.settings import AugmentSettings, TrainSettings
 
 SECTIONS = [
     CaptionSettings,
@@ -49,14 +49,14 @@ def value_of(settings: Settings, key: str) -> Any:
     return value
 
 
-@pytest.mark.parametrize("preset", presets())
+@pytest.mark.parametrize("preset", preset_names())
 def test_presets_load_and_set_every_section(preset: str) -> None:
     settings = load_settings(preset)
     assert all(type(value_of(settings, key)) is not dict for key in known_keys())
 
 
 def test_there_are_two_presets() -> None:
-    assert presets() == ["mini", "paper"]
+    assert preset_names() == ["mini", "paper"]
 
 
 @pytest.mark.parametrize("key", PRINTED)

@@ -13,7 +13,7 @@ from sare_core.config import Settings
 from sare_core.engine.folders import Folder
 from sare_core.engine.ledger import Output, Record
 from sare_core.engine.manifest import INDEX_SCHEMA, SHARD_SCHEMA, Index, read_index, write_index
-from stages import caption, reconstruct
+from sare_core.graph import Graph
 
 DATASET = "made-up"
 
@@ -63,7 +63,8 @@ def make_shards(manifests: str, shards: int) -> Index:
 def make_records(settings: Settings, preset: str, manifests: str, work: str) -> list[Folder]:
     """Captions and reconstructions as a finished run leaves them: descriptions, records, and on disk empty outputs."""
     index = read_index(manifests, DATASET)
-    folders = [module.folder_of(settings, DATASET, work) for module in (caption, reconstruct)]
+    graph = Graph(settings, DATASET, work)
+    folders = [graph.captions, graph.reconstructions]
     for folder in folders:
         folder.describe(preset=preset, train_subsets=None)
         kind = ".parquet" if folder.upstream is None else ".tar"

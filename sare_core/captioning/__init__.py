@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 from PIL import Image
 
-from sare_core.captioning.settings import CaptionSettings
+from sare_core.config.captioning import CaptionSettings
 from sare_core.errors import ConfigError
 
 CAPTIONERS = {  # name in the settings: module that is imported when it is chosen

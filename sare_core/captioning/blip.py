@@ -10,7 +10,7 @@ from PIL import Image
 from transformers import BlipForConditionalGeneration, BlipProcessor
 
 from sare_core.captioning.pretrained import checked_folder, load_model
-from sare_core.captioning.settings import CaptionSettings
+from sare_core.config.captioning import CaptionSettings
 from sare_core.errors import ConfigError
 
 

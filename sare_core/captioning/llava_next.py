@@ -7,7 +7,7 @@ from PIL import Image
 from transformers import LlavaNextForConditionalGeneration, LlavaNextProcessor
 
 from sare_core.captioning.pretrained import checked_folder, load_model
-from sare_core.captioning.settings import CaptionSettings
+from sare_core.config.captioning import CaptionSettings
 from sare_core.errors import ConfigError
 
 

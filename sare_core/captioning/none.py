@@ -4,7 +4,7 @@ from typing import Any
 
 from PIL import Image
 
-from sare_core.captioning.settings import CaptionSettings
+from sare_core.config.captioning import CaptionSettings
 
 
 def load(settings: CaptionSettings, weights_dir: str | None, device: str) -> "NoCaption":

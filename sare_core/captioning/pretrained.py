@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from sare_core.captioning.settings import CaptionSettings
+from sare_core.config.captioning import CaptionSettings
 from sare_core.errors import ConfigError
 from sare_core.models.weights import require_whole
 

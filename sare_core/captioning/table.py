@@ -7,7 +7,7 @@ from typing import Any
 import polars as pl
 from PIL import Image
 
-from sare_core.captioning.settings import CaptionSettings
+from sare_core.config.captioning import CaptionSettings
 from sare_core.errors import ConfigError
 
 _UNREADABLE = "\ufffd"  # what polars puts in place of bytes that are not UTF-8

@@ -11,7 +11,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sare_core.detectors.settings import DetectorSettings
+from sare_core.config.detectors import DetectorSettings
 from sare_core.errors import ConfigError
 
 if TYPE_CHECKING:

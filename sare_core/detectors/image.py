@@ -2,9 +2,9 @@
 
 from torch import Tensor, nn
 
+from sare_core.config.detectors import DetectorSettings
 from sare_core.detectors.base import Detector
 from sare_core.detectors.encoders import load_image_encoder, require_input_size
-from sare_core.detectors.settings import DetectorSettings
 
 
 class ImageDetector(Detector):

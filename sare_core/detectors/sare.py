@@ -2,10 +2,10 @@
 
 from torch import Tensor, nn
 
+from sare_core.config.detectors import DetectorSettings
 from sare_core.detectors.base import Detector
 from sare_core.detectors.encoders import load_image_encoder, load_semantic_encoder, require_input_size
 from sare_core.detectors.fusion import CrossAttentionFusion
-from sare_core.detectors.settings import DetectorSettings
 from sare_core.errors import ConfigError
 
 

@@ -38,3 +38,6 @@ class PlainConsole(Console):
 
     def render_str(self, text: str, *args: Any, **options: Any) -> Text:
         return super().render_str(printable(text), *args, **options)
+
+
+console = PlainConsole()  # takes names and paths of any kind as they are; give style= where there is one

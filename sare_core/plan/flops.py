@@ -12,11 +12,11 @@ import torch
 from torch import empty
 from torch.utils.flop_counter import FlopCounterMode
 
-from sare_core.captioning.settings import CaptionSettings
-from sare_core.detectors.settings import DetectorSettings
+from sare_core.config.captioning import CaptionSettings
+from sare_core.config.detectors import DetectorSettings
+from sare_core.config.reconstruction import ReconstructSettings
 from sare_core.errors import ConfigError
 from sare_core.plan import models
-from sare_core.reconstruction.settings import ReconstructSettings
 
 Size = tuple[int, int]  # width, height in pixels
 

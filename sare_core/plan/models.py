@@ -12,16 +12,16 @@ from typing import Any, NamedTuple, TypeVar
 
 import torch
 
-from sare_core.captioning.settings import CaptionSettings
+from sare_core.config.captioning import CaptionSettings
+from sare_core.config.detectors import DetectorSettings
+from sare_core.config.reconstruction import ReconstructSettings
 from sare_core.detectors.base import Detector
 from sare_core.detectors.fusion import CrossAttentionFusion
 from sare_core.detectors.image import ImageDetector
 from sare_core.detectors.sare import SareDetector
-from sare_core.detectors.settings import DetectorSettings
 from sare_core.errors import ConfigError
 from sare_core.models.weights import resolve
 from sare_core.plan.known import KNOWN
-from sare_core.reconstruction.settings import ReconstructSettings
 
 Built = TypeVar("Built")
 

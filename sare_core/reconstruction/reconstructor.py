@@ -16,9 +16,9 @@ from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
 from diffusers.utils.torch_utils import randn_tensor
 from transformers import CLIPTextModel, CLIPTokenizer
 
+from sare_core.config.reconstruction import ReconstructSettings
 from sare_core.errors import ConfigError, ImageError
 from sare_core.models.weights import CURE, require_tokenizer, require_whole
-from sare_core.reconstruction.settings import ReconstructSettings
 
 
 def generator_for(seed: int, image_id: str) -> torch.Generator:

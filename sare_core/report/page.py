@@ -8,10 +8,10 @@ from importlib.resources import files
 from typing import Any, NamedTuple
 
 from sare_core.engine.terminal import printable
+from sare_core.evaluation.tables import ResultTable
 from sare_core.report.examples import LONGEST, Group
 from sare_core.report.parts import Part
 from sare_core.report.provenance import StageRow
-from sare_core.report.tables import ResultTable
 from sare_core.report.verdict import Verdict
 
 

@@ -5,9 +5,9 @@ from typing import NamedTuple
 import polars as pl
 
 from sare_core.evaluation.metrics import THRESHOLD, is_mean
+from sare_core.evaluation.tables import TRIVIAL, Runs
 from sare_core.evaluation.trivial import SUSPICIOUS
 from sare_core.report.numbers import Mean, Shift, mean_acc, mean_auc
-from sare_core.report.tables import TRIVIAL, Runs
 
 
 class Key(NamedTuple):

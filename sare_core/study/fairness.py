@@ -10,7 +10,7 @@ import numpy as np
 import polars as pl
 from PIL import Image
 
-from sare_core.detectors.settings import DetectorSettings
+from sare_core.config.detectors import DetectorSettings
 from sare_core.errors import StageError
 from sare_core.evaluation.metrics import paper_order
 from sare_core.study.bootstrap import RESAMPLES, add_means, auc, draw_images, estimate

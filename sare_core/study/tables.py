@@ -6,7 +6,7 @@ from typing import Any
 import polars as pl
 from rich.console import Console
 
-from sare_core.report.tables import UNDEFINED, ResultTable, to_markdown, to_terminal
+from sare_core.evaluation.tables import UNDEFINED, ResultTable, to_markdown, to_terminal
 
 INTERVALS = "[a, b]: 95 % percentile interval of 1,000 paired bootstrap resamples"
 

@@ -16,7 +16,8 @@ import torch
 from PIL import Image
 from torch.utils.data import default_collate
 
-from sare_core.detectors.settings import DetectorSettings
+from sare_core.config.detectors import DetectorSettings
+from sare_core.config.training import AugmentSettings, TrainSettings
 from sare_core.engine.folders import Folder
 from sare_core.engine.manifest import Index
 from sare_core.engine.outputs import checked_output
@@ -24,7 +25,6 @@ from sare_core.engine.shardfiles import TarReader
 from sare_core.errors import ImageError, NotReached, StageError, TransientError
 from sare_core.images.sources import read_source, view_image
 from sare_core.store.storage import Store
-from sare_core.training.settings import AugmentSettings, TrainSettings
 from sare_core.training.transforms import prepare, sample_generator
 
 Pair = tuple[Image.Image, Image.Image]

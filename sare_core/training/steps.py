@@ -11,10 +11,10 @@ from sklearn.metrics import roc_auc_score
 from torch.nn.functional import binary_cross_entropy_with_logits
 from torch.utils.data import DataLoader
 
+from sare_core.config.training import TrainSettings
 from sare_core.engine.signals import check_stop, leave_signals_to_the_parent
 from sare_core.errors import ConfigError, StageError, Stopped
 from sare_core.training.samples import Pairs, SampleKey, collate
-from sare_core.training.settings import TrainSettings
 
 Entry = dict[str, float | None]  # accuracy, auc and loss of one epoch; None where undefined
 

@@ -12,8 +12,8 @@ from PIL import Image
 from torch import Tensor
 from torchvision.transforms.v2 import functional as F
 
-from sare_core.detectors.settings import DetectorSettings
-from sare_core.training.settings import AugmentSettings
+from sare_core.config.detectors import DetectorSettings
+from sare_core.config.training import AugmentSettings
 
 # Mean and standard deviation of R, G and B in [0, 1].
 NORMALIZATION = {

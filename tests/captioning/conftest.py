@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sare_core.captioning.settings import CaptionSettings
+from sare_core.config.captioning import CaptionSettings
 
 
 @pytest.fixture

@@ -9,7 +9,8 @@ import pytest
 from sare_core.config import Settings, load_settings
 from sare_core.detectors import build_detector, code_version, detector_class
 from sare_core.errors import ConfigError
-from stages import evaluate, plan, train
+from sare_core.graph import Graph
+from stages import plan, train
 from tests.conftest import STANDIN, standin_overrides
 from tests.pipeline import Pipeline
 from tests.trees import genimage_tree
@@ -115,9 +116,9 @@ def test_an_edited_class_is_trained_and_scored_anew_and_needs_no_encoder(
     assert pipeline.predictions(first).complete
     module.write_text(CODE.replace("sare.mean((2, 3))", "sare.flatten(2).amax(2)"))
     sys.modules.pop("owndetector")
-    assert train.detector_folder(settings, index, pipeline.work).fingerprint != first.fingerprint
+    assert Graph(settings, pipeline.dataset, pipeline.work).detector_of(index).fingerprint != first.fingerprint
     with pytest.raises(ConfigError, match=r"is not trained\. Run: sare train"):
-        evaluate.trained_detector(settings, index, pipeline.work, "mini")
+        Graph(settings, pipeline.dataset, pipeline.work).trained_detector(index, "mini")
     second = pipeline.detector()
     assert pipeline.predictions(second).complete
     for stage in ("detectors", "predictions"):

@@ -17,12 +17,14 @@ from PIL import Image
 
 from sare_core.config import Settings
 from sare_core.engine.audit import IntegrityError, folders, integrity_errors, summarize
+from sare_core.engine.checkpoints import read_checkpoint
 from sare_core.engine.folders import Folder
 from sare_core.engine.garbage import orphaned_files
 from sare_core.engine.manifest import read_index
 from sare_core.errors import ConfigError, StageError
+from sare_core.evaluation.results import write_tables
+from sare_core.graph import Graph
 from sare_core.images.decoding import decode, fit_size, resize
-from stages import evaluate, train
 from tests.pipeline import Pipeline
 from tests.trees import genimage_tree, nasty_files
 
@@ -228,12 +230,14 @@ def test_what_is_left_out_by_a_setting_is_left_out_and_read_from_the_root(done: 
 
 
 def test_a_rerun_finds_nothing_to_do_and_loads_no_model(done: Pipeline, monkeypatch: pytest.MonkeyPatch) -> None:
-    from stages import caption, reconstruct
+    from sare_core.captioning.stage import CaptionStage
+    from sare_core.evaluation.predict import PredictStage
+    from sare_core.reconstruction.stage import ReconstructStage
 
     def refuse(*_: object) -> None:
         raise AssertionError("a model is loaded although nothing is to be done")
 
-    for stage in (caption.CaptionStage, reconstruct.ReconstructStage, evaluate.PredictStage):
+    for stage in (CaptionStage, ReconstructStage, PredictStage):
         monkeypatch.setattr(stage, "load", refuse)
     used = sorted(only(done, "captions").records())
     for outcome in (done.captions(used), done.reconstructions(used), done.predictions(only(done, "detectors"))):
@@ -243,11 +247,11 @@ def test_a_rerun_finds_nothing_to_do_and_loads_no_model(done: Pipeline, monkeypa
 
 def test_tables_hold_the_subsets_and_the_trivial_detector(done: Pipeline, capsys: pytest.CaptureFixture[str]) -> None:
     index, detector = read_index(done.manifests, "tree"), only(done, "detectors")
-    best = evaluate.read_checkpoint(detector.store, "best")
+    best = read_checkpoint(detector.store, "best")
     assert best is not None
-    folder = evaluate.folder_of(done.settings, "tree", done.work, best)
+    folder = done.graph.predictions(best)
     shards = index.select(["test"])["shard"].to_list()
-    evaluate.write_tables(done.settings, index, index, folder, shards, "standin", "first")
+    write_tables(done.settings, index, index, folder, shards, "standin", "first")
     table = folder.store.read("tables.md").decode()
     assert "sare · first" in table
     assert "trivial (format, size, bytes)" in table
@@ -376,11 +380,11 @@ def test_unlabelled_images_get_scores_and_no_metrics(
     mine.reconstructions()
     detector = only(done, "detectors")
     assert mine.predictions(detector).complete
-    best = evaluate.read_checkpoint(detector.store, "best")
+    best = read_checkpoint(detector.store, "best")
     assert best is not None
-    folder = evaluate.folder_of(mine.settings, "mine", mine.work, best)
+    folder = Graph(mine.settings, "mine", mine.work).predictions(best)
     source = read_index(done.manifests, "tree")
-    evaluate.write_tables(mine.settings, index, source, folder, [0], "standin", "standin")
+    write_tables(mine.settings, index, source, folder, [0], "standin", "standin")
     assert "No labels" in capsys.readouterr().out
     assert pl.read_parquet(folder.store.local(folder.records()[0].output.name))["score"].is_between(0, 1).all()
     shutil.rmtree(Path(mine.work) / "mine")
@@ -393,9 +397,9 @@ def test_training_needs_what_the_stages_before_left(
     index = pipeline.index(tree)
     typo = standin_settings(*SMALL, "train_subsets=[sdv1.4, sdv14]")
     with pytest.raises(ConfigError, match=r"names sdv14, but .* are of adm, sdv1\.4"):
-        train.training_data(typo, index, pipeline.work)
+        Graph(typo, "tree", pipeline.work).training_data(index)
     with pytest.raises(StageError, match=r"not reconstructed.*sare reconstruct"):
-        train.training_data(pipeline.settings, index, pipeline.work)
+        pipeline.graph.training_data(index)
     outcome = pipeline.reconstructions([0])
     assert outcome.waiting == {0: "open (waits for captions)"}
 

@@ -6,10 +6,8 @@ import pytest
 
 from sare_core.config import Settings, load_settings
 from sare_core.engine.fingerprint import differences, fingerprint
+from sare_core.graph import Graph
 from sare_core.models.weights import resolve
-from stages.caption import folder_of as captions_folder
-from stages.reconstruct import folder_of as reconstructions_folder
-from stages.train import folder_of as detectors_folder
 
 
 def model_folder(path: Path, content: bytes) -> Path:
@@ -39,7 +37,8 @@ def settings(models: Path, *overrides: str) -> Settings:
 def fingerprints(settings: Settings, dataset: str = "it", work: str = "work") -> tuple[str, str]:
     """Of the captions and of the reconstructions, with the models' files as they lie now."""
     resolve.cache_clear()
-    folders = captions_folder(settings, dataset, work), reconstructions_folder(settings, dataset, work)
+    graph = Graph(settings, dataset, work)
+    folders = graph.captions, graph.reconstructions
     assert folders[1].upstream is not None
     assert folders[1].upstream.fingerprint == folders[0].fingerprint
     return folders[0].fingerprint, folders[1].fingerprint
@@ -99,7 +98,7 @@ def test_a_detector_counts_the_seed_of_training_and_the_noise_through_its_maps(m
     def detector(*overrides: str) -> str:
         encoders = (f"detector.image_encoder={models}/captioner", f"detector.semantic_encoder={models}/captioner")
         changed = settings(models, *encoders, *overrides)
-        return detectors_folder(changed, "it", "work", ["shard"]).fingerprint
+        return Graph(changed, "it", "work").detectors(["shard"]).fingerprint
 
     assert len({detector(), detector("train.seed=1"), detector("seed=1")}) == 3
     assert fingerprints(settings(models, "train.seed=1")) == fingerprints(settings(models))

@@ -23,7 +23,6 @@ from sare_core.engine.shardfiles import TarReader, TarWriter, read_rows
 from sare_core.errors import StageError
 from sare_core.store.storage import sha256_file
 from sare_core.training.samples import Pairs, SampleKey
-from stages import reconstruct, train
 from tests.faults.whole import check_whole
 from tests.faults.worker import finish
 from tests.pipeline import QUIET, Pipeline, outputs
@@ -169,9 +168,7 @@ def refusal(run: Callable[[], Any]) -> str:
 
 
 def predict(pipeline: Pipeline) -> Outcome:
-    return pipeline.predictions(
-        train.detector_folder(pipeline.settings, read_index(pipeline.manifests, "tree"), pipeline.work)
-    )
+    return pipeline.predictions(pipeline.graph.detector_of(read_index(pipeline.manifests, "tree")))
 
 
 def test_a_retry_keeps_no_sample_of_a_damaged_tar(done: Pipeline, undisturbed: dict[str, bytes]) -> None:
@@ -184,7 +181,7 @@ def test_a_retry_keeps_no_sample_of_a_damaged_tar(done: Pipeline, undisturbed: d
     record.failures, record.ok = [Failure(image_id="0" * 20, path="x.png", reason="away")], record.ok - 1
     folder.commit(record)
     swap_maps(folder.store.local(record.output.name))
-    stage = reconstruct.ReconstructStage(done.settings, index, folder)
+    stage = done.graph.reconstruct(index)
     told = refusal(lambda: runner.run(stage, index, [shard], QUIET, retry=True))
     assert f"{record.output.name}: not the bytes that its record names" in told
     assert folder.record(shard) == record

@@ -16,13 +16,13 @@ from rich.console import Console
 from benchmarks.scale.made_up import make_index
 from benchmarks.scale.sleeper import SleepStage, folder_of
 from sare_core.engine.audit import folders
+from sare_core.engine.checkpoints import read_checkpoint
 from sare_core.engine.folders import Failure, Folder
 from sare_core.engine.manifest import Index, read_index
 from sare_core.engine.runner import run
 from sare_core.errors import ConfigError, ImageError, StageError, TransientError
 from sare_core.store.storage import sha256_file
 from sare_core.training.samples import _reader
-from stages import evaluate
 from stages.options import finish
 from tests.pipeline import Pipeline
 
@@ -197,7 +197,7 @@ def test_a_tar_that_lost_samples_is_damage(done: Pipeline) -> None:
     record = reconstructions.record(shard)
     assert record is not None
     assert record.output is not None
-    best = evaluate.read_checkpoint(only(done.work, "detectors").store, "best")
+    best = read_checkpoint(only(done.work, "detectors").store, "best")
     assert best is not None
     shutil.rmtree(predictions.store.url)
     cut(reconstructions.store.local(record.output.name), keep=1)

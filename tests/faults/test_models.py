@@ -171,9 +171,8 @@ def test_a_stage_ends_with_2_and_leaves_nothing(
 
 def last_of(pipeline: Pipeline) -> tuple[Any, Any]:
     from sare_core.engine.manifest import read_index
-    from stages.train import detector_folder
 
-    store = detector_folder(pipeline.settings, read_index(pipeline.manifests, "tree"), pipeline.work).store
+    store = pipeline.graph.detector_of(read_index(pipeline.manifests, "tree")).store
     return store, read_checkpoint(store, "last")
 
 

@@ -7,12 +7,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from sare_core.captioning.stage import CaptionStage
 from sare_core.config import Settings
 from sare_core.engine.folders import Folder
 from sare_core.engine.manifest import Index, read_index
 from sare_core.engine.runner import run
 from sare_core.errors import StageError
-from stages import caption, reconstruct
+from sare_core.reconstruction.stage import ReconstructStage
 from tests.faults.whole import SMALL
 from tests.pipeline import QUIET, Pipeline, outputs
 
@@ -38,20 +39,11 @@ def pipeline(images: Path, tmp_path: Path, standin_settings: Callable[..., Setti
     return pipeline
 
 
-def folder_of(pipeline: Pipeline, module: object) -> Folder:
-    return module.folder_of(pipeline.settings, pipeline.dataset, pipeline.work)  # type: ignore[attr-defined,no-any-return]
-
-
 def retry(pipeline: Pipeline) -> list[list[int]]:
     """What `sare retry-failed` does; the shards that each stage did."""
     index = read_index(pipeline.manifests, pipeline.dataset)
-    stages = ((caption, caption.CaptionStage), (reconstruct, reconstruct.ReconstructStage))
-    return [
-        run(
-            stage(pipeline.settings, index, folder_of(pipeline, module)), index, pipeline.shards(), QUIET, retry=True
-        ).done
-        for module, stage in stages
-    ]
+    stages = (pipeline.graph.caption(index), pipeline.graph.reconstruct(index))
+    return [run(stage, index, pipeline.shards(), QUIET, retry=True).done for stage in stages]
 
 
 def failures(folder: Folder) -> dict[str, str]:
@@ -83,16 +75,16 @@ def test_images_that_were_away_come_back(pipeline: Pipeline, images: Path, tmp_p
         pipeline.work = str(tmp_path / "again")
         assert pipeline.captions().failures == len(away) == 3
         assert pipeline.reconstructions().failures == 3
-        assert {Path(path).stem for path in failures(folder_of(pipeline, caption))} == {path.stem for path in away}
-        assert all("gone" in reason for reason in failures(folder_of(pipeline, caption)).values())
+        assert {Path(path).stem for path in failures(pipeline.graph.captions)} == {path.stem for path in away}
+        assert all("gone" in reason for reason in failures(pipeline.graph.captions).values())
         assert retry(pipeline) == [pipeline.shards(), pipeline.shards()], "tried, in vain"
-        assert len(failures(folder_of(pipeline, caption))) == 3
+        assert len(failures(pipeline.graph.captions)) == 3
     finally:
         bring_back(away)
     assert outputs(pipeline.work) != whole
     assert pipeline.captions().done == [], "a plain run does not touch shards that are done"
     assert retry(pipeline) == [pipeline.shards(), pipeline.shards()]
-    assert failures(folder_of(pipeline, caption)) == failures(folder_of(pipeline, reconstruct)) == {}
+    assert failures(pipeline.graph.captions) == failures(pipeline.graph.reconstructions) == {}
     assert whole.items() <= outputs(pipeline.work).items(), "the bytes of a run in which they never were away"
     assert pipeline.reconstructions().done == retry(pipeline)[0] == []
 
@@ -108,7 +100,7 @@ def test_only_the_failed_images_are_done_again(
     finally:
         bring_back(away)
     read: list[str] = []
-    for stage in (caption.CaptionStage, reconstruct.ReconstructStage):
+    for stage in (CaptionStage, ReconstructStage):
         before = stage.read
         monkeypatch.setattr(stage, "read", lambda self, row, b=before: (read.append(row["path"]), b(self, row))[1])
     retry(pipeline)
@@ -124,11 +116,11 @@ def test_a_retry_that_fails_leaves_what_was_done(
         pipeline.captions()
     finally:
         bring_back(away)
-    records, files = folder_of(pipeline, caption).records(), outputs(pipeline.work)
+    records, files = pipeline.graph.captions.records(), outputs(pipeline.work)
     monkeypatch.setattr("sare_core.engine.runner.read_back", lambda path: {})
     with pytest.raises(StageError, match=r"3 shards failed one after the other.*does not read back"):
         retry(pipeline)
-    assert folder_of(pipeline, caption).records() == records
+    assert pipeline.graph.captions.records() == records
     assert outputs(pipeline.work) == files
 
 
@@ -140,7 +132,7 @@ def test_shards_of_which_all_images_fail_stop_the_run(pipeline: Pipeline, images
     try:
         with pytest.raises(StageError, match=r"(\d+) of \1 images failed, the first with: .*gone.*Mend the cause"):
             pipeline.captions()
-        states = folder_of(pipeline, caption).states(read_index(pipeline.manifests, pipeline.dataset).digests)
+        states = pipeline.graph.captions.states(read_index(pipeline.manifests, pipeline.dataset).digests)
         assert [state.kind for state in states.values()] == ["failed"] * 3
     finally:
         bring_back([*away, *rest])

@@ -15,7 +15,6 @@ from sare_core.engine.folders import Folder
 from sare_core.engine.manifest import read_index
 from sare_core.errors import StageError, TransientError
 from sare_core.training.samples import MicroBatches
-from stages import train
 from tests.conftest import STANDIN, standin_overrides
 from tests.faults.worker import finish
 from tests.pipeline import Pipeline
@@ -60,7 +59,7 @@ def beside(ready: Launch, work: Path) -> tuple[Launch, Pipeline]:
 
 def seen(pipeline: Pipeline) -> list[list[str]]:
     """The paths of the training images that each epoch takes."""
-    part, _ = train.training_data(pipeline.settings, read_index(pipeline.manifests, "tree"), pipeline.work)
+    part, _ = pipeline.graph.training_data(read_index(pipeline.manifests, "tree"))
     plan, paths = pipeline.settings.train, part._table["path"].to_pylist()
     steps = len(part) // plan.batch_size
     return [
@@ -161,7 +160,7 @@ def test_a_passing_fault_is_tried_again(ready: Launch, tmp_path: Path, monkeypat
     from sare_core.training import samples as pairs
 
     _, pipeline = beside(ready, tmp_path / "work")
-    part, _ = train.training_data(pipeline.settings, read_index(pipeline.manifests, "tree"), pipeline.work)
+    part, _ = pipeline.graph.training_data(read_index(pipeline.manifests, "tree"))
     read, faults = pairs.read_source, [TransientError("busy"), TransientError("busy")]
 
     def busy(root: str, row: dict[str, Any]) -> bytes:

@@ -6,7 +6,7 @@ from multiprocessing.context import ForkServerProcess
 
 from sare_core.engine import faults, ledger
 from sare_core.engine.manifest import read_index
-from stages import options, train
+from stages import options
 from tests.forked import context
 from tests.pipeline import Pipeline
 
@@ -16,7 +16,7 @@ STAGES = ("captions", "reconstructions", "detector", "predictions")
 def do(pipeline: Pipeline, stage: str) -> None:
     """One stage, to its end."""
     if stage == "predictions":
-        detector = train.detector_folder(pipeline.settings, read_index(pipeline.manifests, "tree"), pipeline.work)
+        detector = pipeline.graph.detector_of(read_index(pipeline.manifests, "tree"))
         assert pipeline.predictions(detector).complete
     elif stage == "detector":
         pipeline.detector()

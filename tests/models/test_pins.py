@@ -9,14 +9,14 @@ import pytest
 import yaml
 
 from sare_core.config import Settings, load_settings
+from sare_core.config.section import Section
 from sare_core.engine.folders import Folder
 from sare_core.engine.manifest import read_index
 from sare_core.errors import ConfigError
+from sare_core.graph import Graph
 from sare_core.models.pins import locked_commit
 from sare_core.models.weights import resolve
 from sare_core.pinning import models_in
-from sare_core.section import Section
-from stages import caption, reconstruct, train
 from stages.pin import pin
 from tests.conftest import STANDIN, standin_overrides
 from tests.faults.whole import SMALL
@@ -45,10 +45,11 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def folder_names(settings: Settings, work: Path) -> list[str]:
     """The folders that a later process computes: captions, reconstructions, detector."""
     resolve.cache_clear()
+    graph = Graph(settings, "tree", str(work))
     folders = [
-        caption.folder_of(settings, "tree", str(work)),
-        reconstruct.folder_of(settings, "tree", str(work)),
-        train.folder_of(settings, "tree", str(work), ["shard"]),
+        graph.captions,
+        graph.reconstructions,
+        graph.detectors(["shard"]),
     ]
     return [folder.fingerprint for folder in folders]
 

@@ -9,7 +9,6 @@ import pytest
 
 from sare_core.config import Settings
 from sare_core.engine.folders import Folder
-from stages import caption, reconstruct
 from tests.faults import worker
 from tests.objectstore.proxy import Fault, Kind, Proxy
 from tests.objectstore.test_sources import upload
@@ -57,8 +56,8 @@ def of_stage(files: dict[str, bytes], *stages: str) -> dict[str, bytes]:
 
 def folders(remote: Remote) -> list[Folder]:
     return [
-        caption.folder_of(remote.settings, remote.dataset, remote.work),
-        reconstruct.folder_of(remote.settings, remote.dataset, remote.work),
+        remote.graph.captions,
+        remote.graph.reconstructions,
     ]
 
 

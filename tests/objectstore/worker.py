@@ -10,7 +10,7 @@ from sare_core.engine.folders import Folder
 from sare_core.engine.manifest import Index, read_index
 from sare_core.index.indexing import build_index
 from sare_core.store.storage import Store
-from stages import train
+from sare_core.training.loop import train_detector
 from tests.faults import worker
 from tests.forked import context
 from tests.pipeline import Pipeline
@@ -27,10 +27,12 @@ class Remote(Pipeline):
 
     def detector(self) -> Folder:
         index = read_index(self.manifests, self.dataset)
-        parts = train.training_data(self.settings, index, self.work)
-        folder = train.detector_folder(self.settings, index, self.work)
+        graph = self.graph
+        parts, folder = graph.training_data(index), graph.detector_of(index)
         folder.describe(preset="test")
-        train.train_detector(self.settings, *parts, folder, os.environ["SARE_SPOOL"])  # its curves are for a disk
+        train_detector(
+            self.settings, graph.encoders, *parts, folder, os.environ["SARE_SPOOL"]
+        )  # its curves are for a disk
         return folder
 
     def outputs(self) -> dict[str, bytes]:

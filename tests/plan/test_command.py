@@ -15,7 +15,8 @@ from sare_core.plan import disk
 from sare_core.plan.estimate import Plan, Row, si
 from sare_core.plan.images import indexed_images, supposed_images
 from sare_core.plan.models import diffusion
-from sare_core.report.plan import Resources, print_plan
+from sare_core.plan.show import Resources, print_plan
+from sare_core.plan.whole import of_dataset
 from stages import plan as command
 from stages.options import console
 from tests.conftest import STANDIN, standin_overrides
@@ -106,7 +107,7 @@ def test_a_plan_foretells_what_a_pipeline_leaves(
     changes += ["train.batch_size=8", "train.micro_batch_size=8"]
 
     def planned() -> tuple[dict[str, Row], dict[str, dict[str, tuple[int, int]]]]:
-        plan, done = command.of_dataset(load_settings(STANDIN, changes), index, pipeline.work, None)
+        plan, done = of_dataset(load_settings(STANDIN, changes), index, pipeline.work, None)
         return {row.stage: row for row in plan.rows}, {stage: part.states for stage, part in done.items()}
 
     rows, states = planned()
@@ -154,9 +155,9 @@ def test_sizes_are_those_of_the_index(standin_settings: MakeSettings, tmp_path: 
     settings = standin_settings("view=resize:0.5")
     pipeline = Pipeline(settings, str(tmp_path / "manifests"), str(tmp_path / "work"))
     index = pipeline.index(genimage_tree(tmp_path / "data", per_cell=6, subsets=["sdv1.4"]))
-    from stages.reconstruct import ReconstructStage, folder_of
+    from sare_core.graph import Graph
 
-    stage = ReconstructStage(settings, index, folder_of(settings, "tree", pipeline.work))
+    stage = Graph(settings, "tree", pipeline.work).reconstruct(index)
     stage.reconstructor = diffusion(settings.reconstruct)  # type: ignore[assignment]  # it is asked for its multiple
     rows = [row for shard in index.digests for row in index.rows(shard)]
     found = indexed_images(index, settings, list(index.digests), 8)

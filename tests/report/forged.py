@@ -13,13 +13,15 @@ import numpy as np
 import torch
 from PIL import Image
 
+from sare_core.captioning.stage import CaptionStage
 from sare_core.config import load_settings
-from sare_core.engine.checkpoints import save_checkpoint
+from sare_core.engine.checkpoints import read_checkpoint, save_checkpoint
 from sare_core.engine.folders import Folder
 from sare_core.engine.manifest import Index
 from sare_core.engine.runner import run
 from sare_core.evaluation.metrics import GENIMAGE
-from stages import caption, evaluate, reconstruct, train
+from sare_core.evaluation.predict import PredictStage
+from sare_core.reconstruction.stage import ReconstructStage
 from tests.pipeline import QUIET, Pipeline
 
 FOLDERS = {
@@ -44,15 +46,15 @@ def _rng(*words: object) -> np.random.Generator:
     return np.random.default_rng(int.from_bytes(hashlib.sha256(repr(words).encode()).digest()[:8]))
 
 
-class ForgedCaptions(caption.CaptionStage):
+class ForgedCaptions(CaptionStage):
     def load(self, device: str) -> None: ...
 
     def process(self, items: list[Any]) -> list[Any]:
-        silent = self.settings.caption.captioner == "none"
+        silent = self.settings.captioner == "none"
         return ["" if silent else WORDS[n % len(WORDS)] for n in range(len(items))]
 
     def encode(self, row: dict[str, Any], item: Any, result: str) -> dict[str, Any]:
-        about = {"captioner": self.settings.caption.captioner, "revision": "", "n_tokens": 3, "truncated": False}
+        about = {"captioner": self.settings.captioner, "revision": "", "n_tokens": 3, "truncated": False}
         return {"image_id": row["image_id"], "caption": result} | about
 
 
@@ -60,7 +62,7 @@ class _Multiple:
     multiple = 8
 
 
-class ForgedReconstructions(reconstruct.ReconstructStage):
+class ForgedReconstructions(ReconstructStage):
     def load(self, device: str) -> None:
         self.reconstructor, self.lpips = _Multiple(), None  # type: ignore[assignment]
 
@@ -69,18 +71,18 @@ class ForgedReconstructions(reconstruct.ReconstructStage):
         return super().batches(rows)
 
     def process(self, items: list[Any]) -> list[Any]:
-        captioned, results = self.settings.caption.captioner != "none", []
+        captioned, results = any(item.caption for item in items), []
         for item in items:
             real = self.rows[item.image_id]["label"] == 0
             size = 6 + 14 * real * captioned + 3 * _rng("shift", item.image_id).random()
             noise = _rng("noise", item.image_id).normal(0, size, item.pixels.shape)
             moved = (item.pixels + noise).round().clip(0, 255).astype(np.uint8)
-            lpips = {"alex": size / 100}.get(self.settings.reconstruct.lpips or "")
+            lpips = {"alex": size / 100}.get(self.settings.lpips or "")
             results.append((moved, lpips))
         return results
 
 
-class ForgedPredictions(evaluate.PredictStage):
+class ForgedPredictions(PredictStage):
     def load(self, device: str) -> None: ...
 
     def batches(self, rows: list[dict[str, Any]]) -> list[list[dict[str, Any]]]:
@@ -131,18 +133,18 @@ def pictures(root: Path, subsets: Iterable[str], test: int, train_images: int = 
 
 def precompute(pipeline: Pipeline, index: Index) -> None:
     """Captions and reconstructions of every shard."""
-    for folder_of, stage in (
-        (caption.folder_of, ForgedCaptions),
-        (reconstruct.folder_of, ForgedReconstructions),
+    settings, graph = pipeline.settings, pipeline.graph
+    for stage in (
+        ForgedCaptions(settings.caption, settings.view, index, graph.captions),
+        ForgedReconstructions(settings.reconstruct, settings.view, settings.seed, index, graph.reconstructions),
     ):
-        folder = folder_of(pipeline.settings, pipeline.dataset, pipeline.work)
-        folder.describe(preset="mini", train_subsets=pipeline.settings.train_subsets)
-        assert run(stage(pipeline.settings, index, folder), index, index.shards["shard"].to_list(), QUIET).complete
+        stage.folder.describe(preset="mini", train_subsets=settings.train_subsets)
+        assert run(stage, index, index.shards["shard"].to_list(), QUIET).complete
 
 
 def train_detector(pipeline: Pipeline, index: Index) -> Folder:
     """A detector of one number, with a history."""
-    detector = train.detector_folder(pipeline.settings, index, pipeline.work)
+    detector = pipeline.graph.detector_of(index)
     detector.describe(preset="mini")
     for name, history in (("best", HISTORY[:2]), ("last", HISTORY)):
         facts = {"step": len(history), "epoch": len(history), "finished": name == "last", "about": detector.made_by}
@@ -152,12 +154,12 @@ def train_detector(pipeline: Pipeline, index: Index) -> Folder:
 
 def predict(pipeline: Pipeline, index: Index, detector: Folder) -> Folder:
     """Predictions of the test split."""
-    best = evaluate.read_checkpoint(detector.store, "best")
+    best = read_checkpoint(detector.store, "best")
     assert best is not None
-    folder = evaluate.folder_of(pipeline.settings, pipeline.dataset, pipeline.work, best)
+    folder = pipeline.graph.predictions(best)
     folder.describe(preset="mini", detector=detector.store.url, splits=["test"])
-    stage = ForgedPredictions(pipeline.settings, index, folder, detector, best)
-    assert run(stage, index, evaluate.tested_shards(pipeline.settings, index), QUIET).complete
+    stage = ForgedPredictions(pipeline.settings, index, folder, pipeline.graph.encoders, detector, best)
+    assert run(stage, index, pipeline.graph.tested_shards(index), QUIET).complete
     return folder
 
 

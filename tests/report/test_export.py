@@ -16,9 +16,9 @@ from sare_core.engine.folders import Folder
 from sare_core.engine.manifest import read_index
 from sare_core.engine.signals import Stopped
 from sare_core.errors import ConfigError
+from sare_core.graph import Graph
 from sare_core.report.export import safe_name
 from stages import export as command
-from stages.reconstruct import folder_of
 from tests.report.conftest import SUBSETS, Made
 from tests.report.test_report import copied
 
@@ -31,7 +31,7 @@ def export(made: Made, out: Path, **options: Any) -> None:
 
 
 def maps(made: Made) -> Folder:
-    return folder_of(load_settings("mini", made.overrides), made.pipeline.dataset, made.pipeline.work)
+    return Graph(load_settings("mini", made.overrides), made.pipeline.dataset, made.pipeline.work).reconstructions
 
 
 def samples(folder: Folder) -> dict[str, dict[str, Any]]:

@@ -9,10 +9,11 @@ from sare_core.engine.audit import folders
 from sare_core.engine.folders import Failure, Output
 from sare_core.engine.shardfiles import ParquetWriter
 from sare_core.errors import ConfigError
+from sare_core.evaluation.predict import SCHEMA
 from sare_core.report.measures import MEASURES
 from sare_core.report.parts import shift_part
 from sare_core.store.storage import sha256_file
-from stages.evaluate import SCHEMA, evaluate
+from stages.evaluate import evaluate
 from tests.report.conftest import Made
 from tests.report.test_report import copied
 

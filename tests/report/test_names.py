@@ -33,8 +33,8 @@ def hidden(text: str) -> set[str]:
 def said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> dict[str, str]:
     """What each command prints on such a dataset in such a work folder."""
     monkeypatch.setenv("COLUMNS", "400")
-    monkeypatch.setattr(caption, "CaptionStage", ForgedCaptions)
-    monkeypatch.setattr(reconstruct, "ReconstructStage", ForgedReconstructions)
+    monkeypatch.setattr("sare_core.captioning.stage.CaptionStage", ForgedCaptions)
+    monkeypatch.setattr("sare_core.reconstruction.stage.ReconstructStage", ForgedReconstructions)
     monkeypatch.setattr(evaluate, "PredictStage", ForgedPredictions)
     root = pictures(tmp_path / "pictures[/b]\x1b[31m", ["sdv1.4"], test=3)
     files = sorted(str(path.relative_to(root)) for path in root.rglob("*.[pP]*"))

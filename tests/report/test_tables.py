@@ -5,8 +5,8 @@ import pytest
 
 from sare_core.engine.terminal import PlainConsole
 from sare_core.evaluation.metrics import FORENSYNTHS, FORENSYNTHS_EXTRA, GENIMAGE, PREDICTION_SCHEMA, subset_metrics
-from sare_core.report.paper import PAPER_TABLES, TABLE_1, TABLE_4
-from sare_core.report.tables import TRIVIAL, result_tables, to_csv, to_markdown, to_terminal
+from sare_core.evaluation.paper import PAPER_TABLES, TABLE_1, TABLE_4
+from sare_core.evaluation.tables import TRIVIAL, result_tables, to_csv, to_markdown, to_terminal
 
 SARE = "sare · mini"
 RIGHT, HALF = [(0, -1.0), (1, 1.0)], [(0, 1.0), (1, 2.0)]  # acc 1 and 1/2, both auc 1

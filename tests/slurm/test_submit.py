@@ -14,7 +14,6 @@ from sare_core.engine.audit import folders, integrity_errors, summarize
 from sare_core.engine.manifest import read_index
 from sare_core.engine.slurm import Slurm
 from sare_core.errors import ConfigError
-from stages import reconstruct
 from tests.conftest import STANDIN, standin_overrides
 from tests.faults.whole import SMALL
 from tests.pipeline import Pipeline, outputs
@@ -100,7 +99,7 @@ def test_a_stage_that_fails_starts_nothing_that_waits_for_it(
     assert states["caption"] == {"0": "COMPLETED", "1": "FAILED"}
     assert states["reconstruct"] == {"0": "COMPLETED", "1": "CANCELLED"}, "the other range went on"
     assert set(states["train"].values()) | set(states["evaluate"].values()) == {"CANCELLED"}
-    folder = reconstruct.folder_of(pipeline.settings, "tree", pipeline.work)
+    folder = pipeline.graph.reconstructions
     assert sorted(folder.records()) == shards[:4]
 
 

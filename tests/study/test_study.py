@@ -11,10 +11,16 @@ import torch
 from timm.models import save_for_hf
 
 from sare_core.config import load_settings
+from sare_core.engine import selection
+from sare_core.engine.checkpoints import read_checkpoint
+from sare_core.evaluation import results
 from sare_core.evaluation.metrics import subset_metrics
+from sare_core.graph import Graph
 from sare_core.index.indexing import build_index
+from sare_core.study import parts
 from sare_core.study.jobs import Job
 from sare_core.study.measures import load_classifier, read_errors
+from sare_core.training import loop
 from stages import caption, evaluate, reconstruct, train
 from stages import study as study_stage
 from tests.conftest import STANDIN, standin_overrides
@@ -69,8 +75,8 @@ def overrides(data: Path, standin_models: Path) -> list[str]:
 @pytest.fixture
 def jobs(monkeypatch: pytest.MonkeyPatch) -> Iterator[Jobs]:
     jobs = Jobs()
-    monkeypatch.setattr(study_stage, "run_jobs", jobs)
-    for stage in (study_stage, caption, reconstruct, train, evaluate):
+    monkeypatch.setattr(parts, "run_jobs", jobs)
+    for stage in (parts, loop, results, selection, study_stage, caption, reconstruct, train, evaluate):
         monkeypatch.setattr(stage, "console", QUIET)
     return jobs
 
@@ -114,9 +120,9 @@ def test_the_numbers_are_those_of_the_stages_own_files(data: Path, overrides: li
     shards = index.select(["test"])["shard"].to_list()
     for variant, changes in {"sare": [], "zero": ["detector.semantic_input=zero"]}.items():
         settings = load_settings(STANDIN, [*overrides, *changes])
-        best = evaluate.read_checkpoint(train.detector_folder(settings, index, work).store, "best")
+        best = read_checkpoint(Graph(settings, "tree", work).detector_of(index).store, "best")
         assert best is not None
-        folder = evaluate.folder_of(settings, "tree", work, best)
+        folder = Graph(settings, "tree", work).predictions(best)
         files = [r.output.name for r in folder.records(shards).values() if r.output]
         metrics = subset_metrics(pl.concat(pl.read_parquet(folder.store.local(name)) for name in files))
         found = table(out, "detectors").filter(
@@ -127,7 +133,7 @@ def test_the_numbers_are_those_of_the_stages_own_files(data: Path, overrides: li
     before = len(jobs.commands)
     run(data, overrides, "delta")
     assert len(jobs.commands) == before, "the test split is reconstructed already, under the same wrong captions"
-    folder = reconstruct.folder_of(load_settings(STANDIN, overrides), "tree", work)
+    folder = Graph(load_settings(STANDIN, overrides), "tree", work).reconstructions
     errors = read_errors(folder, index, shards).filter(pl.col("subset") == "adm")
     means = dict(errors.group_by("label").agg(pl.col("error").mean()).iter_rows())
     found = table(out, "delta").filter(

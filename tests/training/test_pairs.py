@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from sare_core.config import load_settings
+from sare_core.config.training import TrainSettings
 from sare_core.training.samples import MicroBatches, SampleKey, epoch_order
-from sare_core.training.settings import TrainSettings
 
 SHARDS = [shard for shard in (7, 3, 11, 2) for _ in range(24)]  # of each position; numbers need not follow each other
 

@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from sare_core.config import load_settings
+from sare_core.config.training import TrainSettings
 from sare_core.errors import ConfigError
-from sare_core.training.settings import TrainSettings
 from sare_core.training.steps import Entry, best_epoch, learning_rate, micro_batch, step_seed
 
 # The rates of the backbone's own training run, epochs 0 to 16, in units of 1e-4 and to the digits printed there.

@@ -15,7 +15,7 @@ import polars as pl
 
 from sare_core.engine.terminal import printable
 from sare_core.evaluation.metrics import METRICS_SCHEMA, is_mean, paper_mean, paper_order
-from sare_core.report.paper import PAPER_TABLES, Measure, PaperTable
+from sare_core.evaluation.paper import PAPER_TABLES, Measure, PaperTable
 
 if TYPE_CHECKING:
     from rich.console import Group

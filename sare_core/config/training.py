@@ -4,7 +4,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, field_validator
 
-from sare_core.section import Section
+from sare_core.config.section import Section
 
 
 class AugmentSettings(Section):

@@ -4,7 +4,7 @@ from typing import ClassVar
 
 from pydantic import Field
 
-from sare_core.section import Dtype, Section
+from sare_core.config.section import Dtype, Section
 
 
 class CaptionSettings(Section):

@@ -4,7 +4,7 @@ from typing import ClassVar, Literal
 
 from pydantic import Field
 
-from sare_core.section import Section
+from sare_core.config.section import Section
 
 
 class DetectorSettings(Section):

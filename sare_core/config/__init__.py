@@ -11,15 +11,15 @@ from typing import Any
 import yaml
 from pydantic import BaseModel, Field, ValidationError, field_validator
 
-from sare_core.captioning.settings import CaptionSettings
-from sare_core.detectors.settings import DetectorSettings
+from sare_core.config.captioning import CaptionSettings
+from sare_core.config.detectors import DetectorSettings
+from sare_core.config.evaluation import EvaluateSettings
+from sare_core.config.reconstruction import ReconstructSettings
+from sare_core.config.section import Section
+from sare_core.config.training import TrainSettings
 from sare_core.errors import ConfigError
-from sare_core.evaluation.settings import EvaluateSettings
 from sare_core.images.views import validate_view
 from sare_core.index.adapters import layouts
-from sare_core.reconstruction.settings import ReconstructSettings
-from sare_core.section import Section
-from sare_core.training.settings import TrainSettings
 
 
 class Settings(Section):
@@ -43,9 +43,9 @@ class Settings(Section):
         return validate_view(value)
 
 
-def presets() -> list[str]:
+def preset_names() -> list[str]:
     """Names of the presets that come with the package."""
-    return sorted(Path(f.name).stem for f in files("sare_core.presets").iterdir() if f.name.endswith(".yaml"))
+    return sorted(Path(f.name).stem for f in files("sare_core.config.presets").iterdir() if f.name.endswith(".yaml"))
 
 
 def load_settings(preset: str, overrides: list[str] | None = None, layout: str | None = None) -> Settings:
@@ -54,19 +54,19 @@ def load_settings(preset: str, overrides: list[str] | None = None, layout: str |
     layout: of the training data, which `train_subsets` may depend on.
     Raises ConfigError: no such preset, not YAML, an unknown key (with the nearest known one), a value out of range.
     """
-    if preset in presets():
-        text = (files("sare_core.presets") / f"{preset}.yaml").read_text()
+    if preset in preset_names():
+        text = (files("sare_core.config.presets") / f"{preset}.yaml").read_text()
     elif Path(preset).suffix in {".yaml", ".yml"}:
         if not Path(preset).is_file():
-            raise ConfigError(f"{preset}: no such settings file. The presets are {', '.join(presets())}.")
+            raise ConfigError(f"{preset}: no such settings file. The presets are {', '.join(preset_names())}.")
         try:
             text = Path(preset).read_text(encoding="utf-8")
         except UnicodeDecodeError as error:
             raise ConfigError(f"{preset}: not UTF-8 text ({error}).") from error
     else:
         raise ConfigError(
-            f"no preset {preset!r}.{_nearest(preset, presets())} "
-            f"The presets are {', '.join(presets())}; or give the path of a .yaml file."
+            f"no preset {preset!r}.{_nearest(preset, preset_names())} "
+            f"The presets are {', '.join(preset_names())}; or give the path of a .yaml file."
         )
     try:
         values = yaml.safe_load(text)

@@ -1,0 +1,98 @@
+"""The stage from images to captions, one parquet a shard (paper 3.2, "Image Captioning").
+
+A row: image_id, caption, captioner, revision (of its weights), n_tokens (of the uncut caption, with begin and end),
+truncated (cut to what the CLIP text encoder takes).
+"""
+
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from sare_core.captioning import check_captioner, load_captioner
+from sare_core.captioning.cut import cut_caption
+from sare_core.config.captioning import CaptionSettings
+from sare_core.engine.folders import Folder
+from sare_core.engine.manifest import Index
+from sare_core.engine.shardfiles import ParquetWriter
+from sare_core.errors import ConfigError, ImageError
+from sare_core.images.sources import read_source, view_image
+from sare_core.models.weights import Weights, fetch, require_tokenizer, require_whole, resolve
+from sare_core.store.storage import sha256_file
+
+NAME, VERSION = "captions", 1  # raise the version when the same settings come to give other captions
+SCHEMA = pa.schema(
+    [
+        ("image_id", pa.string()),
+        ("caption", pa.string()),
+        ("captioner", pa.string()),
+        ("revision", pa.string()),
+        ("n_tokens", pa.int32()),
+        ("truncated", pa.bool_()),
+    ]
+)
+
+
+def weights_of(caption: CaptionSettings, work: str) -> dict[str, Weights]:
+    """What the captions are made with, by role. Raises ConfigError: not to be found."""
+    check_captioner(caption)
+    weights = {"text_tokenizer": resolve(caption.text_tokenizer, caption.text_tokenizer_revision, work)}
+    if caption.model is not None:
+        weights["model"] = resolve(caption.model, caption.revision, work)
+    if caption.table is not None:
+        if not Path(caption.table).is_file():
+            raise ConfigError(f"caption.table={caption.table}: no such file.")
+        weights["table"] = Weights(caption.table, f"sha256:{sha256_file(Path(caption.table))}", caption.table, False)
+    return weights
+
+
+class CaptionStage:
+    suffix, fields = ".parquet", tuple(SCHEMA.names)
+
+    def __init__(self, settings: CaptionSettings, view: str, index: Index, folder: Folder) -> None:
+        self.settings, self.view, self.root, self.folder = settings, view, index.about["root"], folder
+
+    def load(self, device: str) -> None:
+        from transformers import CLIPTokenizer
+
+        weights = weights_of(self.settings, self.folder.work)
+        model = fetch(weights["model"]) if "model" in weights else None
+        self.captioner = load_captioner(self.settings, model, device)
+        folder = Path(weights["text_tokenizer"].folder)
+        require_whole(folder)
+        require_tokenizer(folder)
+        self.tokenizer = CLIPTokenizer.from_pretrained(folder)
+        made_with = weights.get("model") or weights.get("table")
+        self.revision = made_with.revision if made_with else ""
+
+    def begin(self, shard: int, source: Path | None) -> None:
+        pass
+
+    def open(self, path: Path) -> ParquetWriter:
+        return ParquetWriter(path, SCHEMA)
+
+    def keeps(self, row: dict[str, Any], sample: dict[str, Any]) -> bool:
+        return True
+
+    def batches(self, rows: list[dict[str, Any]]) -> list[list[dict[str, Any]]]:
+        size = self.settings.batch_size
+        return [rows[start : start + size] for start in range(0, len(rows), size)]
+
+    def read(self, row: dict[str, Any]) -> Any:
+        return row, view_image(read_source(self.root, row), row, self.view)
+
+    def process(self, items: list[Any]) -> list[Any]:
+        rows, images = zip(*items, strict=True)
+        captions = self.captioner.caption(list(images), list(rows))
+        return [ImageError("there is no caption for it") if caption is None else caption for caption in captions]
+
+    def encode(self, row: dict[str, Any], item: Any, result: str) -> dict[str, Any]:
+        caption, n_tokens, truncated = cut_caption(self.tokenizer, result)
+        return {
+            "image_id": row["image_id"],
+            "caption": caption,
+            "captioner": self.settings.captioner,
+            "revision": self.revision,
+            "n_tokens": n_tokens,
+            "truncated": truncated,
+        }

@@ -1,0 +1,88 @@
+"""The stage from a detector to predictions, one parquet a shard of the test split.
+
+A prediction: image_id, subset, label, logit, score = sigmoid(logit).
+"""
+
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from sare_core.config import Settings
+from sare_core.engine.checkpoints import Checkpoint, load_tensors
+from sare_core.engine.folders import Folder
+from sare_core.engine.manifest import Index
+from sare_core.engine.shardfiles import ParquetWriter, TarReader
+from sare_core.models.weights import Weights, fetch
+
+SCHEMA = pa.schema(
+    [
+        ("image_id", pa.string()),
+        ("subset", pa.string()),
+        ("label", pa.int8()),
+        ("logit", pa.float32()),
+        ("score", pa.float32()),
+    ]
+)
+
+
+class PredictStage:
+    suffix, fields = ".parquet", tuple(SCHEMA.names)
+
+    def __init__(
+        self,
+        settings: Settings,
+        index: Index,
+        folder: Folder,
+        encoders: dict[str, Weights],
+        detector: Folder,
+        best: Checkpoint,
+    ) -> None:
+        self.settings, self.index, self.folder = settings, index, folder
+        self.encoders, self.detector, self.best = encoders, detector, best
+
+    def load(self, device: str) -> None:
+        import torch
+
+        from sare_core.detectors import build_detector
+
+        self.device, self.dtype = device, getattr(torch, self.settings.evaluate.dtype)
+        encoders = {f"{role}_dir": fetch(encoder) for role, encoder in self.encoders.items()}
+        model = build_detector(self.settings.detector, **encoders)
+        tensors = load_tensors(self.detector.store, self.best)
+        model.load_trained({name.removeprefix("model."): value for name, value in tensors.items()})
+        self.model = model.to(device, self.dtype).eval()
+
+    def begin(self, shard: int, source: Path | None) -> None:
+        assert source is not None, "evaluate starts from the reconstructions of the shard"
+        self.reader = TarReader(source)
+
+    def open(self, path: Path) -> ParquetWriter:
+        return ParquetWriter(path, SCHEMA)
+
+    def keeps(self, row: dict[str, Any], sample: dict[str, Any]) -> bool:
+        return False  # the map may be another
+
+    def batches(self, rows: list[dict[str, Any]]) -> list[list[dict[str, Any]]]:
+        size = self.settings.evaluate.batch_size
+        return [rows[start : start + size] for start in range(0, len(rows), size)]
+
+    def read(self, row: dict[str, Any]) -> Any:
+        from sare_core.training.samples import load_pair
+        from sare_core.training.transforms import prepare
+
+        pair = load_pair(self.reader, self.index.about["root"], row, self.settings.view)
+        return prepare(*pair, self.settings.detector)
+
+    def process(self, items: list[Any]) -> list[Any]:
+        import torch
+
+        image, sare = (torch.stack(part).to(self.device, self.dtype) for part in zip(*items, strict=True))
+        with torch.no_grad():
+            logits = self.model(image, sare).float()
+        return torch.stack([logits, logits.sigmoid()], dim=1).tolist()
+
+    def encode(self, row: dict[str, Any], item: Any, result: list[float]) -> dict[str, Any]:
+        logit, score = result
+        about = {key: row[key] for key in ("image_id", "subset", "label")}
+        return about | {"logit": logit, "score": score}

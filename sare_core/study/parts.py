@@ -1,0 +1,278 @@
+"""The parts of a study on a dataset that is indexed: jobs that are open, then tables."""
+
+import hashlib
+import shlex
+import sys
+from collections.abc import Iterable
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from sare_core.config import Settings, load_settings
+from sare_core.engine.checkpoints import Checkpoint
+from sare_core.engine.fingerprint import fingerprint
+from sare_core.engine.folders import Folder
+from sare_core.engine.manifest import Index
+from sare_core.engine.progress import bar
+from sare_core.engine.ranks import Rank
+from sare_core.engine.selection import chosen_shards
+from sare_core.engine.terminal import console
+from sare_core.errors import ConfigError
+from sare_core.evaluation.tables import TRIVIAL
+from sare_core.evaluation.trivial import trivial_predictions
+from sare_core.graph import Graph
+from sare_core.graph import trained as trained_checkpoint
+from sare_core.images.sources import read_source, view_image
+from sare_core.models.weights import fetch
+from sare_core.store.storage import Store
+from sare_core.study import tables
+from sare_core.study.captions import to_parquet, wrong_captions
+from sare_core.study.comparison import compare_detectors, compare_errors
+from sare_core.study.jobs import Job, run_jobs
+from sare_core.study.sweep import sweep_results
+from sare_core.study.variants import NO_CAPTION, RECONSTRUCTED, caption_levels, grid, variants
+
+OUT = Path("benchmarks/miniature")
+
+
+class Part(StrEnum):
+    """What can be run alone."""
+
+    fairness = "fairness"
+    sweep = "sweep"
+    delta = "delta"
+    variants = "variants"
+
+
+@dataclass(frozen=True)
+class Study:
+    """One dataset under one preset; `settings` gives it with a variant's changes."""
+
+    dataset: str
+    preset: str
+    overrides: list[str]
+    work: str
+    manifests: str
+    jobs: int
+    out: Path
+    index: Index
+
+    def settings(self, *changes: str) -> Settings:
+        return load_settings(self.preset, [*self.overrides, *changes], self.index.about["layout"])
+
+    def graph(self, *changes: str) -> Graph:
+        return Graph(self.settings(*changes), self.dataset, self.work)
+
+    def shards(self, *splits: str) -> list[int]:
+        return chosen_shards(self.index, list(splits), self.settings().train_subsets, None)
+
+    def job(self, stage: str, changes: Iterable[str], *more: str) -> Job:
+        """A stage's command with a variant's changes."""
+        where = ["--dataset", self.dataset, "--preset", self.preset, "--work", self.work, "--manifests", self.manifests]
+        sets = [part for change in [*self.overrides, *changes] for part in ("--set", change)]
+        name = " ".join([stage, *changes])
+        return Job(name, [sys.executable, "-m", f"stages.{stage}", *where, *sets, *more])
+
+    def head(self, part: Part, options: list[str], made_from: dict[str, str]) -> list[str]:
+        """The lines over each table: the command, and fingerprints of the settings, the images, and what was made.
+
+        An image_id is a hash of pixels: other images, another fingerprint.
+        """
+        options = [*(f"--set {shlex.quote(override)}" for override in self.overrides), f"--only {part}", *options]
+        if self.out != OUT:
+            options.append(f"--out {shlex.quote(str(self.out))}")
+        return [
+            " ".join([f"sare study --dataset {self.dataset} --preset {self.preset}", *options]),
+            f"settings {fingerprint(self.settings().model_dump(mode='json'))}",
+            f"images {fingerprint({'image_ids': sorted(self.index.frame()['image_id'].drop_nulls())})}",
+            *(f"{what} {digest}" for what, digest in made_from.items()),
+        ]
+
+    def sample_notes(self, rows: pl.DataFrame, runs: int) -> list[str]:
+        """How many test images are compared, and how many are not since one of the runs lacks them."""
+        counts = rows.drop_nulls("label").group_by("image_id", "subset", "label").len()
+        whole = counts.filter(pl.col("len") == runs)
+        real, fake = (int((whole["label"] == label).sum()) for label in (0, 1))
+        shards = self.shards("test")
+        lost = len(self.index.frame().filter(pl.col("shard").is_in(shards), pl.col("label").is_not_null())) - len(whole)
+        notes = [f"{real:,} real and {fake:,} fake test images."]
+        if lost:
+            notes.append(
+                f"{lost:,} more are left out: a stage of one of the runs failed on them (sare status shows why)."
+            )
+        return notes
+
+
+def precompute(study: Study, stage: str, all_changes: Iterable[list[str]], shards: list[int]) -> list[Folder]:
+    """Captions or reconstructions of some shards for each set of changes, each folder once; what is open, as jobs."""
+    digests, jobs, folders = study.index.digests, dict[str, Job](), list[Folder]()
+    for changes in all_changes:
+        graph = study.graph(*changes)
+        folder = graph.captions if stage == "caption" else graph.reconstructions
+        states = folder.states({shard: digests[shard] for shard in shards})
+        folders.append(folder)
+        if any(state.kind != "done" for state in states.values()):
+            jobs[folder.fingerprint] = study.job(stage, changes, "--shard", ",".join(map(str, shards)))
+    run_jobs(list(jobs.values()), study.jobs, console)
+    return folders
+
+
+def train_and_predict(study: Study, runs: dict[tuple[str, int], list[str]]) -> pl.DataFrame:
+    """The test predictions of each variant and training seed, with the columns variant and seed."""
+    from sare_core.study.measures import read_outputs
+
+    best = {run: trained(study, changes) for run, changes in runs.items()}
+    untrained = [run for run, checkpoint in best.items() if checkpoint is None]
+    run_jobs([study.job("train", runs[run]) for run in untrained], study.jobs, console)
+    best |= {run: trained(study, runs[run]) for run in untrained}
+
+    shards = study.shards("test")
+    digests, folders, todo = {shard: study.index.digests[shard] for shard in shards}, {}, []
+    for run, changes in runs.items():
+        checkpoint = best[run]
+        assert checkpoint is not None, "train ends with a finished checkpoint or an error"
+        folders[run] = study.graph(*changes).predictions(checkpoint)
+        if any(state.kind != "done" for state in folders[run].states(digests).values()):
+            todo.append(study.job("evaluate", changes))
+    run_jobs(todo, study.jobs, console)
+    return pl.concat(
+        read_outputs(folder, shards).with_columns(variant=pl.lit(variant), seed=pl.lit(seed))
+        for (variant, seed), folder in folders.items()
+    )
+
+
+def trained(study: Study, changes: list[str]) -> Checkpoint | None:
+    """The best checkpoint of a detector whose training has come to its end."""
+    folder = study.graph(*changes).detector_of(study.index)
+    best = trained_checkpoint(folder)
+    return best if best is not None and folder.store.exists(best.file) else None
+
+
+def write_wrong_captions(study: Study, captioned: Folder, shards: list[int]) -> str:
+    """The parquet for the variant `wrong`, below the work folder; its path."""
+    from sare_core.study.measures import read_outputs
+
+    said = read_outputs(captioned, shards).select("image_id", "caption")
+    about = study.index.frame().select("image_id", "label", "class").unique("image_id")
+    data = to_parquet(wrong_captions(said.join(about, on="image_id"), study.settings().seed))
+    store = Store(f"{study.work}/{study.dataset}/study")
+    name = f"wrong-captions-{hashlib.sha256(data).hexdigest()[:12]}.parquet"
+    store.write(name, data)
+    return str(store.local(name))
+
+
+def reconstruct_variants(study: Study, splits: list[str]) -> tuple[dict[str, list[str]], list[Folder]]:
+    """Settings of all variants, and the folders of those that have reconstructions of their own, of some splits."""
+    everything = study.shards("train", "val", "test")  # or the table of wrong captions would depend on the splits
+    captioned, _ = precompute(study, "caption", [[], NO_CAPTION], everything)
+    changes = variants(write_wrong_captions(study, captioned, everything))
+    precompute(study, "caption", [changes["wrong"]], everything)
+    chosen = [changes[variant] for variant in RECONSTRUCTED]
+    return changes, precompute(study, "reconstruct", chosen, study.shards(*splits))
+
+
+def made_from(folders: list[Folder]) -> dict[str, str]:
+    return {f"reconstructions of {v}": f.fingerprint for v, f in zip(RECONSTRUCTED, folders, strict=True)}
+
+
+def study_delta(study: Study) -> None:
+    """delta.{md,csv}: Δ of equation 7 with each caption, and the AUC of the mean error alone; no training."""
+    from sare_core.study.measures import read_errors
+
+    settings = study.settings()
+    _, folders = reconstruct_variants(study, ["test"])
+    errors = pl.concat(
+        read_errors(folder, study.index, study.shards("test")).with_columns(variant=pl.lit(variant))
+        for variant, folder in zip(RECONSTRUCTED, folders, strict=True)
+    )
+    results = compare_errors(errors, settings.train_subsets, settings.seed)
+    shown = tables.error_tables(results, study.sample_notes(errors, len(RECONSTRUCTED)))
+    tables.write(study.out, "delta", study.head(Part.delta, [], made_from(folders)), shown, results, console)
+
+
+def study_variants(study: Study, seeds: int) -> None:
+    """detectors.{md,csv}: ACC and AUC of the detector and of its controls, over training seeds."""
+    settings = study.settings()
+    changes, folders = reconstruct_variants(study, ["train", "val", "test"])
+    runs = {(v, seed): [*changes[v], f"train.seed={seed}"] for v in changes for seed in range(seeds)}
+    predictions = train_and_predict(study, runs)
+    results = compare_detectors(predictions, settings.train_subsets, settings.seed)
+    shown = tables.detector_tables(results, seeds, study.sample_notes(predictions, len(runs)))
+    head = study.head(Part.variants, [f"--seeds {seeds}"], made_from(folders))
+    tables.write(study.out, "detectors", head, shown, results, console)
+
+
+def study_sweep(study: Study, classifier: str | None, named_levels: list[str]) -> None:
+    """sweep.{md,csv}: Δ, AUC and the share that keeps its class, on validation images only."""
+    from sare_core.study.measures import load_classifier, read_errors, read_kept
+
+    shards = study.shards("val")
+    if not shards:
+        raise ConfigError(f"{study.dataset!r} has no validation images; index it with --holdout above 0.")
+    levels = caption_levels(named_levels)
+    classify = None if classifier is None else load_classifier(classifier)  # now, for a typo must not cost hours
+    cells = grid(levels)
+    precompute(study, "caption", [NO_CAPTION, *levels.values()], shards)
+    changes = [["reconstruct.strength=0", *NO_CAPTION], *(cell.settings for cell in cells)]
+    folders = precompute(study, "reconstruct", changes, shards)
+
+    autoencoder, *errors = (read_errors(folder, study.index, shards) for folder in folders)
+    kept = []
+    if classify is not None:
+        kept = [read_kept(folder, study.index, shards, classify) for folder in folders[1:]]
+    results = sweep_results(cells, errors, autoencoder, kept, study.settings().seed)
+    options = [f"--level {level}" for level in named_levels] + [f"--classifier {classifier}"] * bool(classifier)
+    head = study.head(Part.sweep, options, {"reconstructions of strength 0": folders[0].fingerprint})
+    tables.write(study.out, "sweep", head, tables.sweep_tables(results), results, console)
+
+
+def study_fairness(study: Study) -> None:
+    """fairness.{md,csv}: what gives fakes away without semantics. transfer.{md,csv}: from each generator to each."""
+    from sare_core.study import fairness
+
+    settings, index = study.settings(), study.index
+    frame, subsets, seed = index.frame(), settings.train_subsets, settings.seed
+
+    def load(row: dict[str, Any]) -> Any:
+        return view_image(read_source(index.about["root"], row), row, settings.view)
+
+    test = fairness.chosen_rows(frame, ["test"])
+    about = frame.filter(pl.col("split").is_in(["train", "val"]))
+    if subsets is not None:
+        about = about.filter(pl.col("subset").is_in(subsets))
+    trivial = trivial_predictions(about, frame.filter(pl.col("split") == "test"))
+    with bar(console, "pixel statistics", len(test)) as advance:
+        scores = {"pixel statistics": fairness.pixel_scores(test, load, seed, advance)}
+    notes = [f"Pixel statistics: logistic regression, {fairness.FOLDS}-fold within each subset's test split."]
+    if trivial.predictions is None:
+        notes.append(str(trivial.reason))
+    else:
+        scores = {TRIVIAL: trivial.predictions, **scores}
+        notes.append("Trivial: trained on the training subsets' files, as in `sare evaluate`.")
+    results = pl.concat(
+        fairness.area_by_subset(part, seed, trained_on=subsets).select(pl.lit(what).alias("what"), pl.all())
+        for what, part in scores.items()
+    )
+    notes.append(f"At most {fairness.PER_CELL:,} images of a subset, split and class are drawn.")
+    head = study.head(Part.fairness, [], {})
+    tables.write(study.out, "fairness", head, tables.fairness_tables(results, notes), results, console)
+
+    rows = fairness.chosen_rows(frame, ["train", "test"])
+    if "train" not in rows["split"]:
+        console.print("transfer: left out, since the dataset has no training images.")
+        return
+    encoder = study.graph().encoders["image_encoder"]
+    embed = fairness.embedder(settings.detector, fetch(encoder), Rank().device())
+    with bar(console, "embeddings", len(rows)) as advance:
+        embeddings = fairness.embed_rows(rows, load, embed, advance)
+    results = fairness.transfer(rows, embeddings, seed)
+    counts = rows.filter(pl.col("split") == "train").group_by("subset", "label").len()["len"].to_list()
+    notes = [
+        f"Logistic regression on frozen embeddings of {settings.detector.image_encoder}.",
+        f"Rows differ in training images: {min(counts):,} to {max(counts):,} of a subset and class.",
+        notes[-1],
+    ]
+    tables.write(study.out, "transfer", head, tables.transfer_tables(results, notes), results, console)
