@@ -13,6 +13,7 @@ import torch
 
 from sare_core.engine.folders import Folder, Output
 from sare_core.engine.manifest import read_index, write_index
+from sare_core.engine.selection import chosen_shards
 from sare_core.engine.shardfiles import TarWriter
 from sare_core.errors import ConfigError, StageError
 from sare_core.store.storage import sha256_file
@@ -165,8 +166,8 @@ def test_a_broken_checkpoint_hides_no_other_folder(sare: Sare, folders: dict[str
 def test_a_range_of_any_length_is_answered_at_once(sare: Sare, folders: dict[str, Folder], shards: str) -> None:
     index = read_index(f"{folders['it'].work}/../manifests", "it")
     with pytest.raises(ConfigError, match=r"'it' has no shard [15] for this stage; it has 0"):
-        options.chosen_shards(index, ["test"], None, shards)
-    assert options.chosen_shards(index, ["test"], None, "0, 0-0") == [0]
+        chosen_shards(index, ["test"], None, shards)
+    assert chosen_shards(index, ["test"], None, "0, 0-0") == [0]
 
 
 def code_of(error: BaseException, capsys: pytest.CaptureFixture[str]) -> tuple[int | str | None, str]:

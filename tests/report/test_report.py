@@ -96,7 +96,7 @@ def test_the_papers_rows_stand_only_beside_its_own_images(
 ) -> None:
     assert "(paper)" not in (made.folder / "index.html").read_text(), "24 images a subset are not GenImage"
     monkeypatch.setattr(
-        "stages.evaluate.is_release", lambda layout, rows, split: (layout, split) == ("genimage", "test")
+        "sare_core.evaluation.results.is_release", lambda layout, rows, split: (layout, split) == ("genimage", "test")
     )
     made.again(out=str(tmp_path / "out"))
     page = (tmp_path / "out" / "index.html").read_text()
