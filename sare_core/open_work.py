@@ -3,10 +3,11 @@
 from typing import NamedTuple
 
 from sare_core.config import Settings
+from sare_core.detectors.folder import trained
 from sare_core.engine.folders import Folder
 from sare_core.engine.manifest import Index
 from sare_core.engine.selection import chosen_shards
-from sare_core.graph import ALL_SPLITS, Graph, trained
+from sare_core.graph import ALL_SPLITS, Graph
 
 
 class Step(NamedTuple):
@@ -92,8 +93,7 @@ def _unpredicted(
 ) -> tuple[list[int], list[int]]:
     graph = Graph(settings, index.about["dataset"], work)
     shards = graph.tested_shards(index, wanted)
-    _, best = Graph(settings, source.about["dataset"], work).trained_detector(source, preset)
-    folder = graph.predictions(best)
+    folder = graph.predictions(Graph(settings, source.about["dataset"], work).trained_detector(source, preset).best)
     ready, waiting = open_shards(folder, index, shards)
     # All predicted but no tables: whoever did the last shard was killed before it wrote them.
     complete = bool(ready or waiting or wanted) or folder.store.exists("tables.md")

@@ -13,6 +13,7 @@ from stages import (
     evaluate,
     export,
     index,
+    ls,
     mini,
     options,
     pin,
@@ -38,6 +39,7 @@ COMMANDS: dict[str, list[tuple[Callable[..., Any], str]]] = {
     ],
     "Look": [
         (audit.status, "sare status --dataset genimage"),
+        (ls.ls, "sare ls --dataset genimage"),
         (plan.plan, "sare plan --dataset genimage --preset paper --gpus 8 --price 2.5"),
         (audit.verify, "sare verify --dataset genimage"),
         (export.export, "sare export --dataset genimage --preset paper --out maps --shard 3"),

@@ -40,6 +40,16 @@ RunName = Annotated[
 TrainedOn = Annotated[
     str | None, typer.Option("--trained-on", help="Dataset whose detector is used. Default: this one.")
 ]
+Detector = Annotated[
+    str | None,
+    typer.Option("--detector", help="A trained detector: its folder or URL, or a fingerprint that `sare ls` shows."),
+]
+View = Annotated[
+    str | None, typer.Option("--view", help="How the test images are viewed, e.g. jpeg:70. Default: as in training.")
+]
+OtherPreset = Annotated[
+    str | None, typer.Option("--preset", "-p", help="As for train, or the detector's own with --detector. [mini]")
+]
 Shard = Annotated[str | None, typer.Option("--shard", help="Only these shards: 3, or 0-9, or 2,5,7. Default: all.")]
 Work = Annotated[
     str,

@@ -13,15 +13,15 @@ import polars as pl
 import typer
 import yaml
 
-from sare_core.config import load_settings
+from sare_core.config.stored import changed
 from sare_core.engine.checkpoints import read_checkpoint
-from sare_core.engine.folders import Folder, check_run_name
+from sare_core.engine.folders import COMMANDS, Folder, check_run_name
 from sare_core.engine.manifest import Index, read_index
 from sare_core.engine.progress import bar
 from sare_core.errors import ConfigError
 from sare_core.evaluation.results import read_results
 from sare_core.evaluation.tables import result_tables, to_csv
-from sare_core.graph import Graph
+from sare_core.graph import Graph, chosen_detector, source_of
 from sare_core.report.examples import examples
 from sare_core.report.measures import keep, measure_maps, read_kept, without_captions
 from sare_core.report.page import Page, render
@@ -30,7 +30,20 @@ from sare_core.report.plate import examples_plate
 from sare_core.report.provenance import failures, libraries, stage_row
 from sare_core.report.verdict import result_sentence, verdict
 from sare_core.store.storage import Store
-from stages.options import Dataset, Manifests, Preset, RunName, Set, TrainedOn, Work, console, filled, run_command
+from stages.options import (
+    Dataset,
+    Detector,
+    Manifests,
+    OtherPreset,
+    RunName,
+    Set,
+    TrainedOn,
+    View,
+    Work,
+    console,
+    filled,
+    run_command,
+)
 
 NAME = "report"
 KEPT = "measures.parquet"
@@ -41,25 +54,30 @@ Out = Annotated[
 
 def report(
     dataset: Dataset,
-    preset: Preset = "mini",
+    preset: OtherPreset = None,
     set_: Set = None,
     work: Work = "work",
     manifests: Manifests = "manifests",
     trained_on: TrainedOn = None,
+    detector: Detector = None,
+    view: View = None,
     out: Out = None,
     run_name: RunName = None,
 ) -> None:
     """Write a page of all that a run found: pictures, tables, figures, settings."""
-    index, source = read_index(manifests, dataset), read_index(manifests, trained_on or dataset)
-    settings = load_settings(preset, set_, source.about["layout"])
+    index = read_index(manifests, dataset)
+    source = None if detector else read_index(manifests, trained_on or dataset)
+    found, settings = chosen_detector(detector, preset, set_, source, work)
+    source, best, preset = source or source_of(found, manifests), found.best, preset or found.about.preset
+    settings = changed(settings, {"view": view}) if view else settings
     graph = Graph(settings, dataset, work)
-    detector, best = Graph(settings, trained_on or dataset, work).trained_detector(source, preset)
-    last = read_checkpoint(detector.store, "last") or best
+    last = read_checkpoint(found.store, "last") or best
     predictions = graph.predictions(best)
-    reconstructions = predictions.upstream
-    assert reconstructions is not None and reconstructions.upstream is not None
+    reconstructions = graph.reconstructions  # of a detector that reads no map, too: the page shows them
     shards = graph.tested_shards(index)
-    require_done(predictions, index, shards, f"--dataset {dataset} --preset {preset} (with the same --set)")
+    which = f"--detector {detector}" if detector else f"--preset {preset}"
+    for folder in (reconstructions, predictions):
+        require_done(folder, index, shards, f"--dataset {dataset} {which} (with the same --set)")
     store = Store(out or f"{work}/{dataset}/{NAME}/{predictions.fingerprint}")
 
     run_name = predictions.runs()[-1] if run_name is None else check_run_name(run_name)
@@ -75,19 +93,20 @@ def report(
     distributions = distributions_part(results.predictions, measures)
     training = training_part(last, best)
 
-    trained = settings.train_subsets or tuple(source.select(["train"])["subset"].unique().sort())
-    elsewhere = source.about["dataset"] != dataset
+    everything = () if source is None else tuple(source.select(["train"])["subset"].unique().sort())
+    trained = settings.train_subsets or everything
+    elsewhere = found.about.dataset not in ("", dataset)
     seen = set() if elsewhere else set(trained)
     groups = examples(reconstructions, index, results.predictions, measures, settings)
     tables = result_tables(f"{dataset}, preset {preset}", results.runs, results.paper)
-    folders = [reconstructions.upstream, reconstructions, detector, predictions]
+    folders = [reconstructions.upstream["captions"], reconstructions, found.folder(), predictions]
     page = Page(
         dataset=dataset,
         preset=preset,
         run=run_name,
         detector=results.name,
         paper=any(row[0].endswith("(paper)") for row in tables[0].rows),
-        trained_on=", ".join(trained) + (f" of {trained_on}" if elsewhere else ""),
+        trained_on=", ".join(trained) + (f" of {found.about.dataset}" if elsewhere else ""),
         images=len(results.predictions),
         note=settings.note,
         verdict=verdict(results.predictions, results.name, results.runs, seen),
@@ -117,8 +136,7 @@ def measure(
     reconstructions: Folder, index: Index, shards: list[int], store: Store
 ) -> tuple[dict[str, pl.DataFrame], str]:
     """MEASURES of this run's maps, and of those without captions where there are any; else a sentence that says why."""
-    assert reconstructions.upstream is not None
-    silent = reconstructions.upstream.made_by["settings"]["captioner"] == "none"
+    silent = reconstructions.upstream["captions"].made_by["settings"]["captioner"] == "none"
     plain, missing = without_captions(reconstructions, index, shards)
     found = {"without" if silent else "with": reconstructions} | ({"without": plain} if plain else {})
     kept = read_kept(store, KEPT)
@@ -130,14 +148,14 @@ def measure(
 
 
 def require_done(folder: Folder, index: Index, shards: list[int], arguments: str) -> None:
-    """Raises ConfigError, naming the command to run, unless every shard has its predictions."""
+    """Raises ConfigError, naming the command to run, unless every shard is done."""
     states = folder.states({shard: index.digests[shard] for shard in shards})
     undone = [shard for shard, state in states.items() if state.kind != "done"]
     if undone:
         first = states[undone[0]]
-        command = "sare reconstruct" if first.waiting else "sare evaluate"
+        command = f"sare {COMMANDS[folder.stage]}"
         raise ConfigError(
-            f"{folder.store.url}: {len(undone)} of {len(shards)} test shards have no predictions, the first is "
+            f"{folder.store.url}: {len(undone)} of {len(shards)} test shards have no {folder.stage}, the first is "
             f"{undone[0]} ({first}). Run: {command} {arguments}."
         )
 

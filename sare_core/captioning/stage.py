@@ -65,7 +65,7 @@ class CaptionStage:
         made_with = weights.get("model") or weights.get("table")
         self.revision = made_with.revision if made_with else ""
 
-    def begin(self, shard: int, source: Path | None) -> None:
+    def begin(self, shard: int, sources: dict[str, Path]) -> None:
         pass
 
     def open(self, path: Path) -> ParquetWriter:

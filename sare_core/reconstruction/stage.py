@@ -57,9 +57,8 @@ class ReconstructStage:
         self.reconstructor = Reconstructor(self.settings, fetch(weights["model"]), device)
         self.lpips = load_lpips(self.settings.lpips, device) if self.settings.lpips else None
 
-    def begin(self, shard: int, source: Path | None) -> None:
-        assert source is not None, "reconstruct starts from the captions of the shard"
-        self.captions = {row["image_id"]: row["caption"] for row in read_rows(source)}
+    def begin(self, shard: int, sources: dict[str, Path]) -> None:
+        self.captions = {row["image_id"]: row["caption"] for row in read_rows(sources["captions"])}
 
     def open(self, path: Path) -> TarWriter:
         return TarWriter(path)

@@ -37,7 +37,7 @@ class Failing(SleepStage):
         super().__init__(folder, 0.0)
         self.errors, self.began = errors, list[int]()
 
-    def begin(self, shard: int, source: Path | None) -> None:
+    def begin(self, shard: int, sources: dict[str, Path]) -> None:
         self.began.append(shard)
 
     def read(self, row: dict[str, Any]) -> str:

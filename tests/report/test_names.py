@@ -35,7 +35,7 @@ def said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capture
     monkeypatch.setenv("COLUMNS", "400")
     monkeypatch.setattr("sare_core.captioning.stage.CaptionStage", ForgedCaptions)
     monkeypatch.setattr("sare_core.reconstruction.stage.ReconstructStage", ForgedReconstructions)
-    monkeypatch.setattr(evaluate, "PredictStage", ForgedPredictions)
+    monkeypatch.setattr("sare_core.graph.PredictStage", ForgedPredictions)
     root = pictures(tmp_path / "pictures[/b]\x1b[31m", ["sdv1.4"], test=3)
     files = sorted(str(path.relative_to(root)) for path in root.rglob("*.[pP]*"))
     rows = [
