@@ -177,23 +177,34 @@ class Graph:
         return shards
 
 
+def run_settings(
+    index: Index, preset: str | None, overrides: list[str] | None, detector: str | None, view: str | None, work: str
+) -> Settings:
+    """The settings of a run: a preset's, or those that a detector brings; with another view where one is given.
+
+    detector: its path, URL or fingerprint. Raises ConfigError: no such preset, setting or detector.
+    """
+    if detector is None:
+        settings = load_settings(preset or "mini", overrides, index.about["layout"])
+    elif preset is not None:
+        raise ConfigError("--detector brings its own settings: leave --preset out. --set can change how it is run.")
+    else:
+        settings = open_detector(detector, work).settings(overrides)
+    return changed(settings, {"view": view}) if view else settings
+
+
 def chosen_detector(
     reference: str | None, preset: str | None, overrides: list[str] | None, source: Index | None, work: str
-) -> tuple[DetectorFolder, Settings]:
-    """The detector that a command names, and the settings under which test images are worked on.
+) -> DetectorFolder:
+    """The detector that a command names: by its path, URL or fingerprint; else the one of a preset and a dataset.
 
-    reference: a path, URL or fingerprint; it brings its own settings, so no preset goes with it. None: the detector
-    that the preset and overrides name, of the dataset `source`. Raises ConfigError: there is none.
+    Raises ConfigError or StageError: there is none.
     """
     if reference is not None:
-        if preset is not None:
-            raise ConfigError("--detector brings its own settings: leave --preset out. --set can change how it is run.")
-        detector = open_detector(reference, work)
-        return detector, detector.settings(overrides)
+        return open_detector(reference, work)
     assert source is not None
-    preset = preset or "mini"
-    settings = load_settings(preset, overrides, source.about["layout"])
-    return Graph(settings, source.about["dataset"], work).trained_detector(source, preset), settings
+    settings = run_settings(source, preset, overrides, None, None, work)
+    return Graph(settings, source.about["dataset"], work).trained_detector(source, preset or "mini")
 
 
 def source_of(detector: DetectorFolder, manifests: str) -> Index | None:

@@ -9,12 +9,11 @@ Once all shards of the test split are predicted, beside them: metrics.csv, table
 detector, which sees only format, size, aspect and bytes.
 """
 
-from sare_core.config.stored import changed
 from sare_core.engine.manifest import read_index
 from sare_core.engine.ranks import Rank
 from sare_core.engine.runner import run
 from sare_core.evaluation.results import write_tables
-from sare_core.graph import Graph, chosen_detector, source_of
+from sare_core.graph import Graph, chosen_detector, run_settings, source_of
 from stages import options
 from stages.options import console, finish, run_command
 
@@ -34,16 +33,16 @@ def evaluate(
     """Predict the test split and print ACC and AUC; beside the paper's where the images are the paper's."""
     index = read_index(manifests, dataset)
     source = None if detector else read_index(manifests, trained_on or dataset)
-    found, settings = chosen_detector(detector, preset, set_, source, work)
+    settings = run_settings(source or index, preset, set_, detector, view, work)
+    found = chosen_detector(detector, preset, set_, source, work)
     source = source or source_of(found, manifests)
-    settings = changed(settings, {"view": view}) if view else settings
     graph = Graph(settings, dataset, work)
     found.require_encoders(graph.encoders)
     stage = graph.predict(index, found)
     folder, shards, wanted = stage.folder, graph.tested_shards(index), graph.tested_shards(index, shard)
     name = folder.describe(
         run_name,
-        preset=preset or found.about.preset,
+        preset=options.source_name(preset, detector),
         detector=found.store.url,
         train_subsets=settings.train_subsets,
         splits=["test"],
@@ -52,7 +51,7 @@ def evaluate(
     states = folder.states({shard: index.digests[shard] for shard in shards})
     # No rank waits for the others: whichever finds all shards done writes the tables, and the bytes are the same.
     if all(state.kind == "done" for state in states.values()) and (Rank().first or outcome.done):
-        write_tables(settings, index, source, folder, shards, preset or found.about.preset, name)
+        write_tables(settings, index, source, folder, shards, options.source_name(preset, detector), name)
     finish(outcome, folder.stage, f"{folder.store.url} ({name})")
 
 

@@ -61,6 +61,11 @@ Manifests = Annotated[
 ]
 
 
+def source_name(preset: str | None, detector: str | None) -> str:
+    """What a run's settings come from, as tables and `sare status` show it: a preset, or a detector."""
+    return Path(detector.rstrip("/")).name if detector else preset or "mini"
+
+
 def run_command(command: Callable[..., Any]) -> None:
     """Run a Typer app, or a stage's function, as this process's command."""
     with exit_codes():

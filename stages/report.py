@@ -13,7 +13,6 @@ import polars as pl
 import typer
 import yaml
 
-from sare_core.config.stored import changed
 from sare_core.engine.checkpoints import read_checkpoint
 from sare_core.engine.folders import COMMANDS, Folder, check_run_name
 from sare_core.engine.manifest import Index, read_index
@@ -21,7 +20,7 @@ from sare_core.engine.progress import bar
 from sare_core.errors import ConfigError
 from sare_core.evaluation.results import read_results
 from sare_core.evaluation.tables import result_tables, to_csv
-from sare_core.graph import Graph, chosen_detector, source_of
+from sare_core.graph import Graph, chosen_detector, run_settings, source_of
 from sare_core.report.examples import examples
 from sare_core.report.measures import keep, measure_maps, read_kept, without_captions
 from sare_core.report.page import Page, render
@@ -43,6 +42,7 @@ from stages.options import (
     console,
     filled,
     run_command,
+    source_name,
 )
 
 NAME = "report"
@@ -67,9 +67,9 @@ def report(
     """Write a page of all that a run found: pictures, tables, figures, settings."""
     index = read_index(manifests, dataset)
     source = None if detector else read_index(manifests, trained_on or dataset)
-    found, settings = chosen_detector(detector, preset, set_, source, work)
-    source, best, preset = source or source_of(found, manifests), found.best, preset or found.about.preset
-    settings = changed(settings, {"view": view}) if view else settings
+    settings = run_settings(source or index, preset, set_, detector, view, work)
+    found = chosen_detector(detector, preset, set_, source, work)
+    source, best, preset = source or source_of(found, manifests), found.best, source_name(preset, detector)
     graph = Graph(settings, dataset, work)
     last = read_checkpoint(found.store, "last") or best
     predictions = graph.predictions(best)

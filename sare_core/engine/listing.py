@@ -21,7 +21,7 @@ def _line(folder: Folder, more: list[str]) -> str:
     kind = {"captions": "caption.captioner", "reconstructions": "reconstruct.method", "detectors": "detector.detector"}
     section, _, key = kind.get(folder.stage, "").partition(".")
     words = [f"{folder.stage} {folder.fingerprint}", str(settings.get(section, {}).get(key, ""))]
-    words += [model for model in folder.models.values() if folder.stage != "predictions"][:1]
+    words += [] if folder.stage == "predictions" else [folder.models.get("model") or ", ".join(folder.models.values())]
     view = made_by.get("view") or next((f.made_by.get("view", "") for f in folder.upstream.values()), "")
     words += [f"view {view}" if view not in ("", "raw") else ""]
     words += [f"of {folder.dataset}" if folder.stage == "predictions" else ""]

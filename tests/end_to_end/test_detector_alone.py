@@ -42,8 +42,12 @@ def scores(pipeline: Pipeline, view: str) -> pl.DataFrame:
 
 
 def test_a_copy_is_scored_on_two_views_without_its_training_images(
-    trained: tuple[Pipeline, list[str]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    trained: tuple[Pipeline, list[str]],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setenv("COLUMNS", "400")
     pipeline, overrides = trained
     where = {"work": pipeline.work, "manifests": pipeline.manifests}
     evaluate("tree", STANDIN, overrides, **where)
