@@ -7,12 +7,14 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from sare_core.config.stored import changed
 from sare_core.detectors.folder import open_detector
 from sare_core.engine.audit import folders
+from sare_core.engine.terminal import PlainConsole
 from sare_core.errors import ConfigError, SareError
+from stages.caption import caption
 from stages.evaluate import evaluate
 from stages.ls import ls
+from stages.reconstruct import reconstruct
 from tests.conftest import STANDIN, standin_overrides
 from tests.faults.whole import SMALL
 from tests.pipeline import Pipeline
@@ -47,7 +49,7 @@ def test_a_copy_is_scored_on_two_views_without_its_training_images(
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setenv("COLUMNS", "400")
+    monkeypatch.setattr("stages.ls.console", PlainConsole(width=1000))
     pipeline, overrides = trained
     where = {"work": pipeline.work, "manifests": pipeline.manifests}
     evaluate("tree", STANDIN, overrides, **where)
@@ -68,9 +70,8 @@ def test_a_copy_is_scored_on_two_views_without_its_training_images(
     evaluate("tree", detector=str(away), **where)
     assert scores(pipeline, "raw").equals(before)
 
-    viewed = Pipeline(changed(pipeline.settings, {"view": "jpeg:70"}), pipeline.manifests, pipeline.work)
-    test = [record.shard for record in reconstructions.records().values() if record.split == "test"]
-    viewed.captions(test), viewed.reconstructions(test)
+    for stage in (caption, reconstruct):  # of the test split only
+        stage("tree", detector=str(away), view="jpeg:70", **where)
     capsys.readouterr()
     evaluate("tree", detector=str(away), view="jpeg:70", **where)
     assert "view jpeg:70" in capsys.readouterr().out
