@@ -9,6 +9,7 @@ from functools import cached_property
 from typing import Any
 
 from sare_core.captioning import stage as captioning
+from sare_core.captioning.captions import weights_of as caption_weights
 from sare_core.config import Settings, load_settings
 from sare_core.config.stored import changed
 from sare_core.detectors import code_version, detector_class
@@ -50,7 +51,7 @@ class Graph:
             "view": self.settings.view,
             "settings": caption.fingerprint_fields(),
         }
-        return self._folder(captioning.NAME, made_by, {}, captioning.weights_of(caption, self.work))
+        return self._folder(captioning.NAME, made_by, {}, caption_weights(caption, self.work))
 
     @cached_property
     def reconstructions(self) -> Folder:
