@@ -15,7 +15,8 @@ from multiprocessing.connection import Connection, wait
 from typing import Any
 
 from sare_core.errors import ImageError, SareError, StageError, TransientError
-from sare_core.images.decoding import decode, image_id, read_bytes
+from sare_core.images.decoding import decode, image_id
+from sare_core.images.reading import read_bytes
 from sare_core.images.sources import locate
 
 File = tuple[str, int | None, int | None]  # path, bytes, mtime_ns

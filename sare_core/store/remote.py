@@ -81,7 +81,8 @@ def _filesystem(url: str, _: int) -> tuple[fsspec.AbstractFileSystem, str]:
         options = {} if protocol == "file" else {"use_listings_cache": False, **_OPTIONS.get(protocol, dict)()}
         fs, place = fsspec.core.url_to_fs(url, **options)
     except ImportError as error:  # its text names the package
-        raise ConfigError(f"{url}: cannot be opened: {error}.") from error
+        cure = " Run: pip install 'sare[s3]'" if protocol in ("s3", "s3a") else ""
+        raise ConfigError(f"{url}: cannot be opened: {error}.{cure}") from error
     except (ValueError, TypeError) as error:  # TypeError: the store needs more than a URL of this form says
         raise ConfigError(f"{url}: cannot be opened: {error}.") from error
     except OSError as error:  # some connect at once

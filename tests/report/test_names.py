@@ -10,7 +10,7 @@ import pytest
 from sare_core.config import load_settings
 from sare_core.engine.audit import folders
 from sare_core.engine.manifest import read_index
-from stages import audit, caption, evaluate, index, reconstruct, report, retry
+from stages import caption, evaluate, index, reconstruct, report, retry, status
 from tests.pipeline import Pipeline
 from tests.report.forged import (
     ForgedCaptions,
@@ -62,7 +62,7 @@ def said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capture
     for stage in (evaluate.evaluate, report.report):
         stage("tree", "mini", overrides, **here)
         says(stage.__name__)
-    audit.status(**here)
+    status.status(**here)
     says("status")
     return found
 
