@@ -62,8 +62,9 @@ def write_report(
     predictions = graph.predictions(best)
     reconstructions = graph.reconstructions  # of a detector that reads no map, too: the page shows them
     shards = graph.tested_shards(index)
+    arguments = f"--dataset {dataset} --preset {preset} (with the same --set, or --detector)"
     for folder in (reconstructions, predictions):
-        require_done(folder, index, shards, f"--dataset {dataset} --preset {preset} (with the same --set, or --detector)")
+        require_done(folder, index, shards, arguments)
     store = Store(out or f"{work}/{dataset}/{NAME}/{predictions.fingerprint}")
 
     run = run or predictions.runs()[-1]
