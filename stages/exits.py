@@ -23,7 +23,7 @@ def exit_codes() -> Iterator[None]:
         sys.exit(2 if isinstance(error, ConfigError) else 1)
     except OSError as error:  # of a disk or this machine; those that a user meets often have words of their own
         where = f"{error.filename}: " if error.filename else ""
-        cure = "Raise the limit (ulimit -n)" if error.errno == errno.EMFILE else "Mend that"
+        cure = "Raise the limit (ulimit -n)" if error.errno == errno.EMFILE else "Fix that"
         _complain(f"{where}{error.strerror or error} (errno {error.errno}). {cure} and run the same command again.")
         sys.exit(1)
     except Stopped as stop:
