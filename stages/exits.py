@@ -24,7 +24,7 @@ def exit_codes() -> Iterator[None]:
     except OSError as error:  # of a disk or this machine; those that a user meets often have words of their own
         where = f"{error.filename}: " if error.filename else ""
         full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-        cure = "Free some" if full else "Raise the limit (ulimit -n)" if error.errno == errno.EMFILE else "Mend that"
+        cure = "Free some" if full else "Raise the limit (ulimit -n)" if error.errno == errno.EMFILE else "Fix that"
         _complain(f"{where}{error.strerror or error} (errno {error.errno}). {cure} and run the same command again.")
         sys.exit(2 if full else 1)
     except Stopped as stop:

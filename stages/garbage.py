@@ -24,7 +24,7 @@ def gc(
     manifests: Manifests = "manifests",
     delete: Annotated[bool, typer.Option("--delete", help="Remove what is listed.")] = False,
 ) -> None:
-    """List what no record names and is older than an hour; remove it with --delete.
+    """List files older than an hour that nothing refers to; remove them with --delete.
 
     Exits with 1 where a folder or an index cannot be read, or another gc is at work.
     """
@@ -56,8 +56,8 @@ def gc(
         spool.delete_many(list(sizes))
     for line in broken:
         console.print(line, soft_wrap=True)
-    verb = "removed" if delete else "that no record names (remove them with --delete)"
-    console.print(f"{count} files, {total / 1e6:.1f} MB {verb}. Files of the last hour are left alone.", soft_wrap=True)
+    verb = "removed" if delete else "that nothing refers to (remove them with --delete)"
+    console.print(f"{count} files, {total / 1e6:.1f} MB {verb}. Files of the last hour are kept.", soft_wrap=True)
     if broken:
         raise typer.Exit(1)
 

@@ -98,7 +98,7 @@ def tell_failed(outcome: Outcome) -> None:
     if outcome.failed:
         _name_shards(outcome.failed, "failed")
         console.print(
-            f"Failed shards: {ranges_text(sorted(outcome.failed))}. Mend what is named above, then run the same "
+            f"Failed shards: {ranges_text(sorted(outcome.failed))}. Fix what is named above, then run the same "
             "command again: it does these and whatever else is open.",
             soft_wrap=True,
         )

@@ -33,12 +33,12 @@ def verify(
             found += 1
             console.print(text, soft_wrap=True)
             if again and shard is not None and not reopen(folder, shard, text):
-                broken.append(f"{folder.store.url}: somebody works on shard {shard}; verify again when it is done.")
+                broken.append(f"{folder.store.url}: shard {shard} is being worked on; verify again when it is done.")
         for line in mixed_libraries(folder):  # no error: each shard is what its record promises
             console.print(f"{folder.store.url}: {line}", soft_wrap=True)
     for line in broken:
         console.print(line, soft_wrap=True)
     found += len(broken)
-    console.print(f"{checked} folders read back: " + (f"{found} integrity errors" if found else "all as recorded"))
+    console.print(f"{checked} folders checked: " + (f"{found} integrity errors" if found else "all as recorded"))
     if found:
         raise typer.Exit(1)

@@ -43,12 +43,10 @@ def _read_local(path: str) -> bytes:
         raise ImageError(f"{path}: this user may not read it. Grant read permission, or leave it out.") from error
     except OSError as error:
         if error.errno == errno.ELOOP:
-            raise ImageError(f"{path}: is a link that leads back to itself. Remove it, or mend it.") from error
+            raise ImageError(f"{path}: is a link that leads back to itself. Remove it, or fix it.") from error
         if error.errno in {errno.ENAMETOOLONG, errno.EISDIR}:
             raise ImageError(f"{path}: cannot be opened: {error.strerror}.") from error
-        raise TransientError(
-            f"{path}: reading failed: {error}. Look after the disk or network, then run again."
-        ) from error
+        raise TransientError(f"{path}: reading failed: {error}. Check the disk or network, then run again.") from error
 
 
 def _read_file(path: Path) -> bytes:

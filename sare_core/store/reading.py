@@ -39,7 +39,7 @@ def retrying(method: Callable[Concatenate[S, P], T]) -> Callable[Concatenate[S, 
                 return disk(self, *args, **kwargs)
             except (PermissionError, NotADirectoryError, IsADirectoryError) as error:
                 raise ConfigError(
-                    f"{error.filename or self.url}: {error.strerror}. Mend its rights, or name another folder."
+                    f"{error.filename or self.url}: {error.strerror}. Fix its permissions, or name another folder."
                 ) from error
         return with_retries(self.url, partial(method, self, *args, **kwargs))
 
