@@ -17,6 +17,7 @@ from sare_core.engine.manifest import Index
 from sare_core.engine.selection import chosen_shards
 from sare_core.errors import ConfigError
 from sare_core.models.weights import Weights, resolve
+from sare_core.reconstruction import method_of
 from sare_core.reconstruction import stage as reconstruction
 
 ALL_SPLITS = ("train", "val", "test")
@@ -45,18 +46,19 @@ class Graph:
 
     @cached_property
     def reconstructions(self) -> Folder:
-        """Their settings, weights and seed, and the captions' folder."""
+        """Their settings, weights and seed, and the captions' folder where the method reads captions."""
         reconstruct = self.settings.reconstruct
+        method = method_of(reconstruct)
+        captions = self.captions if method.needs_captions else None
         made_by = {
             "stage": reconstruction.NAME,
             "version": reconstruction.VERSION,
             "view": self.settings.view,
             "seed": self.settings.seed,
-            "settings": reconstruct.fingerprint_fields(),
+            "settings": method.fingerprint_fields(reconstruct),
             "weights": digests(reconstruction.weights_of(reconstruct, self.work)),
-            "captions": self.captions.fingerprint,
-        }
-        return Folder(self.work, self.dataset, reconstruction.NAME, made_by, upstream=self.captions)
+        } | ({"captions": captions.fingerprint} if captions else {})
+        return Folder(self.work, self.dataset, reconstruction.NAME, made_by, upstream=captions)
 
     @cached_property
     def encoders(self) -> dict[str, Weights]:
