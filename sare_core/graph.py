@@ -21,6 +21,7 @@ from sare_core.engine.selection import chosen_shards
 from sare_core.errors import ConfigError
 from sare_core.evaluation.predict import PredictStage
 from sare_core.models.weights import Weights, resolve
+from sare_core.reconstruction import method_of
 from sare_core.reconstruction import stage as reconstruction
 
 ALL_SPLITS = ("train", "val", "test")
@@ -55,16 +56,18 @@ class Graph:
 
     @cached_property
     def reconstructions(self) -> Folder:
-        """Their settings, weights and seed, and the captions' folder."""
+        """Their settings, weights and seed, and the captions' folder where the method reads captions."""
         reconstruct = self.settings.reconstruct
+        method = method_of(reconstruct)
+        captions = {captioning.NAME: self.captions} if method.needs_captions else {}
         made_by = {
             "version": reconstruction.VERSION,
             "view": self.settings.view,
             "seed": self.settings.seed,
-            "settings": reconstruct.fingerprint_fields(),
+            "settings": method.fingerprint_fields(reconstruct),
         }
         models = reconstruction.weights_of(reconstruct, self.work)
-        return self._folder(reconstruction.NAME, made_by, {captioning.NAME: self.captions}, models)
+        return self._folder(reconstruction.NAME, made_by, captions, models)
 
     @cached_property
     def maps(self) -> dict[str, Folder]:

@@ -22,7 +22,7 @@ LONGEST = [
         "end_to_end/test_regression.py",
         "miniature/test_world.py",
         "plan/test_flops.py",
-        "reconstruction/test_reconstructor.py",
+        "reconstruction/test_img2img.py",
     ),
     *("miniature/test_generators.py", "plan/test_command.py", "study/test_study.py", "report/test_report.py"),
     *("slurm/test_submit.py", "objectstore/test_pipeline.py", "faults/test_kills.py", "processes/test_shards.py"),

@@ -6,7 +6,7 @@ import torch.utils.tensorboard
 
 import sare_core.captioning.blip
 import sare_core.detectors.sare
-import sare_core.reconstruction.reconstructor
+import sare_core.reconstruction.img2img
 import sare_core.training.steps
 import stages.app
 

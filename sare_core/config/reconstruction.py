@@ -1,6 +1,6 @@
 """Settings of reconstructions: `reconstruct.*`."""
 
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
@@ -13,7 +13,9 @@ class ReconstructSettings(Section):
     runtime: ClassVar[frozenset[str]] = frozenset({"batch_size"})
     models: ClassVar[dict[str, str]] = {"model": "revision"}
     files: ClassVar[frozenset[str]] = frozenset({*models, *models.values()})
+    neutral: ClassVar[dict[str, Any]] = {"method": "img2img", "noise_draws": 1}
 
+    method: str = "img2img"  # a name in sare_core.reconstruction: img2img (3.2), autoencoder, ddim_inversion
     model: str  # a Stable Diffusion family folder or hub id
     revision: str | None = None
     longer_side: int = Field(ge=8)  # 4.1: 512; the shorter side is floored to the model's multiple, as diffusers does
@@ -23,12 +25,15 @@ class ReconstructSettings(Section):
     strength: float = Field(ge=0, le=1)  # T = floor(strength * T_max); 0: x̂ = D(E(x)), the autoencoder alone
     guidance_scale: float = Field(ge=0)  # w of equation 2; 1 is the plain conditional model
     eta: float = Field(ge=0, le=1)  # 0: "DDIM sampling"; equation 3 as printed would add fresh noise
+    noise_draws: int = Field(1, ge=1)  # independent draws of the noise an image: the map is the mean of theirs
     latents: Literal["sample", "mean"]  # z_0 of equation 1: the VAE's posterior sampled (diffusers), or its mean
     dtype: Dtype
     keep_source: bool  # the source file's bytes in the shard
-    keep_reconstruction: bool  # reconstruction.png in the shard
+    keep_reconstruction: bool  # reconstruction.png in the shard; of the first draw
     sare_size: (
         Literal["full"] | Annotated[int, Field(ge=1)]
     )  # the stored map: at the size of x̂, or the whole map resized to a square
-    lpips: Literal["alex", "vgg", "alex-random"] | None = None  # equation 7, per image, into the sample's JSON
+    lpips: Literal["alex", "vgg", "alex-random"] | None = (
+        None  # equation 7, per image, the mean of the draws, into its JSON
+    )
     batch_size: int = Field(ge=1)

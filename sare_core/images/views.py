@@ -1,7 +1,7 @@
 """Views: how an image is looked at, right after decoding, before anything else happens to it.
 
-A view is a chain of steps joined by `+` and done from left to right: `raw`, `jpeg:96`, `resize:0.5+blur:2`. It starts
-from decoded pixels, so it is the same for every file format. Each step takes and gives an 8-bit RGB image.
+A view is a chain of steps joined by `+` and done from left to right: `raw`, `jpeg:96`, `square+resize:0.5+blur:2`. It
+starts from decoded pixels, so it is the same for every file format. Each step takes and gives an 8-bit RGB image.
 """
 
 import hashlib
@@ -23,7 +23,7 @@ DECIMAL = r"[0-9]+(\.[0-9]+)?"
 
 @dataclass(frozen=True)
 class Step:
-    """One step of a view: `name` is a key of OPERATIONS, `value` its number (0 for raw, which takes none)."""
+    """One step of a view: `name` is a key of OPERATIONS, `value` its number (0 for those that take none)."""
 
     name: str
     value: float = 0.0
@@ -37,7 +37,7 @@ class Operation:
     number: str | None  # a regular expression; None: takes no number
     highest: float
     apply: Callable[[Image.Image, float, str], Image.Image]  # image, number, image_id
-    size: Callable[[int, float], int] = lambda side, number: side
+    size: Callable[[int, int, float], tuple[int, int]] = lambda width, height, number: (width, height)
 
 
 def parse_view(view: str) -> list[Step]:
@@ -54,8 +54,7 @@ def validate_view(view: str) -> str:
 def viewed_size(view: str, width: int, height: int) -> tuple[int, int]:
     """The size (width, height), in pixels, that `apply_view` gives an image of width × height."""
     for step in parse_view(view):
-        size = OPERATIONS[step.name].size
-        width, height = size(width, step.value), size(height, step.value)
+        width, height = OPERATIONS[step.name].size(width, height, step.value)
     return width, height
 
 
@@ -121,16 +120,23 @@ def _blur(image: Image.Image, sigma: float, image_id: str) -> Image.Image:
 
 
 def _resize(image: Image.Image, factor: float, image_id: str) -> Image.Image:
-    size = _scaled(image.width, factor), _scaled(image.height, factor)
+    size = _scaled(*image.size, factor)
     if size[0] * size[1] > images.MAX_PIXELS:
         raise ImageError(f"resize:{factor:g} would make {size[0]}x{size[1]} pixels. Take a smaller factor.")
     return images.resize(image, size, "lanczos")
 
 
 def _crop(image: Image.Image, fraction: float, image_id: str) -> Image.Image:
-    width, height = _scaled(image.width, fraction), _scaled(image.height, fraction)
-    left, top = (image.width - width) // 2, (image.height - height) // 2
-    return image.crop((left, top, left + width, top + height))
+    return _centre(image, _scaled(*image.size, fraction))
+
+
+def _square(image: Image.Image, number: float, image_id: str) -> Image.Image:
+    return _centre(image, _shorter(*image.size, number))
+
+
+def _centre(image: Image.Image, size: tuple[int, int]) -> Image.Image:
+    left, top = (image.width - size[0]) // 2, (image.height - size[1]) // 2
+    return image.crop((left, top, left + size[0], top + size[1]))
 
 
 def _noise(image: Image.Image, deviation: float, image_id: str) -> Image.Image:
@@ -146,8 +152,12 @@ def _from_levels(levels: np.ndarray) -> Image.Image:
     return Image.fromarray(np.clip(np.rint(levels), 0, 255).astype(np.uint8))
 
 
-def _scaled(side: int, factor: float) -> int:
-    return max(1, round(side * factor))
+def _scaled(width: int, height: int, factor: float) -> tuple[int, int]:
+    return max(1, round(width * factor)), max(1, round(height * factor))
+
+
+def _shorter(width: int, height: int, number: float) -> tuple[int, int]:
+    return min(width, height), min(width, height)
 
 
 OPERATIONS = {
@@ -157,5 +167,6 @@ OPERATIONS = {
     "blur": Operation("blur:S (Gaussian, sigma in pixels, up to 100)", DECIMAL, 100, _blur),
     "resize": Operation("resize:F (factor of both sides, up to 10, Lanczos)", DECIMAL, 10, _resize, _scaled),
     "crop": Operation("crop:F (centre, this fraction of each side, up to 1)", DECIMAL, 1, _crop, _scaled),
+    "square": Operation("square (centre, the shorter side both ways)", None, 0, _square, _shorter),
     "noise": Operation("noise:S (Gaussian, sd in 8-bit levels, up to 255)", DECIMAL, 255, _noise),
 }

@@ -17,6 +17,7 @@ from sare_core.config.detectors import DetectorSettings
 from sare_core.config.reconstruction import ReconstructSettings
 from sare_core.errors import ConfigError
 from sare_core.plan import models
+from sare_core.reconstruction import method_of
 
 Size = tuple[int, int]  # width, height in pixels
 
@@ -59,12 +60,16 @@ def caption_flops(settings: CaptionSettings) -> int:
 def reconstruct_flops(
     settings: ReconstructSettings, model: models.Diffusion, sizes: Iterable[Size], captioned: bool
 ) -> dict[Size, int]:
-    """FLOPs an image of each size, as `Reconstructor` works. captioned: whether there is a caption to be guided by.
+    """FLOPs an image of each size, as its method works. captioned: whether there is a caption to be guided by.
 
-    Each image's caption is counted; those that repeat are encoded once, and so is the null text.
+    Each image's caption is counted; those that repeat are encoded once, and so is the null text. What a method of
+    somebody's own does beyond its passes through U-Net and autoencoder is not known.
     """
-    steps = min(int(settings.steps * settings.strength), settings.steps)
-    guided = captioned and settings.guidance_scale != 1
+    method = method_of(settings)
+    captioned = captioned and method.needs_captions
+    passes = method.unet_passes * min(int(settings.steps * settings.strength), settings.steps)
+    if captioned and settings.guidance_scale != 1:
+        passes *= 2
     unet, vae, width = model.unet.eval(), model.vae.eval(), model.text_encoder.config.hidden_size
     channels = vae.config.latent_channels
 
@@ -72,20 +77,20 @@ def reconstruct_flops(
         w, h = size[0] // model.multiple, size[1] // model.multiple
         total = count(lambda: vae.encode(empty(1, 3, size[1], size[0])))
         total += count(lambda: vae.decode(empty(1, channels, h, w)))
-        if steps:
+        if passes:
             row = count(lambda: unet(empty(1, channels, h, w), 1, encoder_hidden_states=empty(1, model.tokens, width)))
-            total += steps * (2 if guided else 1) * row
+            total += passes * row
         return total
 
     with torch.no_grad():
         text = 0
-        if steps and captioned:
+        if passes and captioned:
             text = count(lambda: model.text_encoder.eval()(empty(1, model.tokens, dtype=torch.long)))
         sizes = sorted(set(sizes))
         levels = len(model.unet.config.block_out_channels)
         found = _at_all(sizes, at, lambda size: _features(size, model.multiple, levels))
         lpips = {size: _lpips_flops(settings.lpips, size) for size in sizes}
-    return {size: flops + text + lpips[size] for size, flops in found.items()}
+    return {size: settings.noise_draws * (flops + lpips[size]) + text for size, flops in found.items()}
 
 
 class DetectorCost(NamedTuple):

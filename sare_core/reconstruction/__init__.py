@@ -1,0 +1,149 @@
+"""Reconstructions by name: how x̂ is made of an image x. The setting reconstruct.method takes one of them.
+
+A method is one file in this folder and one `register` line at the end of this one; somebody's own method is a module
+that calls `register` when it is imported. Nothing here imports torch: the folders of a run are named without it.
+"""
+
+import hashlib
+from collections.abc import Collection
+from dataclasses import dataclass
+from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from sare_core.config.reconstruction import ReconstructSettings
+from sare_core.errors import ConfigError, ImageError
+
+if TYPE_CHECKING:
+    import torch
+
+
+class Reconstructor(Protocol):
+    """What a method's class or function gives for (settings, folder of the model, device).
+
+    Attributes: multiple, the pixels that height and width are multiples of.
+    """
+
+    multiple: int
+
+    def reconstruct(
+        self, images: "torch.Tensor", captions: list[str], generators: "list[torch.Generator]"
+    ) -> "list[torch.Tensor | ImageError]":
+        """x̂ of each image: (3, H, W) float32 in [0, 1], before rounding; an ImageError where there is none.
+
+        images: (N, 3, H, W) float32 in [-1, 1], of one size, on the CPU. captions: N; empty where the method needs
+        none. generators: N of the CPU, each image's own and the only source of chance, so that x̂ does not depend on
+        the batch.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class Method:
+    """A registered method, and what a run must know of it before anything is loaded.
+
+    target: "package.module:Class", or a function: called with (settings, folder, device), it gives a Reconstructor.
+    needs_captions: whether it reads captions; without, its folder does not depend on them.
+    unused: settings that play no part in it, and so none in its fingerprint.
+    adds_noise: whether it draws noise at strengths above 0; without, only the sampled latents are left to chance.
+    unet_passes: how often the U-Net sees an image at each step, guidance apart. `sare plan` counts by it.
+    """
+
+    name: str
+    target: str
+    needs_captions: bool
+    unused: frozenset[str]
+    adds_noise: bool
+    unet_passes: int
+
+    def load(self, settings: ReconstructSettings, folder: str, device: str) -> Reconstructor:
+        """The method ready to work. folder: of the model. device: as torch names it, e.g. cuda:0.
+
+        Raises ConfigError: the method cannot be imported, or a part of the model is missing or unreadable.
+        """
+        module, _, attribute = self.target.partition(":")
+        try:
+            build = getattr(import_module(module), attribute)
+        except (ImportError, AttributeError) as error:
+            raise ConfigError(f"reconstruct.method={self.name}: {self.target} cannot be imported ({error}).") from error
+        reconstructor: Reconstructor = build(settings, folder, device)
+        return reconstructor
+
+    def fingerprint_fields(self, settings: ReconstructSettings) -> dict[str, Any]:
+        """What a fingerprint hashes of the settings; of somebody's own method also its module's source.
+
+        Raises ConfigError: there is no source file.
+        """
+        fields = {key: value for key, value in settings.fingerprint_fields().items() if key not in self.unused}
+        module = self.target.partition(":")[0]
+        if module.startswith("sare_core."):  # its stage has a version
+            return fields
+        spec = find_spec(module)
+        if spec is None or spec.origin is None or not Path(spec.origin).is_file():
+            raise ConfigError(f"reconstruct.method={self.name}: {module} has no source file to tell its version by.")
+        return fields | {"code": hashlib.sha256(Path(spec.origin).read_bytes()).hexdigest()[:16]}
+
+
+_METHODS: dict[str, Method] = {}
+
+
+def register(
+    name: str,
+    target: str,
+    *,
+    needs_captions: bool = False,
+    unused: Collection[str] = (),
+    adds_noise: bool = False,
+    unet_passes: int = 0,
+) -> None:
+    """Make a method known as `name`: see `Method`. Its target is imported when it is first loaded.
+
+    Raises ValueError: the name is taken, `target` is no "module:name", or `unused` names no setting.
+    """
+    if name in _METHODS:
+        raise ValueError(f"method {name!r} is registered already, as {_METHODS[name].target}")
+    if not all(target.partition(":")):
+        raise ValueError(f"method {name!r}: write its target as 'package.module:Class', not {target!r}")
+    if odd := sorted(set(unused) - ReconstructSettings.model_fields.keys()):
+        raise ValueError(f"method {name!r}: there is no setting reconstruct.{odd[0]}")
+    _METHODS[name] = Method(name, target, needs_captions, frozenset(unused), adds_noise, unet_passes)
+
+
+def method_names() -> list[str]:
+    """Names that the setting reconstruct.method takes."""
+    return sorted(_METHODS)
+
+
+def method_of(settings: ReconstructSettings) -> Method:
+    """The method that the settings name.
+
+    Raises ConfigError: no such method; or several noise draws of a method that would give each time the same.
+    """
+    method = _METHODS.get(settings.method)
+    if method is None:
+        raise ConfigError(
+            f"reconstruct.method: no method {settings.method!r}; there are {', '.join(method_names())}. "
+            "The module of an own method has to be imported first."
+        )
+    random = settings.latents == "sample" or (method.adds_noise and settings.strength > 0)
+    if settings.noise_draws > 1 and not random:
+        raise ConfigError(
+            f"reconstruct.noise_draws={settings.noise_draws}: {method.name} draws no noise under these settings, so "
+            "all draws would be the same. Set reconstruct.noise_draws=1."
+        )
+    return method
+
+
+register("img2img", "sare_core.reconstruction.img2img:Img2Img", needs_captions=True, adds_noise=True, unet_passes=1)
+register(
+    "autoencoder",
+    "sare_core.reconstruction.autoencoder:Autoencoder",
+    unused={"steps", "strength", "guidance_scale", "eta"},
+)
+register(
+    "ddim_inversion",
+    "sare_core.reconstruction.ddim_inversion:DDIMInversion",
+    unused={"guidance_scale", "eta"},
+    unet_passes=2,
+)

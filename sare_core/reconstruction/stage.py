@@ -1,14 +1,14 @@
 """The stage from images and captions to SARE maps, one webdataset tar a shard (paper 3.2, equations 1 to 4).
 
-x is decoded and resized once, to the very size of x̂; SARE = |x − x̂| in uint8, lossless. A sample: the source file's
-bytes under its sniffed extension, reconstruction.png, sare.png, and json (label, subset, split, class, caption, seed,
-sizes, fp, and LPIPS if asked for).
+x is decoded and resized once, to the very size of x̂; the map is |x − x̂| in uint8, lossless (mapper.py). A sample: the
+source file's bytes under its sniffed extension, reconstruction.png, sare.png, and json (label, subset, split, class,
+caption, seed, sizes, fp, and LPIPS if asked for).
 """
 
 import json
 from itertools import groupby
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -17,10 +17,13 @@ from sare_core.engine.folders import Folder
 from sare_core.engine.manifest import Index
 from sare_core.engine.shardfiles import TarWriter, read_rows
 from sare_core.errors import ImageError, NotReached
-from sare_core.images.decoding import encode_png, fit_size, resize
+from sare_core.images.decoding import encode_png
 from sare_core.images.sources import read_source, view_image
 from sare_core.images.views import viewed_size
 from sare_core.models.weights import Weights, fetch, resolve
+
+if TYPE_CHECKING:
+    from sare_core.reconstruction.mapper import Mapped
 
 NAME, VERSION = "reconstructions", 1  # raise the version when the same settings come to give other pixels
 
@@ -50,27 +53,28 @@ class ReconstructStage:
             self.fields += ("reconstruction.png",)
 
     def load(self, device: str) -> None:
-        from sare_core.reconstruction.perceptual import load_lpips
-        from sare_core.reconstruction.reconstructor import Reconstructor
+        from sare_core.reconstruction.mapper import Mapper  # torch and diffusers: seconds
 
         weights = weights_of(self.settings, self.folder.work)
-        self.reconstructor = Reconstructor(self.settings, fetch(weights["model"]), device)
-        self.lpips = load_lpips(self.settings.lpips, device) if self.settings.lpips else None
+        self.mapper = Mapper.load(self.settings, self.seed, fetch(weights["model"]), device)
 
     def begin(self, shard: int, sources: dict[str, Path]) -> None:
-        self.captions = {row["image_id"]: row["caption"] for row in read_rows(sources["captions"])}
+        """sources: the shard's captions, where the method reads captions; else each image counts as without."""
+        rows = read_rows(sources["captions"]) if "captions" in sources else None
+        self.captions = None if rows is None else {row["image_id"]: row["caption"] for row in rows}
 
     def open(self, path: Path) -> TarWriter:
         return TarWriter(path)
 
     def keeps(self, row: dict[str, Any], sample: dict[str, Any]) -> bool:
-        return json.loads(sample["json"])["caption"] == self.captions.get(row["image_id"])
+        return json.loads(sample["json"])["caption"] == self._caption(row)
+
+    def _caption(self, row: dict[str, Any]) -> str | None:
+        return "" if self.captions is None else self.captions.get(row["image_id"])
 
     def _size(self, row: dict[str, Any]) -> tuple[int, int]:
         """Width and height of x̂, known before the file is opened."""
-        width, height = viewed_size(self.view, row["width"], row["height"])
-        settings = self.settings
-        return fit_size(width, height, settings.longer_side, self.reconstructor.multiple, settings.upscale)
+        return self.mapper.size(*viewed_size(self.view, row["width"], row["height"]))
 
     def batches(self, rows: list[dict[str, Any]]) -> list[list[dict[str, Any]]]:
         """Images of one size together, so that a batch needs no padding."""
@@ -80,58 +84,32 @@ class ReconstructStage:
         return [group[start : start + size] for group in groups for start in range(0, len(group), size)]
 
     def read(self, row: dict[str, Any]) -> Item:
-        if row["image_id"] not in self.captions:
+        if (caption := self._caption(row)) is None:
             raise NotReached("it has no caption (sare status shows why)")
         source = read_source(self.root, row)
-        image = resize(view_image(source, row, self.view), self._size(row), self.settings.resample)
-        return Item(row["image_id"], source, np.asarray(image), self.captions[row["image_id"]])
+        return Item(row["image_id"], source, self.mapper.fit(view_image(source, row, self.view)), caption)
 
-    def process(self, items: list[Item]) -> list[Any]:
-        import torch
+    def process(self, items: list[Item]) -> "list[Mapped | ImageError]":
+        ids, _, pixels, captions = (list(column) for column in zip(*items, strict=True))
+        return self.mapper.maps(pixels, captions, ids)
 
-        from sare_core.reconstruction.reconstructor import generator_for
-
-        pixels = torch.from_numpy(np.stack([item.pixels for item in items])).permute(0, 3, 1, 2)
-        results = self.reconstructor.reconstruct(
-            pixels.float() / 127.5 - 1,
-            [item.caption for item in items],
-            [generator_for(self.seed, item.image_id) for item in items],
-        )
-        return [
-            result if isinstance(result, ImageError) else self._measure(item, result.pixels())
-            for item, result in zip(items, results, strict=True)
-        ]
-
-    def _measure(self, item: Item, reconstruction: np.ndarray) -> tuple[np.ndarray, float | None]:
-        return reconstruction, self.lpips(item.pixels, reconstruction) if self.lpips else None
-
-    def encode(self, row: dict[str, Any], item: Item, result: tuple[np.ndarray, float | None]) -> dict[str, Any]:
+    def encode(self, row: dict[str, Any], item: Item, result: "Mapped") -> dict[str, Any]:
         settings = self.settings
-        reconstruction, lpips = result
-        sare = np.abs(item.pixels.astype(np.int16) - reconstruction).astype(np.uint8)  # equation 4
         about = {key: row[key] for key in ("image_id", "path", "dataset", "subset", "split", "label", "class")}
         about |= {
             "caption": item.caption,
             "seed": self.seed,
             "view": self.view,
             "source_size": [row["width"], row["height"]],
-            "size": [sare.shape[1], sare.shape[0]],
+            "size": [item.pixels.shape[1], item.pixels.shape[0]],
             "fp": self.folder.fingerprint,
         }
-        if lpips is not None:
-            about["lpips"] = lpips
-        sample = {"__key__": row["image_id"], "sare.png": _encode_map(sare, settings.sare_size)}
+        if result.lpips is not None:
+            about["lpips"] = result.lpips
+        sample = {"__key__": row["image_id"], "sare.png": encode_png(result.sare)}
         if settings.keep_source:
             sample[row["extension"]] = item.source
         if settings.keep_reconstruction:
-            sample["reconstruction.png"] = encode_png(reconstruction)
+            sample["reconstruction.png"] = encode_png(result.reconstruction)
         sample["json"] = json.dumps(about, ensure_ascii=False, sort_keys=True).encode()
         return sample
-
-
-def _encode_map(sare: np.ndarray, size: Any) -> bytes:
-    if size == "full":
-        return encode_png(sare)
-    from PIL import Image
-
-    return encode_png(resize(Image.fromarray(sare), (size, size), "bilinear"))

@@ -198,7 +198,7 @@ def test_another_setting_is_another_folder_and_says_which(done: Pipeline, tree: 
 
 
 def test_a_view_changes_the_map_and_not_the_noise(done: Pipeline, tmp_path: Path) -> None:
-    from sare_core.reconstruction.reconstructor import generator_for
+    from sare_core.reconstruction.mapper import generator_for
 
     viewed = Pipeline(done.settings.model_copy(update={"view": "jpeg:30"}), done.manifests, str(tmp_path / "work"))
     shard = read_index(done.manifests, "tree").select(["test"])["shard"].to_list()[:1]

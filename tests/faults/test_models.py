@@ -14,7 +14,7 @@ from sare_core.config import Settings, load_settings
 from sare_core.detectors import build_detector
 from sare_core.engine.checkpoints import read_checkpoint
 from sare_core.errors import ConfigError
-from sare_core.reconstruction.reconstructor import Reconstructor
+from sare_core.reconstruction.img2img import Img2Img
 from stages.options import exit_codes
 from tests.conftest import STANDIN, standin_overrides
 from tests.pipeline import Pipeline, outputs
@@ -53,7 +53,7 @@ def load(name: str, models: Path) -> None:
     if name == "captioner":
         load_captioner(settings.caption, str(models / name), "cpu")
     elif name == "diffusion":
-        Reconstructor(settings.reconstruct, str(models / name), "cpu")
+        Img2Img(settings.reconstruct, str(models / name), "cpu")
     else:
         build_detector(settings.detector, str(models / "image-encoder"), str(models / "semantic-encoder"))
 

@@ -20,7 +20,9 @@ VIEWS = [
     "resize:0.37",
     "resize:1.9",
     "crop:0.61",
+    "square",
     "noise:4",
+    "resize:0.7+square+jpeg:70",
     "crop:0.7+resize:0.3+jpeg:70+noise:2+blur:0.5+webp:90",
 ]
 
@@ -55,6 +57,7 @@ def test_parsing() -> None:
         *[
             "raw:",
             "raw:1",
+            "square:0.5",
             "blur:0",
             "blur:nan",
             "blur:inf",
@@ -144,6 +147,20 @@ def test_noise_belongs_to_the_image_and_the_step() -> None:
 def test_crop_takes_the_centre() -> None:
     assert np.array_equal(pixels("crop:0.5"), np.asarray(IMAGE)[18:55, 26:79])
     assert np.array_equal(pixels("crop:1"), np.asarray(IMAGE))
+
+
+def test_square_takes_the_middle_of_the_longer_side() -> None:
+    assert np.array_equal(pixels("square"), np.asarray(IMAGE)[:, 16:90])
+    upright = IMAGE.transpose(Image.Transpose.ROTATE_90)
+    assert np.array_equal(pixels("square", upright), np.asarray(upright)[16:90])
+    assert viewed_size("square", 106, 74) == viewed_size("square", 74, 106) == (74, 74)
+    assert viewed_size("square+resize:0.5", 500, 375) == (188, 188)
+
+
+def test_after_square_nothing_tells_the_shape_of_the_file() -> None:
+    """Against the leak of the aspect ratio: images of one texture, wide, high and square, all come to one size."""
+    sizes = {apply_view(IMAGE.resize(size), "square+resize:0.5", ID).size for size in ((96, 64), (64, 96), (64, 64))}
+    assert sizes == {(32, 32)}
 
 
 def test_resize_is_lanczos() -> None:

@@ -4,6 +4,7 @@ import re
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 import pytest
@@ -16,6 +17,7 @@ from sare_core.plan.estimate import Plan, Row, plan_dataset, si
 from sare_core.plan.images import indexed_images, supposed_images
 from sare_core.plan.models import diffusion
 from sare_core.plan.show import Resources, print_plan
+from sare_core.reconstruction.mapper import Mapper
 from stages import plan as command
 from stages.options import console
 from tests.conftest import STANDIN, standin_overrides
@@ -155,7 +157,8 @@ def test_sizes_are_those_of_the_index(standin_settings: MakeSettings, tmp_path: 
     from sare_core.graph import Graph
 
     stage = Graph(settings, "tree", pipeline.work).reconstruct(index)
-    stage.reconstructor = diffusion(settings.reconstruct)  # type: ignore[assignment]  # it is asked for its multiple
+    model: Any = diffusion(settings.reconstruct)  # it is asked for its multiple
+    stage.mapper = Mapper(settings.reconstruct, settings.seed, model)
     rows = [row for shard in index.digests for row in index.rows(shard)]
     found = indexed_images(index, settings, list(index.digests), 8)
     assert sorted(found.sizes.elements()) == sorted(stage._size(row) for row in rows)

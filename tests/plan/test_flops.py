@@ -17,8 +17,10 @@ from sare_core.config import Settings, load_settings
 from sare_core.detectors import build_detector
 from sare_core.errors import ConfigError
 from sare_core.plan import flops, models
+from sare_core.reconstruction import method_of
+from sare_core.reconstruction.img2img import Img2Img
+from sare_core.reconstruction.mapper import generator_for
 from sare_core.reconstruction.perceptual import load_lpips
-from sare_core.reconstruction.reconstructor import Reconstructor, generator_for
 
 MakeSettings = Callable[..., Settings]
 PAPER = load_settings("paper")
@@ -93,26 +95,31 @@ def test_the_papers_stages_cost_what_was_measured_of_them() -> None:
         ("reconstruct.strength=0.31", "reconstruct.latents=mean", "reconstruct.eta=1"),
         ("reconstruct.guidance_scale=1",),
         ("reconstruct.strength=0",),
+        ("reconstruct.method=autoencoder",),
+        ("reconstruct.method=ddim_inversion", "reconstruct.strength=0.7"),
     ],
 )
 def test_reconstruct_is_counted_as_it_runs(changes: tuple[str, ...], standin_settings: MakeSettings) -> None:
     settings = standin_settings("reconstruct.steps=10", *changes).reconstruct
-    real, planned = Reconstructor(settings, settings.model, "cpu"), models.diffusion(settings)
+    real: Any = method_of(settings).load(settings, settings.model, "cpu")
+    planned = models.diffusion(settings)
     assert planned.multiple == real.multiple
     for width, height in ((64, 64), (64, 40)):
         images, captions = torch.zeros(2, 3, height, width), ["a dog", "a red star"]
         generators = [generator_for(0, caption) for caption in captions]
-        real._encode_texts([""])  # the null text, once a process
+        if real.denoises:
+            real.encode_texts([""])  # the null text, once a process
         ran = measured(lambda: real.reconstruct(images, captions, generators))  # noqa: B023
-        real._texts.clear()
+        if real.denoises:
+            real._texts.clear()
         (each,) = flops.reconstruct_flops(settings, planned, [(width, height)], captioned=True).values()
         assert ran == 2 * each
 
 
 def test_without_captions_there_is_neither_guidance_nor_text(standin_settings: MakeSettings) -> None:
     settings = standin_settings("reconstruct.steps=4").reconstruct
-    real = Reconstructor(settings, settings.model, "cpu")
-    real._encode_texts([""])
+    real = Img2Img(settings, settings.model, "cpu")
+    real.encode_texts([""])
     ran = measured(lambda: real.reconstruct(torch.zeros(1, 3, 64, 64), [""], [generator_for(0, "")]))
     planned = flops.reconstruct_flops(settings, models.diffusion(settings), [(64, 64)], captioned=False)
     assert planned == {(64, 64): ran}

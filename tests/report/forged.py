@@ -22,6 +22,7 @@ from sare_core.engine.manifest import Index
 from sare_core.engine.runner import run
 from sare_core.evaluation.metrics import GENIMAGE
 from sare_core.evaluation.predict import PredictStage
+from sare_core.reconstruction.mapper import Mapped, Mapper
 from sare_core.reconstruction.stage import ReconstructStage
 from tests.pipeline import QUIET, Pipeline
 
@@ -59,13 +60,16 @@ class ForgedCaptions(CaptionStage):
         return {"image_id": row["image_id"], "caption": result} | about
 
 
-class _Multiple:
+class _NoModel:
     multiple = 8
+
+    def reconstruct(self, *_: Any) -> list[Any]:
+        raise AssertionError("x̂ is forged")
 
 
 class ForgedReconstructions(ReconstructStage):
     def load(self, device: str) -> None:
-        self.reconstructor, self.lpips = _Multiple(), None  # type: ignore[assignment]
+        self.mapper = Mapper(self.settings, self.seed, _NoModel())
 
     def batches(self, rows: list[dict[str, Any]]) -> list[list[dict[str, Any]]]:
         self.rows = {row["image_id"]: row for row in rows}
@@ -79,7 +83,7 @@ class ForgedReconstructions(ReconstructStage):
             noise = _rng("noise", item.image_id).normal(0, size, item.pixels.shape)
             moved = (item.pixels + noise).round().clip(0, 255).astype(np.uint8)
             lpips = {"alex": size / 100}.get(self.settings.lpips or "")
-            results.append((moved, lpips))
+            results.append(Mapped(moved, np.abs(item.pixels.astype(np.int16) - moved).astype(np.uint8), lpips))
         return results
 
 

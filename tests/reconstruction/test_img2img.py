@@ -1,4 +1,4 @@
-"""The reconstructor against diffusers' own img2img pipeline and the published scheduler of Stable Diffusion v1."""
+"""Caption-guided reconstruction against diffusers' own pipeline and the published scheduler of Stable Diffusion v1."""
 
 from collections import Counter
 from collections.abc import Callable
@@ -13,7 +13,8 @@ from PIL import Image
 from sare_core.config import Settings
 from sare_core.errors import ConfigError, ImageError
 from sare_core.images.decoding import fit_size, resize
-from sare_core.reconstruction.reconstructor import Reconstruction, Reconstructor, generator_for
+from sare_core.reconstruction.img2img import Img2Img
+from sare_core.reconstruction.mapper import _rounded, generator_for
 
 # Wide, high and square, larger and smaller than the target, so that they fall into several groups by size.
 SIZES = [(96, 64), (64, 96), (80, 80), (96, 64), (50, 71), (64, 96), (96, 64), (80, 80)]
@@ -60,10 +61,10 @@ def by_diffusers(settings: Settings, folder: str, images: list[Image.Image], cap
 
 def by_us(
     settings: Settings, folder: str, images: list[Image.Image], captions: list[str], batch: int
-) -> list[Reconstruction]:
+) -> list[torch.Tensor]:
     """x̂ of all images, those of one size in batches of `batch`, later images first."""
-    reconstructor = Reconstructor(settings.reconstruct, folder, "cpu")
-    results: dict[int, Reconstruction] = {}
+    reconstructor = Img2Img(settings.reconstruct, folder, "cpu")
+    results: dict[int, torch.Tensor] = {}
     for size in {image.size for image in images}:
         members = [number for number, image in enumerate(images) if image.size == size][::-1]
         for start in range(0, len(members), batch):
@@ -71,7 +72,7 @@ def by_us(
             pixels = torch.from_numpy(np.stack([np.asarray(images[n]) for n in part])).permute(0, 3, 1, 2)
             generators = [generator_for(settings.seed, f"image {n}") for n in part]
             found = reconstructor.reconstruct(pixels.float() / 127.5 - 1, [captions[n] for n in part], generators)
-            assert all(isinstance(result, Reconstruction) for result in found)
+            assert all(isinstance(result, torch.Tensor) for result in found)
             results.update(zip(part, found, strict=True))  # type: ignore[arg-type]
     return [results[number] for number in range(len(images))]
 
@@ -93,7 +94,7 @@ def test_equals_the_pipeline_of_diffusers(
         standin_settings("reconstruct.longer_side=64", *VARIANTS[variant]),
         str(standin_models / "diffusion"),
     )
-    multiple = Reconstructor(settings.reconstruct, folder, "cpu").multiple
+    multiple = Img2Img(settings.reconstruct, folder, "cpu").multiple
     images = prepared(settings, multiple)
     assert len({image.size for image in images}) >= 3
     theirs = by_diffusers(settings, folder, images, CAPTIONS)
@@ -102,8 +103,8 @@ def test_equals_the_pipeline_of_diffusers(
     for batch in (1, 3, 8):
         ours = by_us(settings, folder, images, CAPTIONS, batch)
         for result, exact, pixels in zip(ours, theirs, rounded, strict=True):
-            assert np.abs(result.decoded.permute(1, 2, 0).numpy() - exact).max() <= 1e-4
-            assert np.abs(result.pixels().astype(int) - pixels).max() <= 1
+            assert np.abs(result.permute(1, 2, 0).numpy() - exact).max() <= 1e-4
+            assert np.abs(np.asarray(_rounded(result)).astype(int) - pixels).max() <= 1
 
 
 def test_the_latent_mean_leaves_the_posterior_unsampled(
@@ -112,9 +113,9 @@ def test_the_latent_mean_leaves_the_posterior_unsampled(
     settings, folder = standin_settings("reconstruct.steps=4"), str(standin_models / "diffusion")
     mean = standin_settings("reconstruct.steps=4", "reconstruct.latents=mean")
     images = prepared(settings, 8)[:1]
-    sampled, unsampled = (by_us(s, folder, images, ["a cat"], 1)[0].decoded for s in (settings, mean))
+    sampled, unsampled = (by_us(s, folder, images, ["a cat"], 1)[0] for s in (settings, mean))
     assert not torch.equal(sampled, unsampled)
-    reconstructor = Reconstructor(mean.reconstruct, folder, "cpu")
+    reconstructor = Img2Img(mean.reconstruct, folder, "cpu")
     pixels = torch.randn(1, 3, 64, 64)
     latents = reconstructor._encode(pixels, [torch.Generator().manual_seed(0)])
     posterior = reconstructor.vae.encode(pixels).latent_dist
@@ -125,7 +126,7 @@ def test_the_unet_runs_25_times_and_each_text_is_encoded_once(
     standin_settings: Callable[..., Settings], standin_models: Path
 ) -> None:
     settings = standin_settings()
-    reconstructor = Reconstructor(settings.reconstruct, str(standin_models / "diffusion"), "cpu")
+    reconstructor = Img2Img(settings.reconstruct, str(standin_models / "diffusion"), "cpu")
     calls: Counter[str] = Counter()
 
     def count(name: str) -> Callable[..., None]:
@@ -152,7 +153,7 @@ def test_the_scheduler_is_that_of_stable_diffusion_v1(
     standin_settings: Callable[..., Settings], standin_models: Path
 ) -> None:
     """The published config of CompVis/stable-diffusion-v1-4, and what follows from it for 50 steps at strength 0.5."""
-    scheduler = Reconstructor(standin_settings().reconstruct, str(standin_models / "diffusion"), "cpu").scheduler
+    scheduler = Img2Img(standin_settings().reconstruct, str(standin_models / "diffusion"), "cpu").scheduler
     assert isinstance(scheduler, DDIMScheduler)
     published = {
         "num_train_timesteps": 1000,
@@ -188,7 +189,7 @@ def test_no_step_of_the_loop_waits_for_the_device(
 
     def reads(steps: int) -> int:
         settings = standin_settings(f"reconstruct.steps={steps}").reconstruct
-        reconstructor = Reconstructor(settings, str(standin_models / "diffusion"), "cpu")
+        reconstructor = Img2Img(settings, str(standin_models / "diffusion"), "cpu")
         with Count() as counter:
             reconstructor.reconstruct(torch.zeros(1, 3, 32, 32), ["a cat"], [generator_for(0, "x")])
         return counter.reads
@@ -200,7 +201,7 @@ def test_no_step_of_the_loop_waits_for_the_device(
 def test_spoilt_results_fail_that_image_only(
     spoil: float, reason: str, standin_settings: Callable[..., Settings], standin_models: Path
 ) -> None:
-    reconstructor = Reconstructor(
+    reconstructor = Img2Img(
         standin_settings("reconstruct.steps=2").reconstruct, str(standin_models / "diffusion"), "cpu"
     )
     decode = reconstructor.vae.decode
@@ -213,8 +214,8 @@ def test_spoilt_results_fail_that_image_only(
     reconstructor.vae.decode = spoilt
     generators = [generator_for(0, str(number)) for number in range(3)]
     good, bad, also_good = reconstructor.reconstruct(torch.zeros(3, 3, 32, 32), ["a", "b", "c"], generators)
-    assert isinstance(good, Reconstruction)
-    assert isinstance(also_good, Reconstruction)
+    assert isinstance(good, torch.Tensor)
+    assert isinstance(also_good, torch.Tensor)
     assert isinstance(bad, ImageError)
     assert reason in str(bad)
 
@@ -228,7 +229,7 @@ def test_an_incomplete_model_names_the_part_and_the_cure(
     shutil.copytree(standin_models / "diffusion", folder)
     shutil.rmtree(folder / "unet")
     with pytest.raises(ConfigError, match=r"unet: not a readable UNet2DConditionModel.*reconstruct\.model"):
-        Reconstructor(standin_settings().reconstruct, str(folder), "cpu")
+        Img2Img(standin_settings().reconstruct, str(folder), "cpu")
 
 
 @pytest.mark.parametrize("latents", ["sample", "mean"])
@@ -236,7 +237,7 @@ def test_strength_0_is_the_autoencoder_of_diffusers_alone(
     latents: str, standin_settings: Callable[..., Settings], standin_models: Path
 ) -> None:
     settings = standin_settings("reconstruct.strength=0", f"reconstruct.latents={latents}").reconstruct
-    reconstructor = Reconstructor(settings, str(standin_models / "diffusion"), "cpu")
+    reconstructor = Img2Img(settings, str(standin_models / "diffusion"), "cpu")
     reconstructor.unet = reconstructor.text_encoder = None  # neither is called
     images = torch.from_numpy(np.stack([np.asarray(image.resize((64, 64))) for image in pictures()[:2]]))
     images = images.permute(0, 3, 1, 2).float() / 127.5 - 1
@@ -248,12 +249,12 @@ def test_strength_0_is_the_autoencoder_of_diffusers_alone(
         posterior = vae.encode(image[None]).latent_dist
         z = posterior.mode() if latents == "mean" else posterior.sample(generator_for(0, image_id))
         expected = vae.decode(z).sample[0].detach() / 2 + 0.5
-        assert isinstance(result, Reconstruction)
-        assert (result.decoded - expected.clamp(0, 1)).abs().max() <= 1e-4
+        assert isinstance(result, torch.Tensor)
+        assert (result - expected.clamp(0, 1)).abs().max() <= 1e-4
 
 
 def test_too_little_strength_is_refused(standin_settings: Callable[..., Settings], standin_models: Path) -> None:
     settings = standin_settings("reconstruct.steps=4", "reconstruct.strength=0.2").reconstruct
-    reconstructor = Reconstructor(settings, str(standin_models / "diffusion"), "cpu")
+    reconstructor = Img2Img(settings, str(standin_models / "diffusion"), "cpu")
     with pytest.raises(ConfigError, match="leaves no step"):
         reconstructor.reconstruct(torch.zeros(1, 3, 32, 32), ["a"], [generator_for(0, "x")])

@@ -1,0 +1,99 @@
+"""Images in memory to reconstructions and SARE maps (paper 3.2, equation 4). The stage and the Python API use it."""
+
+import hashlib
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from PIL import Image
+
+from sare_core.config.reconstruction import ReconstructSettings
+from sare_core.errors import ImageError
+from sare_core.images.decoding import fit_size, resize
+from sare_core.reconstruction import Reconstructor, method_of
+from sare_core.reconstruction.perceptual import load_lpips
+
+
+class Mapped(NamedTuple):
+    """What is made of one image x.
+
+    reconstruction: x̂ of the first draw, (H, W, 3) uint8. sare: the map, (H, W, 3) uint8, or of `sare_size` a side.
+    lpips: equation 7's distance >= 0, None where it is not asked for. Map and distance are the mean over the draws.
+    """
+
+    reconstruction: np.ndarray
+    sare: np.ndarray
+    lpips: float | None
+
+
+class Mapper:
+    """A reconstruction method at work on images, each with its own noise: `seed` and the image's id decide it."""
+
+    def __init__(
+        self,
+        settings: ReconstructSettings,
+        seed: int,
+        reconstructor: Reconstructor,
+        lpips: Callable[[np.ndarray, np.ndarray], float] | None = None,
+    ) -> None:
+        self.settings, self.seed, self.reconstructor, self.lpips = settings, seed, reconstructor, lpips
+
+    @staticmethod
+    def load(settings: ReconstructSettings, seed: int, folder: str, device: str) -> "Mapper":
+        """The method that the settings name, with its model from a local folder. Raises ConfigError: see `Method`."""
+        reconstructor = method_of(settings).load(settings, folder, device)
+        return Mapper(settings, seed, reconstructor, load_lpips(settings.lpips, device) if settings.lpips else None)
+
+    def size(self, width: int, height: int) -> tuple[int, int]:
+        """Width and height of x̂ for an image of width × height pixels."""
+        settings = self.settings
+        return fit_size(width, height, settings.longer_side, self.reconstructor.multiple, settings.upscale)
+
+    def fit(self, image: Image.Image) -> np.ndarray:
+        """x as `maps` takes it, (H, W, 3) uint8: the RGB image at the size of x̂."""
+        return np.asarray(resize(image, self.size(*image.size), self.settings.resample))
+
+    def maps(self, images: list[np.ndarray], captions: list[str], image_ids: list[str]) -> list[Mapped | ImageError]:
+        """A batch: images from `fit`, all of one size, with a caption (empty: none) and an id each, in order.
+
+        An image's map does not depend on the others of its batch, beyond rounding in half precision. One that cannot
+        be reconstructed, in any of its draws, comes back as an ImageError.
+        """
+        pixels = torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).float() / 127.5 - 1
+        draws = []
+        for draw in range(1, self.settings.noise_draws + 1):
+            generators = [generator_for(self.seed, image_id, draw) for image_id in image_ids]
+            draws.append([_rounded(each) for each in self.reconstructor.reconstruct(pixels, captions, generators)])
+        return [self._measure(image, list(found)) for image, *found in zip(images, *draws, strict=True)]
+
+    def _measure(self, image: np.ndarray, draws: list[np.ndarray | ImageError]) -> Mapped | ImageError:
+        reconstructions = []
+        for draw in draws:
+            if isinstance(draw, ImageError):
+                return draw
+            reconstructions.append(draw)
+        errors = [np.abs(image.astype(np.int16) - each) for each in reconstructions]  # equation 4
+        sare = np.rint(np.mean(errors, axis=0)).astype(np.uint8)  # to the nearest level, a half to the even one
+        if (side := self.settings.sare_size) != "full":
+            sare = np.asarray(resize(Image.fromarray(sare), (side, side), "bilinear"))
+        lpips = float(np.mean([self.lpips(image, each) for each in reconstructions])) if self.lpips else None
+        return Mapped(reconstructions[0], sare, lpips)
+
+
+def generator_for(seed: int, image_id: str, draw: int = 1) -> torch.Generator:
+    """The image's own CPU generator, seeded by the run's seed, the id of the *unviewed* image, and the draw (from 1).
+
+    So the noise is the same for every view and variant of an image, and does not depend on batch, order, device, or
+    how many draws there are.
+    """
+    text = f"{seed}:{image_id}" + (f":{draw}" if draw > 1 else "")
+    digest = hashlib.blake2b(text.encode(), digest_size=8).digest()
+    return torch.Generator("cpu").manual_seed(int.from_bytes(digest) >> 1)
+
+
+def _rounded(found: torch.Tensor | ImageError) -> np.ndarray | ImageError:
+    """(H, W, 3) uint8, rounded as diffusers does."""
+    if isinstance(found, ImageError):
+        return found
+    return (found * 255).round().to(torch.uint8).permute(1, 2, 0).cpu().numpy()

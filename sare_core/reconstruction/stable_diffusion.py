@@ -1,0 +1,133 @@
+"""What the methods share of Stable Diffusion: its parts loaded by diffusers, images to latents and back, and texts.
+
+Each distinct text is encoded once while it is in use, and no step waits for the device.
+"""
+
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
+from diffusers.utils.torch_utils import randn_tensor
+from transformers import CLIPTextModel, CLIPTokenizer
+
+from sare_core.config.reconstruction import ReconstructSettings
+from sare_core.errors import ConfigError, ImageError
+from sare_core.models.weights import CURE, require_tokenizer, require_whole
+
+
+class StableDiffusion:
+    """A Stable Diffusion model that encodes images, changes their latents as a method does, and decodes them.
+
+    A method is a subclass with its own `change`. folder: in the layout that `StableDiffusionPipeline.from_pretrained`
+    reads. No safety checker is ever loaded.
+    Raises ConfigError when a part of the model is missing or cannot be read.
+    """
+
+    denoises: ClassVar[bool] = True  # False: the autoencoder alone is loaded
+
+    def __init__(self, settings: ReconstructSettings, folder: str, device: str) -> None:
+        self.settings, self.device, self.dtype = settings, device, getattr(torch, settings.dtype)
+        require_whole(folder)
+        self.vae = self._part(AutoencoderKL, folder, "vae")
+        self.multiple = 2 ** (len(self.vae.config.block_out_channels) - 1)
+        if not self.denoises:
+            return
+        self.unet = self._part(UNet2DConditionModel, folder, "unet")
+        self.text_encoder = self._part(CLIPTextModel, folder, "text_encoder")
+        require_tokenizer(Path(folder) / "tokenizer")  # without its files, transformers makes one that knows no word
+        self.tokenizer = self._part(CLIPTokenizer, folder, "tokenizer")
+        # From the checkpoint's own config: a bare DDIMScheduler() has other betas and clips.
+        self.scheduler = self._part(DDIMScheduler, folder, "scheduler")
+        self._texts: dict[str, torch.Tensor] = {}
+
+    def change(self, latents: torch.Tensor, captions: list[str], generators: list[torch.Generator]) -> torch.Tensor:
+        """The latents of x̂, from z_0 of equation 1: (N, channels, h, w), scaled as the U-Net takes them."""
+        raise NotImplementedError
+
+    @torch.no_grad()
+    def reconstruct(
+        self, images: torch.Tensor, captions: list[str], generators: list[torch.Generator]
+    ) -> list[torch.Tensor | ImageError]:
+        """See `Reconstructor`. An image whose result is not finite or all black comes back as an ImageError."""
+        latents = self._encode(images.to(self.device, self.dtype), generators)
+        return self._decode(self.change(latents, list(captions), generators))
+
+    def steps_from_noise(self) -> list[int]:
+        """The timesteps of the DDIM steps from z_T to z_0, where T = floor(strength * T_max), the noisiest first.
+
+        Python numbers: a step indexed by a tensor on the device would wait for it. Raises ConfigError: there is none.
+        """
+        settings = self.settings
+        self.scheduler.set_timesteps(settings.steps)
+        count = min(int(settings.steps * settings.strength), settings.steps)
+        if count == 0:
+            raise ConfigError(
+                f"reconstruct.strength={settings.strength} of {settings.steps} steps leaves no step; raise one of them."
+            )
+        timesteps: list[int] = self.scheduler.timesteps[-count:].tolist()
+        return timesteps
+
+    def encode_texts(self, texts: list[str]) -> torch.Tensor:
+        """ψ(C): (N, 77, width). Distinct texts are encoded once while they are in use."""
+        if new := sorted(set(texts) - self._texts.keys()):
+            tokens = self.tokenizer(
+                new,
+                padding="max_length",
+                max_length=self.tokenizer.model_max_length,
+                truncation=True,
+                return_tensors="pt",
+            )
+            states = self.text_encoder(tokens.input_ids.to(self.device))[0].to(self.dtype)
+            if len(self._texts) > 4096:  # short captions repeat a lot; forget now and then so that memory stays flat
+                self._texts = {text: self._texts[text] for text in {*texts, ""} & self._texts.keys()}
+            self._texts.update(zip(new, states, strict=True))
+        return torch.stack([self._texts[text] for text in texts])
+
+    def _part(self, kind: Any, folder: str, name: str) -> Any:
+        model = issubclass(kind, torch.nn.Module)
+        options = {"torch_dtype": self.dtype, "output_loading_info": True} if model else {}
+        try:
+            part = kind.from_pretrained(folder, subfolder=name, **options)
+        except (OSError, ValueError, KeyError, RuntimeError) as error:
+            raise ConfigError(
+                f"{folder}/{name}: not a readable {kind.__name__} ({_first_line(error)}). "
+                "Give a whole Stable Diffusion folder or hub id as reconstruct.model."
+            ) from error
+        if model:
+            part, loading = part
+            if missing := sorted(loading["missing_keys"]):  # they would be random
+                raise ConfigError(f"{folder}/{name}: the weights lack {missing[0]} ({len(missing)} in all). {CURE}")
+            part = part.to(self.device).eval().requires_grad_(False)
+        return part
+
+    def _encode(self, images: torch.Tensor, generators: list[torch.Generator]) -> torch.Tensor:
+        posterior = self.vae.encode(images, return_dict=False)[0]
+        if self.settings.latents == "mean":
+            return posterior.mode() * self.vae.config.scaling_factor
+        noise = [
+            randn_tensor(posterior.mean[:1].shape, generator=generator, device=images.device, dtype=self.dtype)
+            for generator in generators
+        ]
+        return (posterior.mean + posterior.std * torch.cat(noise)) * self.vae.config.scaling_factor
+
+    def _decode(self, latents: torch.Tensor) -> list[torch.Tensor | ImageError]:
+        decoded = self.vae.decode(latents / self.vae.config.scaling_factor, return_dict=False)[0]
+        finite = torch.isfinite(decoded.float()).all(dim=(1, 2, 3)) & torch.isfinite(latents.float()).all(dim=(1, 2, 3))
+        decoded = (decoded.float() / 2 + 0.5).clamp(0, 1)
+        black = (decoded * 255).round().amax(dim=(1, 2, 3)) == 0
+        return [
+            _verdict(image, ok, dark) for image, ok, dark in zip(decoded, finite.tolist(), black.tolist(), strict=True)
+        ]
+
+
+def _verdict(decoded: torch.Tensor, finite: bool, black: bool) -> torch.Tensor | ImageError:
+    if not finite:
+        return ImageError("the reconstruction is not finite (NaN or infinite)")
+    if black:
+        return ImageError("the reconstruction is all black")
+    return decoded
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
