@@ -1,6 +1,6 @@
 """A plain image detector: a linear layer on frozen CLIP (as Ojha et al., CVPR 2023, UnivFD). It never sees a map."""
 
-from typing import Any
+from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
@@ -21,7 +21,7 @@ class ImageDetector(Detector):
 
     Settings = ImageSettings
     needs = frozenset({"image"})
-    maps = {}
+    maps: ClassVar[dict[str, dict[str, Any]]] = {}
     encoders = ("image_encoder",)
 
     def __init__(self, settings: ImageSettings, encoders: dict[str, Any]) -> None:

@@ -1,6 +1,6 @@
 """Detectors that see SARE maps and never the image: of one map (as DIRE, ICCV 2023, of its own), and of two."""
 
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -49,7 +49,10 @@ class DifferenceDetector(MapDetector):
     cell, where the caption brought x̂ nearer to x.
     """
 
-    maps = {"sare": {}, "uncaptioned": {"caption.captioner": "none", "caption.model": None}}
+    maps: ClassVar[dict[str, dict[str, Any]]] = {
+        "sare": {},
+        "uncaptioned": {"caption.captioner": "none", "caption.model": None},
+    }
     views = 3
 
     def see(self, batch: dict[str, Tensor]) -> Tensor:

@@ -49,9 +49,7 @@ class PredictStage:
 
         encoders = {role: fetch(encoder) for role, encoder in self.encoders.items()}
         tensors = load_tensors(self.detector.store, self.detector.best)
-        self.trained = TrainedDetector(
-            self.settings.detector, encoders, tensors, device, self.settings.evaluate.dtype
-        )
+        self.trained = TrainedDetector(self.settings.detector, encoders, tensors, device, self.settings.evaluate.dtype)
 
     def begin(self, shard: int, sources: dict[str, Path]) -> None:
         self.readers = {role: TarReader(path) for role, path in sources.items()}
