@@ -6,6 +6,9 @@
 - `ConfigError`: a wrong setting, a missing model or file. The run stops at once.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 
 class SareError(Exception):
     """What the user can mend; its text names the file or setting, and the cure. Never a bug of ours."""
@@ -40,3 +43,12 @@ class Stopped(BaseException):
     def __init__(self, signum: int) -> None:
         super().__init__(f"stopped by signal {signum}")
         self.signum = signum
+
+
+@contextmanager
+def needs_extra(extra: str) -> Iterator[None]:
+    """Around the import of a package that only one of sare's extras installs. Raises ConfigError: it is missing."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        raise ConfigError(f"{error.name} is not installed. Run: pip install 'sare[{extra}]'") from error

@@ -9,13 +9,17 @@ from functools import cached_property
 from typing import Any
 
 from sare_core.captioning import stage as captioning
-from sare_core.config import Settings
+from sare_core.captioning.captions import weights_of as caption_weights
+from sare_core.config import Settings, load_settings
+from sare_core.config.stored import changed
 from sare_core.detectors import code_version, detector_class
-from sare_core.engine.checkpoints import Checkpoint, digest_of, read_checkpoint
+from sare_core.detectors.folder import DetectorFolder, find_detector, open_detector
+from sare_core.engine.checkpoints import Checkpoint, digest_of
 from sare_core.engine.folders import Folder
-from sare_core.engine.manifest import Index
+from sare_core.engine.manifest import Index, has_index, read_index
 from sare_core.engine.selection import chosen_shards
 from sare_core.errors import ConfigError
+from sare_core.evaluation.predict import PredictStage
 from sare_core.models.weights import Weights, resolve
 from sare_core.reconstruction import method_of
 from sare_core.reconstruction import stage as reconstruction
@@ -31,76 +35,86 @@ class Graph:
     def __init__(self, settings: Settings, dataset: str, work: str) -> None:
         self.settings, self.dataset, self.work = settings, dataset, work
 
+    def _folder(
+        self, stage: str, made_by: dict[str, Any], upstream: dict[str, Folder], models: dict[str, Weights]
+    ) -> Folder:
+        made_by = {"stage": stage, **made_by, "weights": {role: model.digest for role, model in models.items()}}
+        made_by |= {role: folder.fingerprint for role, folder in upstream.items()}
+        names = {role: model.model for role, model in models.items()}
+        return Folder(self.work, self.dataset, stage, made_by, upstream, names, self.settings.model_dump(mode="json"))
+
     @cached_property
     def captions(self) -> Folder:
         """View, caption settings and weights decide, nothing else."""
         caption = self.settings.caption
         made_by = {
-            "stage": captioning.NAME,
             "version": captioning.VERSION,
             "view": self.settings.view,
             "settings": caption.fingerprint_fields(),
-            "weights": digests(captioning.weights_of(caption, self.work)),
         }
-        return Folder(self.work, self.dataset, captioning.NAME, made_by, upstream=None)
+        return self._folder(captioning.NAME, made_by, {}, caption_weights(caption, self.work))
 
     @cached_property
     def reconstructions(self) -> Folder:
         """Their settings, weights and seed, and the captions' folder where the method reads captions."""
         reconstruct = self.settings.reconstruct
         method = method_of(reconstruct)
-        captions = self.captions if method.needs_captions else None
+        captions = {captioning.NAME: self.captions} if method.needs_captions else {}
         made_by = {
-            "stage": reconstruction.NAME,
             "version": reconstruction.VERSION,
             "view": self.settings.view,
             "seed": self.settings.seed,
             "settings": method.fingerprint_fields(reconstruct),
-            "weights": digests(reconstruction.weights_of(reconstruct, self.work)),
-        } | ({"captions": captions.fingerprint} if captions else {})
-        return Folder(self.work, self.dataset, reconstruction.NAME, made_by, upstream=captions)
+        }
+        models = reconstruction.weights_of(reconstruct, self.work)
+        return self._folder(reconstruction.NAME, made_by, captions, models)
+
+    @cached_property
+    def maps(self) -> dict[str, Folder]:
+        """The reconstructions that the detector reads, by the role that they play for it."""
+        return {
+            reconstruction.NAME if name == "sare" else f"{reconstruction.NAME}.{name}": Graph(
+                changed(self.settings, changes), self.dataset, self.work
+            ).reconstructions
+            for name, changes in detector_class(self.settings.detector.detector).maps.items()
+        }
 
     @cached_property
     def encoders(self) -> dict[str, Weights]:
         """The pretrained encoders that the detector reads, by role."""
         detector = self.settings.detector
-        named = {
-            "image_encoder": (detector.image_encoder, detector.image_encoder_revision),
-            "semantic_encoder": (detector.semantic_encoder, detector.semantic_encoder_revision),
+        return {
+            role: resolve(getattr(detector, role), getattr(detector, f"{role}_revision"), self.work)
+            for role in detector_class(detector.detector).encoders
         }
-        return {role: resolve(*named[role], self.work) for role in detector_class(detector.detector).encoders}
 
     @cached_property
     def detector_fields(self) -> dict[str, Any]:
-        """What a fingerprint hashes of the detector: its settings, and of an own class its source."""
+        """What a fingerprint hashes of the detector: its settings, and of a foreign class its source."""
         code = code_version(self.settings.detector.detector)
         return self.settings.detector.fingerprint_fields() | ({"code": code} if code else {})
 
     def detectors(self, inputs: list[str]) -> Folder:
         """The folder of a detector: settings, encoders, and the bytes of the shards that it is trained on."""
         made_by = {
-            "stage": DETECTORS,
             "version": DETECTORS_VERSION,
             "settings": self.settings.train.fingerprint_fields(),
             "detector": self.detector_fields,
-            "weights": digests(self.encoders),
-            "reconstructions": self.reconstructions.fingerprint,
             "inputs": digest_of(inputs)[:16],
         }
-        return Folder(self.work, self.dataset, DETECTORS, made_by, upstream=self.reconstructions)
+        made_by |= {} if self.maps else {"view": self.settings.view}  # else the reconstructions say it
+        return self._folder(DETECTORS, made_by, self.maps, self.encoders)
 
-    def predictions(self, checkpoint: Checkpoint) -> Folder:
-        """The folder of predictions: the checkpoint's bytes, and the reconstructions that they are made from."""
+    def predictions(self, best: Checkpoint) -> Folder:
+        """The folder of predictions: the checkpoint's bytes, how the images are viewed, and the reconstructions."""
         made_by = {
-            "stage": PREDICTIONS,
             "version": PREDICTIONS_VERSION,
             "settings": self.settings.evaluate.fingerprint_fields(),
             "detector": self.detector_fields,
-            "weights": digests(self.encoders),
-            "checkpoint": checkpoint.sha256[:16],
-            "reconstructions": self.reconstructions.fingerprint,
+            "checkpoint": best.sha256[:16],
         }
-        return Folder(self.work, self.dataset, PREDICTIONS, made_by, upstream=self.reconstructions)
+        made_by |= {} if self.maps else {"view": self.settings.view}
+        return self._folder(PREDICTIONS, made_by, self.maps, self.encoders)
 
     def caption(self, index: Index) -> captioning.CaptionStage:
         return captioning.CaptionStage(self.settings.caption, self.settings.view, index, self.captions)
@@ -110,6 +124,9 @@ class Graph:
         return reconstruction.ReconstructStage(
             settings.reconstruct, settings.view, settings.seed, index, self.reconstructions
         )
+
+    def predict(self, index: Index, detector: DetectorFolder) -> PredictStage:
+        return PredictStage(self.settings, index, self.predictions(detector.best), self.encoders, detector)
 
     def trained_shards(self, index: Index) -> tuple[list[int], list[int]]:
         """The shards that a detector is trained on, and those held out."""
@@ -144,16 +161,17 @@ class Graph:
         train_part, val_part = self.training_data(index)
         return self.detectors(train_part.inputs + val_part.inputs)
 
-    def trained_detector(self, index: Index, preset: str) -> tuple[Folder, Checkpoint]:
-        """The detector's folder and its best checkpoint. Raises ConfigError unless it is trained to its end."""
-        detector = self.detector_of(index)
-        if (best := trained(detector)) is None:
-            state = "is trained only in part" if read_checkpoint(detector.store, "last") else "is not trained"
-            raise ConfigError(
-                f"{detector.store.url}: the detector {state}. Run: sare train --dataset {self.dataset} "
-                f"--preset {preset} (with the same --set)."
-            )
-        return detector, best
+    def trained_detector(self, source: Index, preset: str) -> DetectorFolder:
+        """The detector that these settings name, whatever has become of its training images; of several the latest.
+
+        Raises ConfigError or StageError: there is none that is trained to its end, or nothing yet to train it on.
+        """
+        arguments = f"--dataset {self.dataset} --preset {preset} (with the same --set)"
+        try:
+            return find_detector(self.detectors([]), arguments)
+        except ConfigError:
+            self.training_data(source)  # what lacks for a training is the better thing to hear of
+            raise
 
     def tested_shards(self, index: Index, wanted: str | None = None) -> list[int]:
         """The shards of the test split, or those that are `wanted` of them. Raises ConfigError: there are none."""
@@ -163,11 +181,37 @@ class Graph:
         return shards
 
 
-def digests(weights: dict[str, Weights]) -> dict[str, str]:
-    return {role: each.digest for role, each in weights.items()}
+def run_settings(
+    index: Index, preset: str | None, overrides: list[str] | None, detector: str | None, view: str | None, work: str
+) -> Settings:
+    """The settings of a run: a preset's, or those that a detector brings; with another view where one is given.
+
+    detector: its path, URL or fingerprint. Raises ConfigError: no such preset, setting or detector.
+    """
+    if detector is None:
+        settings = load_settings(preset or "mini", overrides, index.about["layout"])
+    elif preset is not None:
+        raise ConfigError("--detector brings its own settings: leave --preset out. --set can change how it is run.")
+    else:
+        settings = open_detector(detector, work).settings(overrides)
+    return changed(settings, {"view": view}) if view else settings
 
 
-def trained(folder: Folder) -> Checkpoint | None:
-    """The best checkpoint of a detector whose training has come to its end."""
-    best, last = read_checkpoint(folder.store, "best"), read_checkpoint(folder.store, "last")
-    return best if last is not None and last.finished and best is not None else None
+def chosen_detector(
+    reference: str | None, preset: str | None, overrides: list[str] | None, source: Index | None, work: str
+) -> DetectorFolder:
+    """The detector that a command names: by its path, URL or fingerprint; else the one of a preset and a dataset.
+
+    Raises ConfigError or StageError: there is none.
+    """
+    if reference is not None:
+        return open_detector(reference, work)
+    assert source is not None
+    settings = run_settings(source, preset, overrides, None, None, work)
+    return Graph(settings, source.about["dataset"], work).trained_detector(source, preset or "mini")
+
+
+def source_of(detector: DetectorFolder, manifests: str) -> Index | None:
+    """The index of the dataset that a detector was trained on, where it is at hand."""
+    name = detector.about.dataset
+    return read_index(manifests, name) if name and has_index(manifests, name) else None

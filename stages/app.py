@@ -8,11 +8,12 @@ from typing import Annotated, Any
 import typer
 
 from stages import (
-    audit,
     caption,
     evaluate,
     export,
+    garbage,
     index,
+    ls,
     mini,
     options,
     pin,
@@ -21,9 +22,11 @@ from stages import (
     report,
     retry,
     rm,
+    status,
     study,
     submit,
     train,
+    verify,
 )
 
 # By the help's panels: each command with one example.
@@ -37,14 +40,15 @@ COMMANDS: dict[str, list[tuple[Callable[..., Any], str]]] = {
         (report.report, "sare report --dataset genimage --preset paper"),
     ],
     "Look": [
-        (audit.status, "sare status --dataset genimage"),
+        (status.status, "sare status --dataset genimage"),
+        (ls.ls, "sare ls --dataset genimage"),
         (plan.plan, "sare plan --dataset genimage --preset paper --gpus 8 --price 2.5"),
-        (audit.verify, "sare verify --dataset genimage"),
+        (verify.verify, "sare verify --dataset genimage"),
         (export.export, "sare export --dataset genimage --preset paper --out maps --shard 3"),
     ],
     "Repair": [
         (retry.retry_failed, "sare retry-failed --dataset genimage --preset paper"),
-        (audit.gc, "sare gc --dataset genimage"),
+        (garbage.gc, "sare gc --dataset genimage"),
         (rm.rm, "sare rm 0123456789ab"),
         (pin.pin, "sare pin paper --out my.yaml"),
     ],

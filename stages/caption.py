@@ -5,33 +5,52 @@ sare caption --dataset genimage --preset paper --shard 3
 accelerate launch --num_processes 8 --multi_gpu -m stages.caption --dataset genimage --preset paper
 """
 
-from sare_core.config import load_settings
 from sare_core.engine.manifest import read_index
 from sare_core.engine.runner import run
 from sare_core.engine.selection import chosen_shards
-from sare_core.graph import ALL_SPLITS, Graph
+from sare_core.graph import ALL_SPLITS, Graph, run_settings
 from sare_core.miniature.foreign import refuse_foreign_images
-from stages.options import Dataset, Manifests, Preset, RunName, Set, Shard, Work, console, finish, run_command
+from stages.options import (
+    Dataset,
+    Detector,
+    Manifests,
+    OtherPreset,
+    RunName,
+    Set,
+    Shard,
+    View,
+    Work,
+    console,
+    finish,
+    run_command,
+    source_name,
+)
 
 
 def caption(
     dataset: Dataset,
-    preset: Preset = "mini",
+    preset: OtherPreset = None,
     set_: Set = None,
     shard: Shard = None,
     work: Work = "work",
     manifests: Manifests = "manifests",
+    detector: Detector = None,
+    view: View = None,
     run_name: RunName = None,
 ) -> None:
     """Caption images: one parquet a shard."""
     index = read_index(manifests, dataset)
-    settings = load_settings(preset, set_, index.about["layout"])
+    settings = run_settings(index, preset, set_, detector, view, work)
     refuse_foreign_images([settings.caption.model], index)
     graph = Graph(settings, dataset, work)
     folder = graph.captions
-    shards = chosen_shards(index, ALL_SPLITS, settings.train_subsets, shard)
+    splits = ["test"] if detector else list(ALL_SPLITS)
+    shards = chosen_shards(index, splits, settings.train_subsets, shard)
     name = folder.describe(
-        run_name, preset=preset, model=settings.caption.model, shards=len(shards), train_subsets=settings.train_subsets
+        run_name,
+        preset=source_name(preset, detector),
+        splits=splits,
+        train_subsets=settings.train_subsets,
     )
     finish(run(graph.caption(index), index, shards, console), folder.stage, f"{folder.store.url} ({name})")
 

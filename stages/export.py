@@ -67,7 +67,7 @@ def export(
     done = [number for number, state in states.items() if state.kind == "done"]
     records = {number: record for number, record in folder.records(done).items() if record.output}
     if What.reconstruction in wanted and any("reconstruction.png" not in r.fields for r in records.values()):
-        raise ConfigError(f"{folder.store.url}: holds no x̂ (reconstruct.keep_reconstruction is off).")
+        raise ConfigError(f"{folder.store.url}: contains no x̂ (reconstruct.keep_reconstruction is off).")
     before = read_captions(store, folder.fingerprint)
 
     rows = exportable(index, records, image, limit)

@@ -1,9 +1,6 @@
-"""What all stages take on the command line, and how a run ends."""
+"""The options that commands share, and what they print when a run ends."""
 
-import errno
-import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -12,8 +9,9 @@ import typer
 from sare_core.engine.ranks import Rank
 from sare_core.engine.runner import Outcome
 from sare_core.engine.selection import ranges_text
-from sare_core.engine.terminal import PlainConsole, console
-from sare_core.errors import ConfigError, SareError, Stopped
+from sare_core.engine.terminal import console
+from sare_core.errors import ConfigError
+from stages.exits import exit_codes
 
 
 def filled(param: typer.CallbackParam, value: str | None) -> str | None:
@@ -31,6 +29,7 @@ def path(text: str) -> Path:
 
 
 Dataset = Annotated[str, typer.Option("--dataset", "-d", help="Name that `sare index` gave to the data.")]
+AnyDataset = Annotated[str | None, typer.Option("--dataset", "-d", help="Only this dataset. Default: all.")]
 Preset = Annotated[str, typer.Option("--preset", "-p", help="paper, mini, or the path of a settings file in YAML.")]
 Set = Annotated[list[str] | None, typer.Option("--set", help="Change a setting, e.g. reconstruct.strength=0.7.")]
 RunName = Annotated[
@@ -39,6 +38,16 @@ RunName = Annotated[
 ]
 TrainedOn = Annotated[
     str | None, typer.Option("--trained-on", help="Dataset whose detector is used. Default: this one.")
+]
+Detector = Annotated[
+    str | None,
+    typer.Option("--detector", help="A trained detector: its folder or URL, or a fingerprint that `sare ls` shows."),
+]
+View = Annotated[
+    str | None, typer.Option("--view", help="How the test images are viewed, e.g. jpeg:70. Default: as in training.")
+]
+OtherPreset = Annotated[
+    str | None, typer.Option("--preset", "-p", help="As for train, or the detector's own with --detector. [mini]")
 ]
 Shard = Annotated[str | None, typer.Option("--shard", help="Only these shards: 3, or 0-9, or 2,5,7. Default: all.")]
 Work = Annotated[
@@ -51,50 +60,21 @@ Manifests = Annotated[
 ]
 
 
+def source_name(preset: str | None, detector: str | None) -> str:
+    """What a run's settings come from, as tables and `sare status` show it: a preset, or a detector."""
+    return Path(detector.rstrip("/")).name if detector else preset or "mini"
+
+
 def run_command(command: Callable[..., Any]) -> None:
     """Run a Typer app, or a stage's function, as this process's command."""
     with exit_codes():
         (command if isinstance(command, typer.Typer) else _app(command))()
 
 
-@contextmanager
-def exit_codes() -> Iterator[None]:
-    """What may end a run becomes a message and an exit code that tells.
-
-    0: everything asked for is done. 1: something is not done (a shard failed or waits). 2: wrong settings or input.
-    130, 143: stopped by SIGINT, SIGTERM; run the same command again.
-    """
-    try:
-        yield
-    except SareError as error:
-        _complain(_said(error))
-        sys.exit(2 if isinstance(error, ConfigError) else 1)
-    except OSError as error:  # of a disk or this machine; those that a user meets often have words of their own
-        where = f"{error.filename}: " if error.filename else ""
-        cure = "Raise the limit (ulimit -n)" if error.errno == errno.EMFILE else "Mend that"
-        _complain(f"{where}{error.strerror or error} (errno {error.errno}). {cure} and run the same command again.")
-        sys.exit(1)
-    except Stopped as stop:
-        _complain(f"{stop}; what was finished is kept. Run the same command again to go on.")
-        sys.exit(128 + stop.signum)
-
-
 def _app(command: Callable[..., Any]) -> typer.Typer:
     app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
     app.command()(command)
     return app
-
-
-def _said(error: SareError) -> str:
-    """An error's own text: from a worker of a loader it comes wrapped in the worker's traceback."""
-    text = str(error)
-    return text.rstrip().rpartition("\nsare_core.errors.")[2].partition(": ")[2] if text.startswith("Caught ") else text
-
-
-def _complain(text: str) -> None:
-    errors = PlainConsole(stderr=True)
-    errors.print("error:", style="bold red", end=" ")
-    errors.print(text, soft_wrap=True)
 
 
 def finish(outcome: Outcome, stage: str, where: str) -> None:
@@ -118,7 +98,7 @@ def tell_failed(outcome: Outcome) -> None:
     if outcome.failed:
         _name_shards(outcome.failed, "failed")
         console.print(
-            f"Failed shards: {ranges_text(sorted(outcome.failed))}. Mend what is named above, then run the same "
+            f"Failed shards: {ranges_text(sorted(outcome.failed))}. Fix what is named above, then run the same "
             "command again: it does these and whatever else is open.",
             soft_wrap=True,
         )

@@ -15,9 +15,9 @@ import typer
 from sare_core.config import load_settings
 from sare_core.engine.manifest import read_index
 from sare_core.errors import ConfigError
+from sare_core.plan.estimate import plan_dataset, plan_images
 from sare_core.plan.images import Size
 from sare_core.plan.show import Resources, print_plan
-from sare_core.plan.whole import of_dataset, of_number, standing_in
 from stages.options import Manifests, Preset, Set, Work, console, run_command
 
 
@@ -46,19 +46,21 @@ def plan(
         raise ConfigError("Give --dataset NAME for an indexed data set, or --images N for one that is not.")
     if dataset is not None and size is not None:
         raise ConfigError("--size goes with --images; an index knows the sizes of its images.")
-    index = read_index(manifests, dataset) if dataset is not None else None
-    settings = load_settings(preset, set_, index.about["layout"] if index else None)
-    if images is not None:
-        side = settings.reconstruct.longer_side
-        found, done = of_number(settings, images, _size(size) if size else (side, side), images_per_second), None
+    if dataset is not None:
+        index = read_index(manifests, dataset)
+        settings = load_settings(preset, set_, index.about["layout"])
+        found = plan_dataset(settings, index, work, images_per_second)
     else:
-        assert index is not None
-        found, done = of_dataset(settings, index, work, images_per_second)
-    if names := standing_in(settings):
+        settings = load_settings(preset, set_)
+        side = settings.reconstruct.longer_side
+        found = plan_images(settings, images or 0, _size(size) if size else (side, side), images_per_second)
+    from sare_core.plan.models import unavailable  # torch: seconds
+
+    if names := unavailable(settings):
         found.lines.append(
             f"Unavailable from the model hub, so counted on the published architecture: {', '.join(names)}."
         )
-    print_plan(found, Resources(tflops, gpus, price), console, done)
+    print_plan(found, Resources(tflops, gpus, price), console)
 
 
 def _size(text: str) -> Size:

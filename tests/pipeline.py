@@ -7,11 +7,10 @@ from typing import Any
 from rich.console import Console
 
 from sare_core.config import Settings
-from sare_core.engine.checkpoints import read_checkpoint
+from sare_core.detectors.folder import open_detector
 from sare_core.engine.folders import Folder
 from sare_core.engine.manifest import Index, read_index
 from sare_core.engine.runner import Outcome, run
-from sare_core.evaluation.predict import PredictStage
 from sare_core.graph import Graph
 from sare_core.index.indexing import build_index
 from sare_core.training.loop import train_detector
@@ -61,11 +60,9 @@ class Pipeline:
 
     def predictions(self, detector: Folder) -> Outcome:
         index = read_index(self.manifests, self.dataset)
-        best, graph = read_checkpoint(detector.store, "best"), self.graph
-        assert best is not None
-        folder = graph.predictions(best)
+        stage = self.graph.predict(index, open_detector(detector.store.url, self.work))
+        folder = stage.folder
         folder.describe(preset="test", train_subsets=self.settings.train_subsets, splits=["test"])
-        stage = PredictStage(self.settings, index, folder, graph.encoders, detector, best)
         return run(stage, index, index.select(["test"])["shard"].to_list(), QUIET)
 
 

@@ -135,19 +135,19 @@ def test_a_broken_index_hides_no_other_data_set(
     code, told = sare(command)
     assert code == 1
     assert str(tmp_path / "manifests" / "it") in told
-    shown = {"status": "\nother", "verify": "1 folders read back", "gc": f"{folders['other'].store.url}/00000-0123"}
+    shown = {"status": "\nother", "verify": "1 folders checked", "gc": f"{folders['other'].store.url}/00000-0123"}
     assert shown[command] in told
 
 
 def test_verify_reads_indexes_back(sare: Sare, folders: dict[str, Folder], tmp_path: Path) -> None:
     """Labels are flipped in one, under the name that it had; outputs of the other one are read back."""
-    assert sare("verify") == (0, "2 folders read back: all as recorded\n")
+    assert sare("verify") == (0, "2 folders checked: all as recorded\n")
     [path] = (tmp_path / "manifests" / "it").glob("images-*.parquet")
     pl.read_parquet(path).with_columns(label=1 - pl.col("label")).write_parquet(path)
     code, told = sare("verify")
     assert code == 1
     assert f"{path}: its content is not what its name and digests promise" in told
-    assert "1 folders read back: 1 integrity errors" in told
+    assert "1 folders checked: 1 integrity errors" in told
 
 
 @pytest.mark.parametrize("command", ["status", "gc"])
@@ -179,7 +179,7 @@ def code_of(error: BaseException, capsys: pytest.CaptureFixture[str]) -> tuple[i
 def test_an_error_of_the_machine_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
     code, told = code_of(OSError(errno.EIO, "Input/output error", "/data/x.tar"), capsys)
     assert code == 1
-    assert told == "error: /data/x.tar: Input/output error (errno 5). Mend that and run the same command again.\n"
+    assert told == "error: /data/x.tar: Input/output error (errno 5). Fix that and run the same command again.\n"
     assert "ulimit -n" in code_of(OSError(errno.EMFILE, "Too many open files"), capsys)[1]
 
 

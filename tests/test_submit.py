@@ -17,9 +17,9 @@ from sare_core.engine import slurm as cluster
 from sare_core.engine.signals import release_on_preemption
 from sare_core.engine.slurm import Slurm, array_limit
 from sare_core.errors import ConfigError, StageError
+from sare_core.submission import Task, steps_of_all, steps_of_one
 from stages import submit
 from stages.app import app
-from stages.submit import Task, steps_of_all, steps_of_one
 from tests.conftest import STANDIN, standin_overrides
 from tests.faults.whole import SMALL
 from tests.pipeline import Pipeline
@@ -72,7 +72,7 @@ def test_a_task_that_is_not_complete_fails(monkeypatch: pytest.MonkeyPatch) -> N
     def stage(code: int) -> None:
         raise typer.Exit(code)
 
-    monkeypatch.setitem(submit.STAGES, "caption", stage)
+    monkeypatch.setattr("stages.caption.caption", stage)
     Task("caption", {"code": 0})()
     with pytest.raises(StageError, match="not all is done"):
         Task("caption", {"code": 1})()

@@ -67,7 +67,7 @@ def make_records(settings: Settings, preset: str, manifests: str, work: str) -> 
     folders = [graph.captions, graph.reconstructions]
     for folder in folders:
         folder.describe(preset=preset, train_subsets=None)
-        kind = ".parquet" if folder.upstream is None else ".tar"
+        kind = ".parquet" if not folder.upstream else ".tar"
         records = Path(folder.store.url, "records")
         records.mkdir(parents=True, exist_ok=True)
         for shard, images in index.shards.select("shard", "images").iter_rows():
@@ -81,8 +81,8 @@ def make_records(settings: Settings, preset: str, manifests: str, work: str) -> 
 def _record(folder: Folder, index: Index, shard: int, images: int, kind: str) -> Record:
     digest = f"{shard:064x}"
     inputs: dict[str, str] = {"index": index.digests[shard]}
-    if folder.upstream is not None:
-        inputs[folder.upstream.stage] = digest
+    for role in folder.upstream:
+        inputs[role] = digest
     facts: dict[str, Any] = {"stage": folder.stage, "fingerprint": folder.fingerprint, "dataset": folder.dataset}
     return Record(
         **facts,

@@ -15,7 +15,7 @@ DATASET = "made-up"
 
 
 def folder_of(work: str) -> Folder:
-    return Folder(work, DATASET, "captions", {"stage": "captions", "version": "sleeper"}, None)
+    return Folder(work, DATASET, "captions", {"stage": "captions", "version": "sleeper"})
 
 
 class SleepStage:
@@ -29,7 +29,7 @@ class SleepStage:
     def load(self, device: str) -> None:
         pass
 
-    def begin(self, shard: int, source: Path | None) -> None:
+    def begin(self, shard: int, sources: dict[str, Path]) -> None:
         if self.log:
             file = os.open(Path(self.folder.store.url) / "computed.txt", os.O_WRONLY | os.O_APPEND | os.O_CREAT)
             os.write(file, f"{shard}\n".encode())

@@ -9,16 +9,12 @@ from typing import Any
 
 import pyarrow as pa
 
-from sare_core.captioning import check_captioner, load_captioner
-from sare_core.captioning.cut import cut_caption
+from sare_core.captioning.captions import Captions, weights_of
 from sare_core.config.captioning import CaptionSettings
 from sare_core.engine.folders import Folder
 from sare_core.engine.manifest import Index
 from sare_core.engine.shardfiles import ParquetWriter
-from sare_core.errors import ConfigError, ImageError
 from sare_core.images.sources import read_source, view_image
-from sare_core.models.weights import Weights, fetch, require_tokenizer, require_whole, resolve
-from sare_core.store.storage import sha256_file
 
 NAME, VERSION = "captions", 1  # raise the version when the same settings come to give other captions
 SCHEMA = pa.schema(
@@ -33,19 +29,6 @@ SCHEMA = pa.schema(
 )
 
 
-def weights_of(caption: CaptionSettings, work: str) -> dict[str, Weights]:
-    """What the captions are made with, by role. Raises ConfigError: not to be found."""
-    check_captioner(caption)
-    weights = {"text_tokenizer": resolve(caption.text_tokenizer, caption.text_tokenizer_revision, work)}
-    if caption.model is not None:
-        weights["model"] = resolve(caption.model, caption.revision, work)
-    if caption.table is not None:
-        if not Path(caption.table).is_file():
-            raise ConfigError(f"caption.table={caption.table}: no such file.")
-        weights["table"] = Weights(caption.table, f"sha256:{sha256_file(Path(caption.table))}", caption.table, False)
-    return weights
-
-
 class CaptionStage:
     suffix, fields = ".parquet", tuple(SCHEMA.names)
 
@@ -53,19 +36,12 @@ class CaptionStage:
         self.settings, self.view, self.root, self.folder = settings, view, index.about["root"], folder
 
     def load(self, device: str) -> None:
-        from transformers import CLIPTokenizer
-
         weights = weights_of(self.settings, self.folder.work)
-        model = fetch(weights["model"]) if "model" in weights else None
-        self.captioner = load_captioner(self.settings, model, device)
-        folder = Path(weights["text_tokenizer"].folder)
-        require_whole(folder)
-        require_tokenizer(folder)
-        self.tokenizer = CLIPTokenizer.from_pretrained(folder)
+        self.captions = Captions(self.settings, weights, device)
         made_with = weights.get("model") or weights.get("table")
         self.revision = made_with.revision if made_with else ""
 
-    def begin(self, shard: int, source: Path | None) -> None:
+    def begin(self, shard: int, sources: dict[str, Path]) -> None:
         pass
 
     def open(self, path: Path) -> ParquetWriter:
@@ -83,11 +59,10 @@ class CaptionStage:
 
     def process(self, items: list[Any]) -> list[Any]:
         rows, images = zip(*items, strict=True)
-        captions = self.captioner.caption(list(images), list(rows))
-        return [ImageError("there is no caption for it") if caption is None else caption for caption in captions]
+        return self.captions.say(list(images), list(rows))
 
     def encode(self, row: dict[str, Any], item: Any, result: str) -> dict[str, Any]:
-        caption, n_tokens, truncated = cut_caption(self.tokenizer, result)
+        caption, n_tokens, truncated = self.captions.cut(result)
         return {
             "image_id": row["image_id"],
             "caption": caption,

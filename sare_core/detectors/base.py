@@ -1,6 +1,6 @@
 """What every detector is to training and evaluation: its inputs, one logit an image, and the weights it learnt."""
 
-from typing import ClassVar, Self
+from typing import Any, ClassVar, Self
 
 from torch import Tensor, nn
 
@@ -15,6 +15,7 @@ class Detector(nn.Module):
     """
 
     inputs: ClassVar[tuple[str, ...]]
+    maps: ClassVar[dict[str, dict[str, Any]]] = {"sare": {}}
     encoders: ClassVar[tuple[str, ...]] = ("image_encoder", "semantic_encoder")
 
     def __init__(self) -> None:

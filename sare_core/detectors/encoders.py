@@ -1,13 +1,13 @@
 """Pre-trained encoders from local folders, as the model hub lays them out. A weight that a file lacks is an error."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import timm
 import torch
 from safetensors import SafetensorError, safe_open
 from timm.models import ResNet
-from transformers import CLIPVisionModelWithProjection
+from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 
 from sare_core.errors import ConfigError
 from sare_core.models.weights import require_whole
@@ -20,8 +20,11 @@ _CURE = "Fetch the model again, or name another."
 def load_image_encoder(folder: str) -> CLIPVisionModelWithProjection:
     """A CLIP vision tower with its projection, in float32; of a folder with a whole CLIP the text tower is left out.
 
+    On the meta device it is a skeleton, from config.json alone.
     Raises ConfigError: config.json or model.safetensors is missing or unusable.
     """
+    if torch.empty(0).is_meta:
+        return CLIPVisionModelWithProjection(CLIPVisionConfig.from_pretrained(folder))
     _require_files(folder)
     try:
         loaded: Any = CLIPVisionModelWithProjection.from_pretrained(
@@ -37,11 +40,15 @@ def load_image_encoder(folder: str) -> CLIPVisionModelWithProjection:
 def load_semantic_encoder(folder: str) -> ResNet:
     """A timm ResNet without its classifier, in float32; `forward_features` gives its last map (B, num_features, h, w).
 
+    On the meta device it is a skeleton, from config.json alone.
     Raises ConfigError: config.json or model.safetensors is missing or unusable, or the model is no ResNet.
     """
+    name = f"local-dir:{Path(folder).absolute()}"
+    if torch.empty(0).is_meta:
+        return cast(ResNet, timm.create_model(name, pretrained=False, num_classes=0))
     _require_files(folder)
     try:
-        model = timm.create_model(f"local-dir:{Path(folder).absolute()}", pretrained=True, num_classes=0)
+        model = timm.create_model(name, pretrained=True, num_classes=0)
         with safe_open(Path(folder) / "model.safetensors", framework="pt") as file:
             stored = set(file.keys())
     except _UNREADABLE as error:

@@ -3,7 +3,7 @@ does not count.
 
 One folder a fingerprint, under `WORK/<dataset>/<stage>/<fp>/`:
 
-    about.json               what made this folder: stage, version, settings in clear, weights, the folder before
+    about.json               what made this folder, in full: stage, version, settings, models, the folders before
     00003-<digest>.tar       a shard's output, under a name that holds its SHA-256
     records/00003.json       the record that names it, put last (sare_core/engine/ledger.py: how records lie)
     claims/00003.json        somebody works on it; claims/folder.json: somebody removes or gathers files here
@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import polars as pl
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, field_validator
 
 from sare_core.engine.fingerprint import fingerprint
 from sare_core.engine.ledger import FEW, Entry, Failure, Ledger, Output, Record, inputs_text, read_inputs
@@ -49,34 +49,62 @@ class State:
 
 
 class Upstream(BaseModel):
-    """Where about.json says that a folder's inputs lie."""
+    """A folder that another is made from: where it lies in the work folder, and what made it."""
 
     dataset: DatasetName
     stage: str  # one that stands before in STAGES
     name: Fingerprint
+    made_by: dict[str, Any] = {}
+    models: dict[str, str] = {}
+    upstream: "dict[str, Upstream]" = {}
 
 
 class About(BaseModel):
-    """What about.json has to say; a stage may note more in it."""
+    """What about.json says; a stage may note more in it. A copy of it tells the whole story without the folders before.
+
+    models: by role, as the settings name them; made_by holds their digests. settings: all, as the run had them.
+    """
 
     model_config = ConfigDict(extra="allow")
 
     made_by: dict[str, Any]
-    upstream: Upstream | None
+    upstream: dict[str, Upstream]
+    models: dict[str, str] = {}
+    settings: dict[str, Any] | None = None
+    dataset: str = ""
     described: str = ""
+    runs: list[str] = []
     preset: str = ""
     splits: list[str] = ["train", "val", "test"]
     train_subsets: list[str] | None = None
+
+    @field_validator("upstream", mode="before")
+    @classmethod
+    def by_role(cls, value: Any) -> Any:
+        """Version 0.1 had one folder before, or null."""
+        return {} if value is None else {value["stage"]: value} if "stage" in value else value
 
 
 class Folder:
     """The folder of one fingerprint: its description, its records, its outputs.
 
-    made_by: everything that the fingerprint hashes, in clear; `upstream` is the folder whose outputs go in.
+    made_by: everything that the fingerprint hashes, in clear. upstream: the folders whose outputs go in, by the role
+    that they play; of most, the name of their stage. models: by role, as the settings name them. settings: all that the
+    run has, of which made_by holds what counts.
     """
 
-    def __init__(self, work: str, dataset: str, stage: str, made_by: dict[str, Any], upstream: "Folder | None") -> None:
-        self.work, self.dataset, self.stage, self.made_by, self.upstream = work, dataset, stage, made_by, upstream
+    def __init__(
+        self,
+        work: str,
+        dataset: str,
+        stage: str,
+        made_by: dict[str, Any],
+        upstream: "dict[str, Folder] | None" = None,
+        models: dict[str, str] | None = None,
+        settings: dict[str, Any] | None = None,
+    ) -> None:
+        self.work, self.dataset, self.stage, self.made_by = work, dataset, stage, made_by
+        self.upstream, self.models, self.settings = upstream or {}, models or {}, settings
         self.fingerprint = fingerprint(made_by)
         self.store = Store(work).at(f"{dataset}/{stage}/{self.fingerprint}")
         self.ledger = Ledger(self.store)
@@ -88,12 +116,12 @@ class Folder:
         store = Store(work).at(f"{dataset}/{stage}/{name}")
         try:
             about = About.model_validate_json(store.read("about.json"))
-            source = about.upstream
-            if source and source.stage not in STAGES[: STAGES.index(stage)]:
-                raise ValueError(f"{stage} are not made from {source.stage}")
-            before = Folder.open(work, source.dataset, source.stage, source.name) if source else None
-            folder = Folder(work, dataset, stage, about.made_by, before)
-        except (FileNotFoundError, ValueError) as error:  # pydantic's is a ValueError
+            for source in about.upstream.values():
+                if source.stage not in STAGES[: STAGES.index(stage)]:
+                    raise ValueError(f"{stage} are not made from {source.stage}")
+            before = {r: Folder.open(work, s.dataset, s.stage, s.name) for r, s in about.upstream.items()}
+            folder = Folder(work, dataset, stage, about.made_by, before, about.models, about.settings)
+        except (FileNotFoundError, KeyError, TypeError, ValueError) as error:  # pydantic's is a ValueError
             raise ConfigError(
                 f"{store.path('about.json')}: missing or unreadable; run the stage again to write it anew."
             ) from error
@@ -108,16 +136,23 @@ class Folder:
         fingerprint. Raises ConfigError: not a name.
         """
         names = [name for name in self._run_names() if name != run] + ([] if run is None else [check_run_name(run)])
-        before = self.upstream and {
-            "dataset": self.upstream.dataset,
-            "stage": self.upstream.stage,
-            "name": self.upstream.fingerprint,
-        }
         now = datetime.now(UTC).isoformat(timespec="seconds")
-        about = {"stage": self.stage, "made_by": self.made_by, "upstream": before, "described": now, "runs": names}
-        self._described = about | notes
+        about = self.origin()
+        del about["name"]  # its place says it
+        self._described = about | {"settings": self.settings, "described": now, "runs": names} | notes
         self.store.write("about.json", json.dumps(self._described, indent=1, ensure_ascii=False).encode())
         return _runs(self._described)[-1]
+
+    def origin(self) -> dict[str, Any]:
+        """What made it, and what made the folders before, as about.json has it."""
+        return {
+            "dataset": self.dataset,
+            "stage": self.stage,
+            "name": self.fingerprint,
+            "made_by": self.made_by,
+            "models": self.models,
+            "upstream": {role: folder.origin() for role, folder in self.upstream.items()},
+        }
 
     def notes(self) -> dict[str, Any]:
         """about.json as it lies. Raises FileNotFoundError."""
@@ -160,11 +195,12 @@ class Folder:
         return sorted(shards)
 
     @staticmethod
-    def inputs(index_digest: str, upstream: Record | None) -> dict[str, str]:
+    def inputs(index_digest: str, upstream: dict[str, Record | None]) -> dict[str, str]:
         """Digests of what a shard would be made from now."""
         inputs = {"index": index_digest}
-        if upstream is not None and upstream.output is not None:
-            inputs[upstream.stage] = upstream.output.sha256
+        for role, record in upstream.items():
+            if record is not None and record.output is not None:
+                inputs[role] = record.output.sha256
         return inputs
 
     def states(self, digests: dict[int, str]) -> dict[int, State]:
@@ -183,9 +219,9 @@ class Folder:
         """Shards that a complete folder's parquet shows to be done, with the SHA-256 of their outputs."""
         rows = self.ledger.gathered().join(digests, on="shard").filter(pl.col("status") == "done")
         expected = {"index": pl.col("digest")}
-        if self.upstream is not None:
-            before = self.upstream._surely_done(digests).rename({"sha256": "source"})
-            rows, expected[self.upstream.stage] = rows.join(before, on="shard"), pl.col("source")
+        for role, folder in self.upstream.items():
+            before = folder._surely_done(digests).rename({"sha256": f"from {role}"})
+            rows, expected[role] = rows.join(before, on="shard"), pl.col(f"from {role}")
         text = pl.concat_str(
             [pl.format(f"{name}:{{}}", column) for name, column in sorted(expected.items(), key=lambda item: item[0])],
             separator=" ",
@@ -215,18 +251,21 @@ class Folder:
     def states_and_entries(self, digests: dict[int, str]) -> tuple[dict[int, State], dict[int, Entry]]:
         """As `states`, and what the records say, from one reading of them."""
         entries, broken = self.ledger.entries(digests.keys())
-        before, sources = self.upstream.states_and_entries(digests) if self.upstream else ({}, {})
+        before = {role: folder.states_and_entries(digests) for role, folder in self.upstream.items()}
         gone = self._gone(entries)
         states, done = {}, State("done")
         for shard, digest in digests.items():
             entry = entries.get(shard)
             inputs = {"index": digest}
-            if self.upstream and (source := sources.get(shard)) and source.output:
-                inputs[self.upstream.stage] = source.sha256
+            waits = ""
+            for role, (of_before, sources) in before.items():
+                if (source := sources.get(shard)) and source.output:
+                    inputs[role] = source.sha256
+                if of_before[shard].kind != "done":
+                    waits = f"waits for {role}"
             # A hundred thousand times the same: what is written is compared, and read only where it differs.
             same = entry is not None and entry.inputs == inputs_text(inputs)
             changed = _changed(read_inputs(entry.inputs), inputs) if entry and not same else ""
-            waits = f"waits for {self.upstream.stage}" if self.upstream and before[shard].kind != "done" else ""
             if shard in broken:
                 states[shard] = State("stale", "its record cannot be read")
             elif entry is None:

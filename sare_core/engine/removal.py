@@ -14,7 +14,7 @@ from typing import Any
 from sare_core.engine.checkpoints import read_checkpoint
 from sare_core.engine.claims import FOLDER, claimed_folder, claimed_shards, read_claim
 from sare_core.engine.fingerprint import differences
-from sare_core.engine.folders import STAGES
+from sare_core.engine.folders import STAGES, About
 from sare_core.engine.ledger import SWITCH
 from sare_core.errors import ConfigError, StageError
 from sare_core.store.storage import Store
@@ -94,8 +94,11 @@ def made_from(target: Removable) -> list[Removable]:
 
 
 def _sources(folder: Removable, detectors: dict[str, tuple[str, str, str]]) -> set[tuple[str, str, str]]:
-    before = folder.about.get("upstream")
-    sources = {(before["dataset"], before["stage"], before["name"])} if before else set()
+    try:
+        before = list(About.model_validate(folder.about).upstream.values())
+    except (ValueError, KeyError, TypeError):  # not readable
+        before = []
+    sources = {(source.dataset, source.stage, source.name) for source in before}
     detector = detectors.get(folder.about.get("made_by", {}).get("checkpoint"))
     return sources | ({detector} if detector else set())
 

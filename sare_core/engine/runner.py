@@ -58,8 +58,8 @@ class Stage(Work, Protocol):
     def load(self, device: str) -> None:
         """Load models. Called once, and only when there is a shard to do."""
 
-    def begin(self, shard: int, source: Path | None) -> None:
-        """Called before a shard, with the output of the stage before (None for the first stage)."""
+    def begin(self, shard: int, sources: dict[str, Path]) -> None:
+        """Called before a shard, with the outputs that it is made from, by the roles of `Folder.upstream`."""
 
     def open(self, path: Path) -> ShardWriter:
         """A writer of this stage's kind of file."""
@@ -187,7 +187,7 @@ def _compact(folder: Folder, index: Index) -> None:
 def _do_shard(stage: Stage, index: Index, shard: int, device: str, threads: int, advance: Any, retry: bool) -> Record:
     """Raises StageError: the shard failed, whether its images, its files or the disk under them are to blame."""
     folder, rows = stage.folder, index.rows(shard)
-    upstream = folder.upstream.record(shard) if folder.upstream else None
+    upstream = {role: before.record(shard) for role, before in folder.upstream.items()}
     before = folder.record(shard) if retry else None
     started, clock = datetime.now(UTC), time.monotonic()
     record = Record(
@@ -211,9 +211,9 @@ def _do_shard(stage: Stage, index: Index, shard: int, device: str, threads: int,
         libraries={name: version(name) for name in _LIBRARIES},
     )
     try:
-        source = folder.upstream.output(upstream) if folder.upstream and upstream else None
+        sources = {role: folder.upstream[role].output(found) for role, found in upstream.items() if found}
         with _spool(folder, shard, stage.suffix) as path:
-            stage.begin(shard, source)
+            stage.begin(shard, sources)
             kept = _kept(stage, rows, before) if before else {}
             written, record.failures = _compute(stage, rows, path, threads, advance, kept, upstream)
             point("spooled")
@@ -258,10 +258,10 @@ def _compute(
     threads: int,
     advance: Any,
     kept: dict[str, Sample],
-    upstream: Record | None,
+    upstream: dict[str, Record | None],
 ) -> tuple[dict[str, set[str]], list[Failure]]:
     """Run the images through the stage into the file; what was written, by key, and what failed."""
-    failed_before = {failure.image_id for failure in upstream.failures} if upstream else set()
+    failed_before = {failure.image_id for record in upstream.values() if record for failure in record.failures}
     writer, written, failures, own = stage.open(path), {}, [], 0
     made = samples(stage, [row for row in rows if row["image_id"] not in kept], threads)
     try:
@@ -270,10 +270,13 @@ def _compute(
             check_stop()
             row, sample = (planned, kept[planned["image_id"]]()) if planned["image_id"] in kept else next(made)
             if isinstance(sample, NotReached) and upstream and row["image_id"] not in failed_before:
+                before = " or ".join(upstream)
+                stages = dict.fromkeys(folder.stage for folder in stage.folder.upstream.values())
+                commands = " and ".join(f"`sare {COMMANDS.get(name, name)}`" for name in stages)
                 raise StageError(
-                    f"shard {upstream.shard} of the {upstream.stage} lacks {row['path']}, which its record counts as "
-                    f"done: its file is cut, or another one. Run `sare verify --reopen`, then "
-                    f"`sare {COMMANDS.get(upstream.stage, upstream.stage)}`, then this stage again."
+                    f"shard {rows[0]['shard']} of the {before} lacks {row['path']}, which its record counts as done: "
+                    f"its file is cut, or another one. Run `sare verify --reopen`, then {commands}, then this stage "
+                    "again."
                 )
             if isinstance(sample, ImageError):
                 own += not isinstance(sample, NotReached)

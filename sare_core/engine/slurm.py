@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from sare_core.errors import ConfigError
+from sare_core.errors import ConfigError, needs_extra
 
 # A week on preemptible nodes has many of them, each is resumed, and submitit takes a preemption for a time-out where
 # the time limit is below ten minutes.
@@ -124,7 +124,8 @@ def array_limit(config: str) -> int:
 
 
 def _parse(options: dict[str, str]) -> dict[str, Any]:
-    from submitit.slurm.slurm import _get_default_parameters
+    with needs_extra("slurm"):
+        from submitit.slurm.slurm import _get_default_parameters
 
     known = _get_default_parameters()
     parsed: dict[str, Any] = {"time": TIME, "setup": [*_SETUP]}

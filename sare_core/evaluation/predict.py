@@ -9,7 +9,8 @@ from typing import Any
 import pyarrow as pa
 
 from sare_core.config import Settings
-from sare_core.engine.checkpoints import Checkpoint, load_tensors
+from sare_core.detectors.folder import DetectorFolder
+from sare_core.engine.checkpoints import load_tensors
 from sare_core.engine.folders import Folder
 from sare_core.engine.manifest import Index
 from sare_core.engine.shardfiles import ParquetWriter, TarReader
@@ -35,11 +36,10 @@ class PredictStage:
         index: Index,
         folder: Folder,
         encoders: dict[str, Weights],
-        detector: Folder,
-        best: Checkpoint,
+        detector: DetectorFolder,
     ) -> None:
         self.settings, self.index, self.folder = settings, index, folder
-        self.encoders, self.detector, self.best = encoders, detector, best
+        self.encoders, self.detector = encoders, detector
 
     def load(self, device: str) -> None:
         import torch
@@ -49,13 +49,12 @@ class PredictStage:
         self.device, self.dtype = device, getattr(torch, self.settings.evaluate.dtype)
         encoders = {f"{role}_dir": fetch(encoder) for role, encoder in self.encoders.items()}
         model = build_detector(self.settings.detector, **encoders)
-        tensors = load_tensors(self.detector.store, self.best)
+        tensors = load_tensors(self.detector.store, self.detector.best)
         model.load_trained({name.removeprefix("model."): value for name, value in tensors.items()})
         self.model = model.to(device, self.dtype).eval()
 
-    def begin(self, shard: int, source: Path | None) -> None:
-        assert source is not None, "evaluate starts from the reconstructions of the shard"
-        self.reader = TarReader(source)
+    def begin(self, shard: int, sources: dict[str, Path]) -> None:
+        self.reader = TarReader(sources["reconstructions"])
 
     def open(self, path: Path) -> ParquetWriter:
         return ParquetWriter(path, SCHEMA)

@@ -14,7 +14,7 @@ from sare_core.engine.terminal import console
 from sare_core.errors import SareError
 from sare_core.evaluation.metrics import subset_metrics
 from sare_core.evaluation.tables import TRIVIAL, Runs, result_tables, to_csv, to_markdown, to_terminal
-from sare_core.evaluation.trivial import trivial_predictions, trivial_warnings
+from sare_core.evaluation.trivial import Trivial, trivial_predictions, trivial_warnings
 from sare_core.index.expected import is_release
 
 
@@ -33,7 +33,7 @@ class Results(NamedTuple):
 
 
 def read_results(
-    settings: Settings, index: Index, trained_on: Index, folder: Folder, shards: list[int], run_name: str
+    settings: Settings, index: Index, trained_on: Index | None, folder: Folder, shards: list[int], run_name: str
 ) -> Results:
     """Join all predictions, check them against the index, and measure them and the trivial detector."""
     records = folder.records(shards).values()
@@ -54,13 +54,12 @@ def read_results(
     if settings.view != "raw":
         notes.append(f"Images were looked at through {settings.view}; the trivial detector sees the files as they are.")
 
-    about = trained_on.frame().filter(pl.col("split").is_in(["train", "val"]))
-    if settings.train_subsets is not None:
-        about = about.filter(pl.col("subset").is_in(settings.train_subsets))
-    trivial = trivial_predictions(about, expected)
     name = f"{settings.detector.detector} · {run_name}"
     runs = {name: subset_metrics(predictions)}
-    if trivial.predictions is not None:
+    trivial = _trivial(settings, trained_on, expected)
+    if trivial is None:
+        notes.append("No trivial detector beside it: the index of the data that it was trained on is not at hand.")
+    elif trivial.predictions is not None:
         runs[TRIVIAL] = subset_metrics(trivial.predictions)
         notes += trivial_warnings(runs[TRIVIAL])
     elif trivial.reason:
@@ -73,12 +72,27 @@ def read_results(
     return Results(predictions, name, paper, runs, notes)
 
 
+def _trivial(settings: Settings, trained_on: Index | None, test: pl.DataFrame) -> Trivial | None:
+    if trained_on is None:
+        return None
+    about = trained_on.frame().filter(pl.col("split").is_in(["train", "val"]))
+    if settings.train_subsets is not None:
+        about = about.filter(pl.col("subset").is_in(settings.train_subsets))
+    return trivial_predictions(about, test)
+
+
 def write_tables(
-    settings: Settings, index: Index, trained_on: Index, folder: Folder, shards: list[int], preset: str, run_name: str
+    settings: Settings,
+    index: Index,
+    trained_on: Index | None,
+    folder: Folder,
+    shards: list[int],
+    preset: str,
+    run_name: str,
 ) -> None:
     """Write the tables beside the predictions, and print them."""
     results = read_results(settings, index, trained_on, folder, shards, run_name)
-    title = f"{folder.dataset}, preset {preset}"
+    title = f"{folder.dataset}, preset {preset}" + ("" if settings.view == "raw" else f", view {settings.view}")
     tables = result_tables(title, results.runs, results.paper, results.notes)
     folder.store.write("metrics.csv", to_csv(results.runs).encode())
     folder.store.write("tables.md", to_markdown(tables).encode())

@@ -1,32 +1,25 @@
-"""Images of the user: read, sniffed, decoded to 8-bit RGB, identified, resized. Nothing else decodes a user's file.
+"""Images of the user: decoded to 8-bit RGB, identified, resized. Nothing else decodes a user's file.
 
 What a file is, its first bytes say; its name is only used in messages. Whatever is wrong with a file becomes an
 ImageError that names it, so that one bad file among millions is a failure row and not the end of the run.
 """
 
 import contextlib
-import errno
 import hashlib
 import io
-import stat
 import struct
 import zlib
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal
 
 import numpy as np
-import stamina
 from PIL import Image, ImageCms, UnidentifiedImageError
 
-from sare_core.errors import ImageError, TransientError
-from sare_core.images.jpeg import is_cut
-from sare_core.store import web
-from sare_core.store.remote import filesystem, with_retries
+from sare_core.errors import ImageError
+from sare_core.images.jpeg import is_cut, quality
 
 MAX_PIXELS = 178_956_970  # where Pillow itself refuses; ours also holds where someone has switched Pillow's off
 MAX_SIDE = 65_500  # what JPEG libraries store
-MAX_BYTES = 2 << 30  # more than MAX_PIXELS take uncompressed at 16 bits a channel
 PNG_LEVEL = 1  # level 6 takes three times as long for 12 % fewer bytes
 
 # What is opened, and under which extension it is stored. Left out on purpose: formats that Pillow hands to other
@@ -71,20 +64,6 @@ UPRIGHT = {
     8: Image.Transpose.ROTATE_90,
 }
 
-# ITU-T T.81, table K.1, row by row: what the IJG's quality scale stretches.
-LUMA_TABLE = np.array(
-    [
-        [16, 11, 10, 16, 24, 40, 51, 61],
-        [12, 12, 14, 19, 26, 58, 60, 55],
-        [14, 13, 16, 24, 40, 57, 69, 56],
-        [14, 17, 22, 29, 51, 87, 80, 62],
-        [18, 22, 37, 56, 68, 109, 103, 77],
-        [24, 35, 55, 64, 81, 104, 113, 92],
-        [49, 64, 78, 87, 103, 121, 120, 101],
-        [72, 92, 95, 98, 112, 100, 103, 99],
-    ]
-).ravel()
-
 
 @dataclass(frozen=True)
 class ImageInfo:
@@ -103,62 +82,6 @@ class ImageInfo:
     height: int
     quality: int | None
     animated: bool
-
-
-def read_bytes(path: str) -> bytes:
-    """The bytes of a regular local file, or of a URL (s3://…, https://…) by fsspec.
-
-    Raises ImageError: gone, a dangling link, not permitted, too large, or not a regular file (those are never opened:
-    a pipe would block and a device never end); any fault of an http(s) URL. ConfigError: a URL that no installed
-    package reads; a store that cannot be reached or refuses its user, which says nothing of this image.
-    TransientError: any other fault of the disk or network, after three attempts, of an object store after minutes.
-    """
-    path = path.removeprefix("file://")
-    if "://" not in path:
-        return _read_local(path)
-    if web.is_web(path):
-        return web.read(path)
-    store, place = filesystem(path)
-    try:
-        return bytes(with_retries(path, lambda: store.cat_file(place)))
-    except FileNotFoundError as error:
-        raise ImageError(f"{path}: is gone. Restore it, or index the dataset again.") from error
-
-
-@stamina.retry(on=TransientError, attempts=3, wait_initial=0.1, wait_jitter=0.1)
-def _read_local(path: str) -> bytes:
-    try:
-        return _read_file(Path(path))
-    except (FileNotFoundError, NotADirectoryError) as error:
-        raise ImageError(f"{path}: is gone. Restore it, or index the dataset again.") from error
-    except PermissionError as error:
-        raise ImageError(f"{path}: this user may not read it. Grant read permission, or leave it out.") from error
-    except OSError as error:
-        if error.errno == errno.ELOOP:
-            raise ImageError(f"{path}: is a link that leads back to itself. Remove it, or mend it.") from error
-        if error.errno in {errno.ENAMETOOLONG, errno.EISDIR}:
-            raise ImageError(f"{path}: cannot be opened: {error.strerror}.") from error
-        raise TransientError(
-            f"{path}: reading failed: {error}. Look after the disk or network, then run again."
-        ) from error
-
-
-def _read_file(path: Path) -> bytes:
-    try:
-        status = path.stat()
-    except FileNotFoundError as error:
-        if not path.is_symlink():
-            raise
-        raise ImageError(
-            f"{path}: is a link to {path.readlink()}, which is gone. Restore that, or remove the link."
-        ) from error
-    if not stat.S_ISREG(status.st_mode):
-        kind = "a folder" if stat.S_ISDIR(status.st_mode) else "a pipe, socket or device"
-        raise ImageError(f"{path}: is {kind}, not a regular file. Leave it out.")
-    if status.st_size > MAX_BYTES:
-        raise ImageError(f"{path}: has {status.st_size} bytes, more than the {MAX_BYTES} that are read. Leave it out.")
-    # A file of /proc has no bytes until it is read, and to read it may never end.
-    return path.read_bytes() if status.st_size else b""
 
 
 def decode(data: bytes, name: str) -> tuple[Image.Image, ImageInfo]:
@@ -198,7 +121,7 @@ def decode(data: bytes, name: str) -> tuple[Image.Image, ImageInfo]:
                 mode=mode,
                 width=image.width,
                 height=image.height,
-                quality=_jpeg_quality(getattr(file, "quantization", {}).get(0)),
+                quality=quality(getattr(file, "quantization", {}).get(0)),
                 animated=animated,
             )
     except UnidentifiedImageError as error:
@@ -298,15 +221,6 @@ def _upright(file: Image.Image, image: Image.Image) -> Image.Image:
     except DECODING_ERRORS:  # damaged metadata says nothing about the pixels
         orientation = None
     return image.transpose(UPRIGHT[orientation]) if orientation in UPRIGHT else image
-
-
-def _jpeg_quality(luma: list[int] | None) -> int | None:
-    if luma is None:
-        return None
-    quality = np.arange(1, 101)
-    scale = np.where(quality < 50, 5000 // quality, 200 - 2 * quality)  # IJG's jpeg_quality_scaling
-    tables = np.clip((LUMA_TABLE * scale[:, None] + 50) // 100, 1, 255)
-    return int(quality[np.abs(tables - np.array(luma)).sum(axis=1).argmin()])
 
 
 def _why_unidentified(data: bytes) -> str:

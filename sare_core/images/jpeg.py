@@ -1,4 +1,4 @@
-"""Whether a JPEG holds all of its pixels.
+"""What only a JPEG has: its quality, and an end that may be missing.
 
 libjpeg says nothing where the data end before the picture does: it goes on with the last colour, down to the size that
 the header claims. But bytes put in where the data end tell: if the picture is whole, they change nothing.
@@ -16,6 +16,29 @@ _NEXT_MARKER = re.compile(rb"\xff+[^\x00\xff\xd0-\xd7]")  # in coded data 00 is 
 _FILLING = bytes(np.random.default_rng(0).integers(0, 255, 512, dtype=np.uint8))  # anything, but without FF
 # A decoder that waits for a restart passes over all that comes before it.
 _MORE = _FILLING + b"".join(b"\xff" + bytes([0xD0 + number]) + _FILLING for number in range(8))
+# ITU-T T.81, table K.1, row by row: what the IJG's quality scale stretches.
+LUMA_TABLE = np.array(
+    [
+        [16, 11, 10, 16, 24, 40, 51, 61],
+        [12, 12, 14, 19, 26, 58, 60, 55],
+        [14, 13, 16, 24, 40, 57, 69, 56],
+        [14, 17, 22, 29, 51, 87, 80, 62],
+        [18, 22, 37, 56, 68, 109, 103, 77],
+        [24, 35, 55, 64, 81, 104, 113, 92],
+        [49, 64, 78, 87, 103, 121, 120, 101],
+        [72, 92, 95, 98, 112, 100, 103, 99],
+    ]
+).ravel()
+
+
+def quality(luma: list[int] | None) -> int | None:
+    """The IJG quality (1 to 100) whose table is nearest to a file's luma table; None: the file has none."""
+    if luma is None:
+        return None
+    levels = np.arange(1, 101)
+    scale = np.where(levels < 50, 5000 // levels, 200 - 2 * levels)  # IJG's jpeg_quality_scaling
+    tables = np.clip((LUMA_TABLE * scale[:, None] + 50) // 100, 1, 255)
+    return int(levels[np.abs(tables - np.array(luma)).sum(axis=1).argmin()])
 
 
 def is_cut(data: bytes, image: Image.Image) -> bool:

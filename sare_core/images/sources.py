@@ -6,7 +6,8 @@ from typing import Any
 from PIL import Image
 
 from sare_core.errors import ImageError
-from sare_core.images.decoding import decode, read_bytes
+from sare_core.images.decoding import decode
+from sare_core.images.reading import read_bytes
 from sare_core.images.views import apply_view
 
 

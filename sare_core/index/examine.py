@@ -15,7 +15,8 @@ from multiprocessing.connection import Connection, wait
 from typing import Any
 
 from sare_core.errors import ImageError, SareError, StageError, TransientError
-from sare_core.images.decoding import decode, image_id, read_bytes
+from sare_core.images.decoding import decode, image_id
+from sare_core.images.reading import read_bytes
 from sare_core.images.sources import locate
 
 File = tuple[str, int | None, int | None]  # path, bytes, mtime_ns
@@ -90,14 +91,14 @@ class _Worker:
         """Why the file in hand ended the process. Raises StageError: it need not have been the file."""
         self.process.join()
         if self.process.exitcode == -signal.SIGALRM:
-            return f"reading it took more than {READ_SECONDS:g} seconds. Look after the disk, or leave it out."
+            return f"reading it took more than {READ_SECONDS:g} seconds. Check the disk, or leave it out."
         if self.process.exitcode == -signal.SIGPROF:
             return f"decoding it took more than {DECODE_SECONDS:g} seconds of processor time. Leave it out."
         raise self._died(f"exit code {self.process.exitcode}")
 
     def _died(self, how: str) -> StageError:
         return StageError(
-            f"{self.files[0][0]}: a process that read images died at this one ({how}), most likely for want of memory. "
+            f"{self.files[0][0]}: a process that read images died at this one ({how}), most likely out of memory. "
             "What was read is kept: run the same command again, with fewer --workers; or leave the file out."
         )
 

@@ -1,4 +1,4 @@
-"""Your own images in folders. A form is understood in full or refused with the cure: none is read by half.
+"""Your own images in folders. A layout is understood in full or refused with the cure, never read in part.
 
     [<split>/]real/…, [<split>/]fake/[<generator>/]…    one set of reals for all generators
     [<split>/]<subset>/{real,fake}/…                    reals for each; <subset>/<split>/{real,fake} too
@@ -21,7 +21,7 @@ UNNAMED = "images"  # the subset of what is told no subset
 def find(root: str, problems: list[Problem]) -> Iterator[Found]:
     """Each file of a labelled or unlabelled folder, or each row of a table.
 
-    Raises ConfigError: no such root; folders of which it is not certain what they mean; a table that cannot be meant.
+    Raises ConfigError: no such root; folders of which it is not certain what they mean; a table that makes no sense.
     """
     if is_table(root):
         yield from find_rows(root, problems, UNNAMED)

@@ -47,6 +47,7 @@ class IndexReport:
     files: int
 
 
+@stop_at_once()  # but for the scan, which has something to save, nothing here is lost or left half done
 def build_index(
     dataset: str,
     layout: str,
@@ -66,30 +67,8 @@ def build_index(
     an earlier index of this name. Stopped (by a signal) and StageError (a process that read images died):
     the same command goes on from there.
     """
-    with stop_at_once():  # but for the scan, which has something to save, nothing here is lost or left half done
-        return _build_index(
-            dataset,
-            layout,
-            root,
-            manifests,
-            shard_size,
-            holdout,
-            workers or os.cpu_count() or 1,
-            console or Console(quiet=True),
-        )
-
-
-def _build_index(
-    dataset: str,
-    layout: str,
-    root: str,
-    manifests: str,
-    shard_size: int,
-    holdout: float,
-    workers: int,
-    console: Console,
-) -> IndexReport:
     check_name(dataset)
+    console = console or Console(quiet=True)
     if dataset == "expected":
         raise ConfigError("dataset name 'expected': taken by the known counts. Use another --name.")
     store = Store(manifests).at(dataset)
@@ -108,7 +87,7 @@ def _build_index(
         _require_same_data(before, old, root, files)
     journal = Journal(store.at("scan"))
     known = pl.concat([old.select(SCAN_SCHEMA.names()), journal.read()])
-    scanned, read = scan(files, base_folder(root), known, journal, workers, console)
+    scanned, read = scan(files, base_folder(root), known, journal, workers or os.cpu_count() or 1, console)
 
     rows = found.drop("bytes", "mtime_ns").join(scanned, on="path", how="left", maintain_order="left")
     deviations = compare(layout, rows)

@@ -44,7 +44,7 @@ class Problem(NamedTuple):
 
 
 class File(NamedTuple):
-    """A file by its name within a folder; size and time are null where they cannot be had (a dangling link)."""
+    """A file by its name within a folder; size and time are null where there are none (a dangling link)."""
 
     name: str
     bytes: int | None
@@ -129,7 +129,9 @@ def _local(
             f"{place}: a file, not a folder. A table of paths ({', '.join(TABLES)}) goes with --layout folder."
         ) from None
     except OSError as error:
-        raise ConfigError(f"{place}: cannot be listed ({error.strerror}). Mend its rights, or move it away.") from error
+        raise ConfigError(
+            f"{place}: cannot be listed ({error.strerror}). Grant read permission, or move it."
+        ) from error
     # Only a folder above this one makes a loop; a few links to one folder of reals are meant.
     identity = (itself.st_dev, itself.st_ino)
     if identity in above:

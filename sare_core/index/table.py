@@ -38,7 +38,7 @@ _Row = tuple[str, str, str, int | None, str | None]
 def find_rows(root: str, problems: list[Problem], unnamed: str) -> Iterator[Found]:
     """Each row of a table. unnamed: the subset of a row that has none.
 
-    Raises ConfigError: no such file, no column of paths or two, a value that cannot be meant.
+    Raises ConfigError: no such file, no column of paths or two, a value that makes no sense.
     """
     table, base = _read(root), base_folder(root)
     columns = _columns(root, table.columns)
@@ -66,7 +66,7 @@ def _size_and_time(row: tuple[str, str]) -> tuple[int | None, int | None]:
     try:
         return stat(place)
     except ConfigError as error:
-        raise ConfigError(f"{where}: {error} Mend the path, or drop the row.") from error
+        raise ConfigError(f"{where}: {error} Correct the path, or drop the row.") from error
 
 
 def _row(where: str, row: dict[str, str], numbers: dict[str, int | None]) -> _Row:
@@ -76,7 +76,7 @@ def _row(where: str, row: dict[str, str], numbers: dict[str, int | None]) -> _Ro
     if not path:
         raise ConfigError(f"{where}: no path.")
     if "\0" in path:
-        raise ConfigError(f"{where}: the path {path!r} holds a null character. Mend the path, or drop the row.")
+        raise ConfigError(f"{where}: the path {path!r} contains a null character. Correct the path, or drop the row.")
     if label and known[label.lower()] is None:
         raise ConfigError(f"{where}: label {label!r}; use 0 or real, 1 or fake, or leave it empty.")
     if split and plain(split) not in SPLITS:

@@ -100,7 +100,7 @@ def fetch(weights: Weights) -> str:
 def require_whole(folder: str | Path) -> None:
     """Look at each file of a model folder: a loader says badly what is wrong with one, or fills up what is missing.
 
-    Reads all JSON, and of weights the headers, which tell their length. Pickles are no business of ours.
+    Reads all JSON, and of weights the headers, which tell their length. Pickles are not opened.
     Raises ConfigError: a file is cut, empty or of another kind, or an index names weights that are not there.
     """
     from safetensors import SafetensorError, safe_open

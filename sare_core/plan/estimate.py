@@ -1,11 +1,21 @@
-"""The plan itself: a row a stage, and the lines that say what it rests on."""
+"""The plan: a row a stage, for an indexed data set or a number of images, and lines that say what it rests on."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
+from typing import NamedTuple, TypeVar
 
 from sare_core.config import Settings
+from sare_core.engine.checkpoints import read_checkpoint
+from sare_core.engine.folders import Folder
+from sare_core.engine.manifest import Index
+from sare_core.engine.selection import chosen_shards
 from sare_core.errors import ConfigError
+from sare_core.graph import ALL_SPLITS, Graph
 from sare_core.plan import disk
-from sare_core.plan.images import Images
+from sare_core.plan.images import SHARD_SIZE, Images, Size, indexed_images, supposed_images
+
+T = TypeVar("T")
 
 
 @dataclass
@@ -45,96 +55,150 @@ class Plan:
     rows: list[Row] = field(default_factory=list)
     lines: list[str] = field(default_factory=list)
 
+    def counted(self, what: str, count: Callable[[], T]) -> T | None:
+        """What `count` gives; None, and a line that says why, where a model is unavailable."""
+        try:
+            return count()
+        except ConfigError as error:
+            self.lines.append(f"{what}: FLOPs not counted: {error}")
+            return None
 
-def multiple_of(settings: Settings) -> int:
-    """Pixels that sizes are floored to: the model's, or Stable Diffusion's 8 where that is unavailable."""
-    try:
-        from sare_core.plan import models  # torch: seconds
-
-        return models.diffusion(settings.reconstruct).multiple
-    except ConfigError:
-        return 8
-
-
-def caption_row(plan: Plan, settings: Settings, images: int, shards: int, rate: float | None) -> Row:
-    caption = settings.caption
-    per_image = None
-    try:
+    def add_caption(self, settings: Settings, images: int, shards: int, rate: float | None) -> None:
         from sare_core.plan import flops  # torch: seconds
 
-        per_image = flops.caption_flops(caption)
+        caption = settings.caption
+        per_image = self.counted("caption", lambda: flops.caption_flops(caption))
         if per_image and images:
-            plan.lines.append(f"caption: counted to the last of {caption.max_new_tokens} words; many are shorter.")
-    except ConfigError as error:
-        plan.lines.append(f"caption: FLOPs not counted: {error}")
-    return Row("caption", images, shards, per_image, disk=disk.captions_bytes(images, shards), rate=rate)
+            self.lines.append(f"caption: counted to the last of {caption.max_new_tokens} words; many are shorter.")
+        size = disk.captions_bytes(images, shards)
+        self.rows.append(Row("caption", images, shards, per_image, disk=size, rate=rate))
 
-
-def reconstruct_row(plan: Plan, settings: Settings, images: Images, rate: float | None) -> Row:
-    reconstruct, total = settings.reconstruct, None
-    try:
+    def add_reconstruct(self, settings: Settings, images: Images, rate: float | None) -> None:
         from sare_core.plan import flops, models  # torch: seconds
 
-        model = models.diffusion(reconstruct)
-        captioned = settings.caption.captioner != "none"
-        per_size = flops.reconstruct_flops(reconstruct, model, images.sizes, captioned)
-        total = float(sum(per_size[size] * count for size, count in images.sizes.items()))
-    except ConfigError as error:
-        plan.lines.append(f"reconstruct: FLOPs not counted: {error}")
-    if images.sizes:
-        (size, count), *_ = images.sizes.most_common(1)
-        what = f"{len(images.sizes)} sizes, most often" if len(images.sizes) > 1 else "all"
-        share = f" ({count / images.images:.0%})" if len(images.sizes) > 1 else ""
-        plan.lines.append(f"reconstruct: {what} {size[0]}×{size[1]}{share}.")
-    if images.images and images.source_bytes is None and reconstruct.keep_source:
-        plan.lines.append("reconstruct: disk lacks the source files, which reconstruct.keep_source adds as they are.")
-    if images.images:
-        spool = disk.spool_bytes(settings, images)
-        plan.lines.append(
-            f"reconstruct: each process writes a shard of up to {bytes_text(spool)} to its spool ($SARE_SPOOL) first."
-        )
-    size_on_disk = disk.reconstructions_bytes(settings, images)
-    return Row("reconstruct", images.images, images.shards, flops=total, disk=size_on_disk, rate=rate)
+        reconstruct, captioned = settings.reconstruct, settings.caption.captioner != "none"
+
+        def total() -> float:
+            each = flops.reconstruct_flops(reconstruct, models.diffusion(reconstruct), images.sizes, captioned)
+            return float(sum(each[size] * count for size, count in images.sizes.items()))
+
+        row = Row("reconstruct", images.images, images.shards, flops=self.counted("reconstruct", total), rate=rate)
+        row.disk = disk.reconstructions_bytes(settings, images)
+        self.rows.append(row)
+        if images.sizes:
+            ((width, height), count), *others = images.sizes.most_common()
+            most = f"{len(others) + 1} sizes, most often {width}×{height} ({count / images.images:.0%})"
+            self.lines.append(f"reconstruct: {most if others else f'all {width}×{height}'}.")
+            if images.source_bytes is None and reconstruct.keep_source:
+                self.lines.append("reconstruct: disk without the source files, which reconstruct.keep_source adds.")
+            spool = bytes_text(disk.spool_bytes(settings, images))
+            self.lines.append(f"reconstruct: a process first writes each shard to its spool ($SARE_SPOOL): ≤ {spool}.")
+
+    def add_detector(
+        self, settings: Settings, epochs: int, trained: "Split | None", tested: "Split | None", rate: float | None
+    ) -> None:
+        """Rows of train and evaluate. None: only an index can say which images these are. epochs: still to come."""
+        from sare_core.plan import flops  # torch: seconds
+
+        cost = self.counted("train, evaluate", lambda: flops.detector_cost(settings.detector))
+        train = Row("train", flops_per_image=cost and epochs * cost.step)
+        evaluate = Row("evaluate", flops_per_image=cost and cost.forward)
+        if trained is not None:
+            full = trained.images - trained.images % settings.train.batch_size  # an epoch ends with a full batch
+            total = cost and epochs * (full * cost.step + trained.held_out * cost.forward)
+            train = Row("train", trained.images + trained.held_out, trained.shards, flops=total)
+        if tested is not None:
+            size = disk.predictions_bytes(tested.images, tested.shards)
+            evaluate = Row("evaluate", tested.images, tested.shards, cost and cost.forward, disk=size, rate=rate)
+        train.disk = (cost and cost.best + cost.last) if epochs else 0
+        self.rows += [train, evaluate]
+        if trained is None or tested is None:
+            self.lines.append("train, evaluate: of an image; only an index (sare index) tells training from test.")
+        if epochs:
+            self.lines.append(f"train: {epochs} epochs, forward and backward; held-out images are scored after each.")
 
 
-@dataclass(frozen=True)
-class Split:
-    """Images and shards of a part of the data set; train only: those held out, which are scored once an epoch."""
+class Split(NamedTuple):
+    """Images and shards of a part of the data set; held_out: images of it that are scored once an epoch."""
 
     images: int
     shards: int
     held_out: int = 0
 
 
-def detector_rows(
-    plan: Plan, settings: Settings, trained: Split | None, epochs: int, tested: Split | None, rate: float | None
-) -> list[Row]:
-    """Rows of train and evaluate. None: an index has to say which images these are. epochs: still to come."""
-    cost = None
+def plan_dataset(settings: Settings, index: Index, work: str, given: float | None) -> Plan:
+    """What is still to do of an indexed data set. given: images a second of reconstruct."""
+    plan, graph = Plan(f"to do: {index.about['dataset']}"), Graph(settings, index.about["dataset"], work)
+    shards = partial(chosen_shards, index, subsets=settings.train_subsets, wanted=None)
+    everything, used, tested = shards(ALL_SPLITS), shards(["train", "val"]), shards(["test"])
+    captions = reconstructions = predictions = last = None
     try:
-        from sare_core.plan import flops  # torch: seconds
-
-        cost = flops.detector_cost(settings.detector)
+        captions, reconstructions = graph.captions, graph.reconstructions
+        if used and not remaining(reconstructions, index, used)[0]:
+            detector = graph.detector_of(index)
+            last, best = read_checkpoint(detector.store, "last"), read_checkpoint(detector.store, "best")
+            predictions = graph.predictions(best) if best else None
     except ConfigError as error:
-        plan.lines.append(f"train, evaluate: FLOPs and checkpoints not counted: {error}")
-    train = Row("train", disk=(cost and cost.best + cost.last) if epochs else 0)
-    evaluate = Row("evaluate", flops_per_image=cost and cost.forward)
-    if trained is None and cost:
-        train.flops_per_image = epochs * cost.step
-    elif trained is not None:
-        full = (
-            trained.images // settings.train.batch_size * settings.train.batch_size
-        )  # an epoch ends with a full batch
-        total = cost and epochs * (full * cost.step + trained.held_out * cost.forward)
-        train = Row("train", trained.images + trained.held_out, trained.shards, flops=total, disk=train.disk)
-    if tested is not None:
-        size = disk.predictions_bytes(tested.images, tested.shards)
-        evaluate = Row("evaluate", tested.images, tested.shards, cost and cost.forward, disk=size, rate=rate)
-    if trained is None or tested is None:
-        plan.lines.append("train, evaluate: of an image; only an index (sare index) tells training from test.")
-    if epochs:
-        plan.lines.append(f"train: {epochs} epochs, forward and backward; held-out images are scored after each.")
-    return [train, evaluate]
+        plan.lines.append(f"Counted as open, since what is done cannot be told: {error}")
+    images = dict(index.shards.select("shard", "images").iter_rows())
+
+    def split(part: list[int], held_out: set[int] = frozenset()) -> Split:  # type: ignore[assignment]
+        counts = [sum(images[shard] for shard in part if (shard in held_out) is held) for held in (False, True)]
+        return Split(counts[0], len(part), counts[1])
+
+    def left(stage: str, folder: Folder | None, part: list[int]) -> tuple[list[int], float | None]:
+        todo, rate, device = remaining(folder, index, part)
+        if todo and rate and not (given and stage == "reconstruct"):
+            plan.lines.append(f"{stage}: {rate:.3g} images/s, measured on {device} by its finished shards.")
+        return todo, rate
+
+    todo, rate = left("caption", captions, everything)
+    plan.add_caption(settings, split(todo).images, len(todo), rate)
+    todo, rate = left("reconstruct", reconstructions, everything)
+    plan.add_reconstruct(settings, indexed_images(index, settings, todo, multiple_of(settings)), given or rate)
+    todo, rate = left("evaluate", predictions, tested)
+    used = [] if last and last.finished else used
+    epochs = settings.train.epochs - (last.epoch if last else 0)
+    trained = split(used, set(index.select(["val"])["shard"]))
+    plan.add_detector(settings, epochs, trained, split(todo), rate)
+    return plan
+
+
+def plan_images(settings: Settings, count: int, size: Size, given: float | None) -> Plan:
+    """The plan for images that are not indexed, all of one size in pixels."""
+    plan = Plan(f"to do: {count:,} images of {size[0]}×{size[1]}, in shards of {SHARD_SIZE:,}")
+    images = supposed_images(count, settings, size, multiple_of(settings))
+    plan.rows.append(Row("index", count, images.shards, disk=disk.index_bytes(count)))
+    plan.add_caption(settings, count, images.shards, None)
+    plan.add_reconstruct(settings, images, given)
+    plan.add_detector(settings, settings.train.epochs, None, None, None)
+    return plan
+
+
+def remaining(folder: Folder | None, index: Index, shards: list[int]) -> tuple[list[int], float | None, str]:
+    """The shards that are not done; images a second of one process, and its device, as the finished ones measured.
+
+    Without a folder, where none can be named yet, all are to do.
+    """
+    if folder is None:
+        return shards, None, ""
+    states, entries = folder.states_and_entries({shard: index.digests[shard] for shard in shards})
+    done = [shard for shard, state in states.items() if state.kind == "done"]
+    todo = sorted(states.keys() - done)
+    seconds, record = sum(entries[shard].seconds for shard in done), folder.record(done[0]) if done else None
+    if not seconds or record is None:
+        return todo, None, ""
+    return todo, sum(entries[shard].images for shard in done) / seconds, record.device
+
+
+def multiple_of(settings: Settings) -> int:
+    """Pixels that sizes are floored to: the model's, or Stable Diffusion's 8 where that is unavailable."""
+    from sare_core.plan import models  # torch: seconds
+
+    try:
+        return models.diffusion(settings.reconstruct).multiple
+    except ConfigError:
+        return 8
 
 
 def bytes_text(size: float) -> str:

@@ -39,15 +39,17 @@ def caption_flops(settings: CaptionSettings) -> int:
         return 0
     if settings.captioner != "blip":
         raise ConfigError(f"captioner {settings.captioner}: its FLOPs depend on each image's tiles and words")
+    from transformers import DynamicCache, EncoderDecoderCache
+
     blip = models.blip(settings).eval()
     vision, prompt = blip.config.vision_config, len((settings.prompt or "").split()) + 1
 
     def words(states: torch.Tensor) -> None:
-        cache, length = None, prompt
-        for _ in range(settings.max_new_tokens):
+        cache = EncoderDecoderCache(DynamicCache(), DynamicCache())
+        for length in [prompt] + [1] * (settings.max_new_tokens - 1):
             tokens = empty(1, length, dtype=torch.long)
-            said = blip.text_decoder(input_ids=tokens, encoder_hidden_states=states, cache=cache, use_cache=True)
-            cache, length = said.cache, 1
+            # By position, since transformers has renamed the cache's keyword.
+            blip.text_decoder(tokens, None, None, None, states, None, None, cache, use_cache=True)
 
     with torch.no_grad():
         image = count(lambda: blip.vision_model(empty(1, 3, vision.image_size, vision.image_size)))

@@ -1,6 +1,7 @@
 """The models that settings name, as skeletons: the real classes on torch's meta device, from config.json alone.
 
 A skeleton has every shape and no number, so that FLOPs and parameters can be counted on any machine in moments.
+`published/` holds the architectures of the paper's own models, for machines that cannot reach the model hub.
 Each function raises ConfigError when a configuration is unavailable or not readable.
 """
 
@@ -12,18 +13,17 @@ from typing import Any, NamedTuple, TypeVar
 
 import torch
 
+from sare_core.config import Settings
 from sare_core.config.captioning import CaptionSettings
 from sare_core.config.detectors import DetectorSettings
 from sare_core.config.reconstruction import ReconstructSettings
+from sare_core.detectors import build_detector, detector_class
 from sare_core.detectors.base import Detector
-from sare_core.detectors.fusion import CrossAttentionFusion
-from sare_core.detectors.image import ImageDetector
-from sare_core.detectors.sare import SareDetector
 from sare_core.errors import ConfigError
 from sare_core.models.weights import resolve
-from sare_core.plan.known import KNOWN
 
 Built = TypeVar("Built")
+PUBLISHED = Path(__file__).parent / "published"
 
 
 class Diffusion(NamedTuple):
@@ -40,16 +40,24 @@ class Diffusion(NamedTuple):
         return int(2 ** (len(self.vae.config.block_out_channels) - 1))
 
 
-def config_folder(model: str, revision: str | None = None) -> Path | None:
-    """The folder with a model's configurations; None: unavailable, but its architecture is known."""
+def config_folder(model: str, revision: str | None = None) -> Path:
+    """The folder with a model's configurations: its own, the hub's, or the published architecture."""
     if Path(model).is_dir():  # not through `resolve`, which would read the weights for their digest
         return Path(model)
     try:
         return Path(resolve(model, revision).folder)
     except ConfigError:
-        if model in KNOWN:
-            return None
+        if (PUBLISHED / model).is_dir():
+            return PUBLISHED / model
         raise
+
+
+def unavailable(settings: Settings) -> list[str]:
+    """The models whose own configuration is unavailable, so that the published architecture is counted."""
+    detector = settings.detector
+    named = [settings.caption.model, settings.reconstruct.model, detector.image_encoder, detector.semantic_encoder]
+    known = [name for name in dict.fromkeys(named) if name and (PUBLISHED / name).is_dir()]
+    return [name for name in known if config_folder(name).is_relative_to(PUBLISHED)]
 
 
 @lru_cache(maxsize=2)
@@ -59,15 +67,14 @@ def diffusion(settings: ReconstructSettings) -> Diffusion:
     from transformers import CLIPTextConfig, CLIPTextModel
 
     model, folder = settings.model, config_folder(settings.model, settings.revision)
-    text = _config(model, folder, "text_encoder")
+    unet, vae, text = (_read(folder / part / "config.json") for part in ("unet", "vae", "text_encoder"))
+    tokenizer = folder / "tokenizer" / "tokenizer_config.json"
     tokens = text.get("max_position_embeddings", 77)
-    if folder is not None and (folder / "tokenizer" / "tokenizer_config.json").is_file():
-        tokens = _read(folder / "tokenizer" / "tokenizer_config.json").get("model_max_length", tokens)
     return Diffusion(
-        _skeleton(model, lambda: UNet2DConditionModel.from_config(_config(model, folder, "unet"))),
-        _skeleton(model, lambda: AutoencoderKL.from_config(_config(model, folder, "vae"))),
+        _skeleton(model, lambda: UNet2DConditionModel.from_config(unet)),
+        _skeleton(model, lambda: AutoencoderKL.from_config(vae)),
         _skeleton(model, lambda: CLIPTextModel(CLIPTextConfig.from_dict(text))),
-        tokens,
+        _read(tokenizer).get("model_max_length", tokens) if tokenizer.is_file() else tokens,
     )
 
 
@@ -76,72 +83,19 @@ def blip(settings: CaptionSettings) -> Any:
     from transformers import BlipConfig, BlipForConditionalGeneration
 
     assert settings.model is not None
-    config = _config(settings.model, config_folder(settings.model, settings.revision), "captioner", whole=True)
+    config = _read(config_folder(settings.model, settings.revision) / "config.json")
     return _skeleton(settings.model, lambda: BlipForConditionalGeneration(BlipConfig.from_dict(config)))
 
 
 def detector(settings: DetectorSettings) -> Detector:
-    """The detector with its encoders, frozen as the settings say."""
-    kinds: dict[str, Callable[[DetectorSettings], Detector]] = {"sare": _Sare, "image": _Image}
-    if settings.detector not in kinds:
-        raise ConfigError(f"sare plan only counts {' and '.join(sorted(kinds))}, not detector {settings.detector!r}")
-    return _skeleton(settings.detector, lambda: kinds[settings.detector](settings))
-
-
-def _image_encoder(settings: DetectorSettings) -> Any:
-    from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
-
-    model = settings.image_encoder
-    config = _config(model, config_folder(model, settings.image_encoder_revision), "image_encoder", whole=True)
-    if "vision_config" in config:  # a whole CLIP
-        config = config["vision_config"] | {"projection_dim": config.get("projection_dim", 512)}
-    return CLIPVisionModelWithProjection(CLIPVisionConfig.from_dict(config))
-
-
-def _semantic_encoder(settings: DetectorSettings) -> Any:
-    import timm
-
-    model = settings.semantic_encoder
-    folder = config_folder(model, settings.semantic_encoder_revision)
-    name = KNOWN[model]["semantic_encoder"]["model_name"] if folder is None else f"local-dir:{folder.absolute()}"
-    return timm.create_model(name, pretrained=False, num_classes=0)
-
-
-class _Sare(SareDetector):
-    """SareDetector around skeletons: its own parts and forward pass, without reading weights."""
-
-    def __init__(self, settings: DetectorSettings) -> None:
-        Detector.__init__(self)
-        self.query, self.semantic_tokens = settings.query, settings.semantic_tokens
-        self.image_encoder, self.semantic_encoder = _image_encoder(settings), _semantic_encoder(settings)
-        vision = self.image_encoder.config
-        if not settings.tune_image_encoder:
-            self.freeze("image_encoder")
-        elif settings.query == "patches":
-            self.image_encoder.visual_projection.requires_grad_(False)
-        width = vision.projection_dim if settings.query == "projected" else vision.hidden_size
-        semantic, embed = self.semantic_encoder.num_features, settings.embed_dim
-        self.embedding = torch.nn.Linear(width, embed)
-        self.fusion = CrossAttentionFusion(embed, semantic, settings.heads, settings.residual)
-        self.head = torch.nn.Linear(embed, 1)
-
-
-class _Image(ImageDetector):
-    """ImageDetector around a skeleton."""
-
-    def __init__(self, settings: DetectorSettings) -> None:
-        Detector.__init__(self)
-        self.image_encoder = _image_encoder(settings)
-        if not settings.tune_image_encoder:
-            self.freeze("image_encoder")
-        self.head = torch.nn.Linear(self.image_encoder.config.projection_dim, 1)
-
-
-def _config(model: str, folder: Path | None, part: str, whole: bool = False) -> dict[str, Any]:
-    """The configuration of one part: of the folder itself (`whole`), of its sub-folder, or as known."""
-    if folder is None:
-        return KNOWN[model][part]
-    return _read((folder if whole else folder / part) / "config.json")
+    """The detector around its encoders, frozen as the settings say."""
+    named = {
+        "image_encoder": (settings.image_encoder, settings.image_encoder_revision),
+        "semantic_encoder": (settings.semantic_encoder, settings.semantic_encoder_revision),
+    }
+    used = detector_class(settings.detector).encoders
+    image, semantic = (str(config_folder(*named[role])) if role in used else "" for role in named)
+    return _skeleton(settings.detector, lambda: build_detector(settings, image, semantic))
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -155,7 +109,6 @@ def _read(path: Path) -> dict[str, Any]:
 def _skeleton(model: str, build: Callable[[], Built]) -> Built:
     try:
         with torch.device("meta"):
-            built = build()
+            return build()
     except (ValueError, TypeError, KeyError, RuntimeError, OSError) as error:
         raise ConfigError(f"{model}: its configuration does not make a model ({error}).") from error
-    return built

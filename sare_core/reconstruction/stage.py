@@ -58,9 +58,9 @@ class ReconstructStage:
         weights = weights_of(self.settings, self.folder.work)
         self.mapper = Mapper.load(self.settings, self.seed, fetch(weights["model"]), device)
 
-    def begin(self, shard: int, source: Path | None) -> None:
-        """source: the shard's captions; None where the method needs none, and each image counts as without."""
-        rows = None if source is None else read_rows(source)
+    def begin(self, shard: int, sources: dict[str, Path]) -> None:
+        """sources: the shard's captions, where the method reads captions; else each image counts as without."""
+        rows = read_rows(sources["captions"]) if "captions" in sources else None
         self.captions = None if rows is None else {row["image_id"]: row["caption"] for row in rows}
 
     def open(self, path: Path) -> TarWriter:

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import polars as pl
 
 from sare_core.engine.terminal import printable
+from sare_core.errors import needs_extra
 
 INK, SOFT, RULE, PAPER = "#1b2127", "#59636e", "#d5dae0", "#fefefe"
 REAL, FAKE = "#0062a3", "#b34700"
@@ -65,9 +66,10 @@ def drawn(name: str, alt: str, data: pl.DataFrame, height: float, draw: Callable
 @contextmanager
 def canvas_of(width: float, height: float, name: str = "") -> Iterator[Any]:
     """A figure of so many inches in the report's style, to draw on and to save within the context."""
-    import matplotlib as mpl
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure as Canvas
+    with needs_extra("report"):
+        import matplotlib as mpl
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure as Canvas
 
     with mpl.rc_context(_STYLE | {"svg.hashsalt": name}):
         canvas = Canvas(figsize=(width, height), layout="constrained")

@@ -74,8 +74,7 @@ def _measure_tar(path: Path) -> pl.DataFrame:
 
 def without_captions(folder: Folder, index: Index, shards: list[int]) -> tuple[Folder | None, str]:
     """The folder of the same reconstructions made with empty captions; or None, and the reason in words."""
-    assert folder.upstream is not None
-    if folder.upstream.made_by["settings"]["captioner"] == "none":
+    if not _captioned(folder):
         return None, "This run itself reconstructs without captions: there is nothing to compare it with."
     cure = "To compare, run caption and reconstruct with --set caption.captioner=none --set caption.model=null."
     wanted, reason = _without_text(folder), f"No reconstructions without captions lie in this work folder. {cure}"
@@ -83,8 +82,7 @@ def without_captions(folder: Folder, index: Index, shards: list[int]) -> tuple[F
         if not Store(folder.work).exists(f"{folder.dataset}/{folder.stage}/{name}/about.json"):
             continue
         other = Folder.open(folder.work, folder.dataset, folder.stage, name)
-        assert other.upstream is not None
-        if other.upstream.made_by["settings"]["captioner"] != "none" or _without_text(other) != wanted:
+        if _captioned(other) or _without_text(other) != wanted:
             continue
         states = other.states({shard: index.digests[shard] for shard in shards}).values()
         if all(state.kind == "done" for state in states):
@@ -92,6 +90,11 @@ def without_captions(folder: Folder, index: Index, shards: list[int]) -> tuple[F
         unfinished = sum(state.kind != "done" for state in states)
         reason = f"Without captions, {unfinished} of {len(shards)} test shards are not reconstructed yet. {cure}"
     return None, reason
+
+
+def _captioned(folder: Folder) -> bool:
+    captions = folder.upstream.get("captions")
+    return captions is not None and captions.made_by["settings"]["captioner"] != "none"
 
 
 def _without_text(folder: Folder) -> dict[str, object]:

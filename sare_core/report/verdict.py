@@ -39,7 +39,7 @@ def verdict(predictions: pl.DataFrame, name: str, runs: Runs, trained: set[str])
     lead = f"On {_count(len(names), 'generator')} " + (
         "of which the detector saw no image in training"
         if unseen
-        else "that it was trained on, for lack of others to test on, the detector"
+        else "that it was trained on, since there are no others to test on, the detector"
     )
     lead += (
         f"{', it' if unseen else ''} puts a generated image above a real one in {_percent(auc.value)} of pairs, where "

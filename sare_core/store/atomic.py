@@ -71,6 +71,6 @@ def unwritable(target: Path, error: OSError) -> Exception:
         return ConfigError(f"{target}: no space left. Free some and run the same command: it goes on where it was.")
     if error.errno in LASTING:
         return ConfigError(
-            f"{target}: cannot be written ({error.strerror}). Choose another folder, or mend its rights."
+            f"{target}: cannot be written ({error.strerror}). Choose another folder, or fix its permissions."
         )
     return error

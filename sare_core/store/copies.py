@@ -3,15 +3,16 @@
 Only files whose names hold their content's digest are copied, so a copy can be checked and is never out of date.
 """
 
-import hashlib
 import os
 import re
 import shutil
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 from sare_core.errors import StageError
+from sare_core.store.digests import sha256_file
 
 SHARE = 0.5  # of the disk's free space and the copies together: what copies may take
 RECENT = 3600.0  # seconds; what was used since is left alone, for others may be reading it
@@ -36,7 +37,7 @@ def kept_copy(place: Path, url: str, size: Callable[[], int], fetch: Callable[[P
     try:
         fetch(temporary)
         digest = _DIGEST.search(place.name)
-        if digest and not _sha256(temporary).startswith(digest[1]):
+        if digest and not sha256_file(temporary).startswith(digest[1]):
             raise StageError(
                 f"{url}: does not hold what its name says. `sare verify --reopen` opens its shard again; "
                 "then run the stage that made it."
@@ -72,6 +73,6 @@ def _files(folder: Path) -> list[tuple[Path, os.stat_result]]:
     return found
 
 
-def _sha256(path: Path) -> str:
-    with path.open("rb") as data:
-        return hashlib.file_digest(data, "sha256").hexdigest()
+def spool_folder() -> Path:
+    """Where shards are written before they are put in place: $SARE_SPOOL, or this user's folder in the temp dir."""
+    return Path(os.environ.get("SARE_SPOOL") or Path(tempfile.gettempdir()) / f"sare-{os.getuid()}")

@@ -1,7 +1,7 @@
 """Object stores through fsspec: how a URL is opened, what is tried again and for how long, and what errors mean.
 
 Nothing else knows of a store's package. The packages of the stores raise what they like; here it becomes one of three:
-a FileNotFoundError, a ConfigError that the user can mend, or, after minutes of trying, a TransientError.
+a FileNotFoundError, a ConfigError that the user can fix, or, after minutes of trying, a TransientError.
 """
 
 import errno
@@ -81,7 +81,8 @@ def _filesystem(url: str, _: int) -> tuple[fsspec.AbstractFileSystem, str]:
         options = {} if protocol == "file" else {"use_listings_cache": False, **_OPTIONS.get(protocol, dict)()}
         fs, place = fsspec.core.url_to_fs(url, **options)
     except ImportError as error:  # its text names the package
-        raise ConfigError(f"{url}: cannot be opened: {error}.") from error
+        cure = " Run: pip install 'sare[s3]'" if protocol in ("s3", "s3a") else ""
+        raise ConfigError(f"{url}: cannot be opened: {error}.{cure}") from error
     except (ValueError, TypeError) as error:  # TypeError: the store needs more than a URL of this form says
         raise ConfigError(f"{url}: cannot be opened: {error}.") from error
     except OSError as error:  # some connect at once
@@ -106,7 +107,7 @@ def with_retries(url: str, call: Callable[[], T], patience: float = PATIENCE) ->
     """What `call` returns, tried again while that helps, for `patience` seconds. It must bear being called twice.
 
     Raises FileNotFoundError and the like as they are. ConfigError: no bucket, no or expired credentials, no right,
-    nobody at that address. TransientError: the patience was not enough.
+    nothing at that address. TransientError: the patience was not enough.
     """
     end = time.monotonic() + patience
 
@@ -157,18 +158,18 @@ def explained(url: str, error: Exception, patience: float = PATIENCE) -> Excepti
     if isinstance(error, SareError) or not ours or _of_this_machine(error):
         return error
     if code == "NoSuchBucket":
-        return ConfigError(f"{url}: there is no such bucket. Create it, or mend the name.")
+        return ConfigError(f"{url}: there is no such bucket. Create it, or correct the name.")
     if isinstance(error, _LASTING_KINDS) and not isinstance(error, PermissionError):
         return error
     if is_unreached(error):
         also = "" if url.startswith("http") else " and AWS_ENDPOINT_URL, if it is set"
-        return ConfigError(f"{url}: not reachable ({said}). Look after the network{also}.")
+        return ConfigError(f"{url}: not reachable ({said}). Check the network{also}.")
     if code in _EXPIRED:
         return ConfigError(f"{url}: the credentials have expired ({said}). Renew them and run the same command again.")
     if isinstance(error, PermissionError) or status_of(error) in (401, 403):
         return ConfigError(
-            f"{url}: access denied ({said}). The credentials lack the right, are wrong or have expired: mend that "
-            "and run the same command again."
+            f"{url}: access denied ({said}). The credentials lack the permission, are wrong or have expired: fix "
+            "that and run the same command again."
         )
     if is_retryable(error):
         return TransientError(

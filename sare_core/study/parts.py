@@ -12,6 +12,7 @@ from typing import Any
 import polars as pl
 
 from sare_core.config import Settings, load_settings
+from sare_core.detectors.folder import trained as trained_checkpoint
 from sare_core.engine.checkpoints import Checkpoint
 from sare_core.engine.fingerprint import fingerprint
 from sare_core.engine.folders import Folder
@@ -24,7 +25,6 @@ from sare_core.errors import ConfigError
 from sare_core.evaluation.tables import TRIVIAL
 from sare_core.evaluation.trivial import trivial_predictions
 from sare_core.graph import Graph
-from sare_core.graph import trained as trained_checkpoint
 from sare_core.images.sources import read_source, view_image
 from sare_core.models.weights import fetch
 from sare_core.store.storage import Store

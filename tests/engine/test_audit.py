@@ -26,7 +26,8 @@ from sare_core.engine.owner import this_process
 from sare_core.engine.shardfiles import TarWriter
 from sare_core.errors import ConfigError
 from sare_core.store.storage import Store, sha256_file
-from stages.audit import status, verify
+from stages.status import status
+from stages.verify import verify
 from tests.builders import ABOUT, index_frame, index_row, shard_record
 
 ROWS = [

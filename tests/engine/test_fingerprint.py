@@ -39,8 +39,7 @@ def fingerprints(settings: Settings, dataset: str = "it", work: str = "work") ->
     resolve.cache_clear()
     graph = Graph(settings, dataset, work)
     folders = graph.captions, graph.reconstructions
-    assert folders[1].upstream is not None
-    assert folders[1].upstream.fingerprint == folders[0].fingerprint
+    assert folders[1].upstream["captions"].fingerprint == folders[0].fingerprint
     return folders[0].fingerprint, folders[1].fingerprint
 
 

@@ -329,11 +329,13 @@ def test_a_parquet_that_was_changed_is_told(folder: Folder) -> None:
 
 def test_what_was_compacted_shows_what_became_stale(folder: Folder) -> None:
     """Of many shards the state is found by a join; it says what is found one by one."""
-    maps = Folder(folder.work, "it", "reconstructions", {"stage": "reconstructions"}, folder)
+    maps = Folder(folder.work, "it", "reconstructions", {"stage": "reconstructions"}, {"captions": folder})
     for shard in range(COUNT):
         output = Output(name=f"{shard:05d}-map.tar", bytes=3, sha256=f"{shard:064x}")
         maps.store.write(output.name, b"map")
-        maps.commit(shard_record(maps, shard, maps.inputs(DIGESTS[shard], folder.record(shard)), output=output))
+        maps.commit(
+            shard_record(maps, shard, maps.inputs(DIGESTS[shard], {"captions": folder.record(shard)}), output=output)
+        )
     assert {str(state) for state in maps.states(DIGESTS).values()} == {"done"}
     assert folder.ledger.compact(range(COUNT)) and maps.ledger.compact(range(COUNT))
     assert {str(state) for state in maps.states(DIGESTS).values()} == {"done"}

@@ -18,12 +18,14 @@ def captions(tmp_path: Path) -> Folder:
 
 @pytest.fixture
 def maps(tmp_path: Path, captions: Folder) -> Folder:
-    return Folder(str(tmp_path), "it", "reconstructions", {"stage": "reconstructions", "é": "ü"}, captions)
+    return Folder(
+        str(tmp_path), "it", "reconstructions", {"stage": "reconstructions", "é": "ü"}, {"captions": captions}
+    )
 
 
 def do(folder: Folder, shard: int, content: str = "abc", **changes: Any) -> None:
     """What a stage leaves when it has done a shard."""
-    before = folder.upstream.record(shard) if folder.upstream else None
+    before = {role: each.record(shard) for role, each in folder.upstream.items()}
     output = Output(name=f"{shard:05d}-{content}.tar", bytes=3, sha256=content * 20)
     folder.store.write(output.name, content.encode())
     changes = {"output": output} | changes
@@ -221,8 +223,7 @@ def test_a_folder_is_opened_from_its_description(maps: Folder, captions: Folder,
     opened = Folder.open(str(tmp_path), "it", "reconstructions", maps.fingerprint)
     assert opened.made_by == maps.made_by
     assert opened.notes()["shards"] == 2
-    assert opened.upstream is not None
-    assert opened.upstream.store.url == captions.store.url
+    assert opened.upstream["captions"].store.url == captions.store.url
     assert states(opened) == states(maps)
 
 

@@ -26,12 +26,13 @@ DIGESTS = {0: "rows", 1: "rows", 2: "rows"}
 
 def made(work: str, dataset: str, stage: str, upstream: Folder | None = None, **made_by: Any) -> Folder:
     """A folder of three shards; the first two records are gathered in a parquet."""
-    folder = Folder(work, dataset, stage, {"stage": stage, **made_by}, upstream)
+    before = {upstream.stage: upstream} if upstream else {}
+    folder = Folder(work, dataset, stage, {"stage": stage, **made_by}, before)
     folder.describe(preset="mini", splits=["test"])
     for shard in DIGESTS:
         output = Output(name=f"{shard:05d}-0123456789ab.tar", bytes=3, sha256="5" * 64)
         folder.store.write(output.name, b"abc")
-        inputs = folder.inputs("rows", upstream.record(shard) if upstream else None)
+        inputs = folder.inputs("rows", {role: each.record(shard) for role, each in before.items()})
         folder.commit(shard_record(folder, shard, inputs, output=output))
         if shard == 1:
             folder.ledger.compact(DIGESTS)
@@ -51,7 +52,7 @@ def chain(work: str) -> list[Folder]:
     """Captions, two kinds of reconstructions, a detector of the first, and another dataset's predictions by it."""
     captions = made(work, "it", "captions")
     maps, other = (made(work, "it", "reconstructions", captions, strength=strength) for strength in (0.5, 0.7))
-    detector = Folder(work, "it", "detectors", {"stage": "detectors"}, maps)
+    detector = Folder(work, "it", "detectors", {"stage": "detectors"}, {"reconstructions": maps})
     detector.describe()
     facts: dict[str, Any] = {"step": 1, "epoch": 1, "finished": True, "history": [], "about": {}}
     for name in ("last", "best"):

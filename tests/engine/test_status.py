@@ -13,7 +13,7 @@ import typer
 from sare_core.engine.checkpoints import save_checkpoint
 from sare_core.engine.folders import Failure, Folder, Output
 from sare_core.engine.manifest import Index, write_index
-from stages.audit import status
+from stages.status import status
 from tests.builders import ABOUT, index_frame, index_row, shard_record
 
 ROWS = [index_row(number, number // 2) for number in range(8)]  # four shards of two test images

@@ -37,7 +37,7 @@ class Failing(SleepStage):
         super().__init__(folder, 0.0)
         self.errors, self.began = errors, list[int]()
 
-    def begin(self, shard: int, source: Path | None) -> None:
+    def begin(self, shard: int, sources: dict[str, Path]) -> None:
         self.began.append(shard)
 
     def read(self, row: dict[str, Any]) -> str:
@@ -96,7 +96,7 @@ def test_a_run_ends_with_1_and_names_the_failed_shards_and_the_cure(
     *_, three, nine, cure = capsys.readouterr().out.splitlines()
     assert "shard 3 failed: [Errno 5] Input/output error: '/data/3.png'" in three
     assert "shard 9 failed" in nine
-    assert cure.startswith("Failed shards: 3,9. Mend what is named above, then run the same command again")
+    assert cure.startswith("Failed shards: 3,9. Fix what is named above, then run the same command again")
 
 
 @pytest.mark.parametrize("gone", [range(12), range(10, 22), range(28, 40)])

@@ -16,8 +16,9 @@ import pytest
 from PIL import Image
 
 from sare_core.errors import ConfigError, ImageError, TransientError
-from sare_core.images import decoding as images
-from sare_core.images.decoding import decode, read_bytes
+from sare_core.images import reading
+from sare_core.images.decoding import decode
+from sare_core.images.reading import read_bytes
 
 YY, XX = np.mgrid[0:40, 0:56]
 SMOOTH = Image.fromarray(np.stack([XX * 4, YY * 6, XX + YY], -1).astype(np.uint8))
@@ -276,7 +277,7 @@ def test_files_of_proc_are_never_read(tmp_path: Path, monkeypatch: pytest.Monkey
 
 def test_enormous_files_are_not_read(tmp_path: Path) -> None:
     with (tmp_path / "a.jpg").open("wb") as file:
-        file.truncate(images.MAX_BYTES + 1)  # sparse
+        file.truncate(reading.MAX_BYTES + 1)  # sparse
     with pytest.raises(ImageError, match="more than the"):
         read_bytes(str(tmp_path / "a.jpg"))
 

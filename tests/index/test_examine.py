@@ -79,9 +79,7 @@ def test_a_read_that_never_ends_is_ended(tmp_path: Path, monkeypatch: pytest.Mon
     with silent_server() as (url, _):
         (tmp_path / "table.csv").write_text(f"path\n0.png\n{url}/a.png\n1.png\n")
         report = run(tmp_path / "table.csv", tmp_path / "manifests")
-    assert errors(report) == {
-        f"{url}/a.png": "reading it took more than 1 seconds. Look after the disk, or leave it out."
-    }
+    assert errors(report) == {f"{url}/a.png": "reading it took more than 1 seconds. Check the disk, or leave it out."}
     assert report.index.about["images"] == 2
 
 

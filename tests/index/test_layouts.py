@@ -315,5 +315,5 @@ def test_what_may_be_a_split_or_a_label_is_asked_for(tmp_path: Path, root: str) 
 )
 def test_a_path_that_cannot_be_opened_names_its_row(tmp_path: Path, path: str, message: str) -> None:
     (tmp_path / "table.csv").write_text(f"path\na.png\n{path}\n")
-    with pytest.raises(ConfigError, match=f"table.csv, row 2: .*{message}.*Mend the path, or drop the row"):
+    with pytest.raises(ConfigError, match=f"table.csv, row 2: .*{message}.*Correct the path, or drop the row"):
         list(find("folder", str(tmp_path / "table.csv"), []))

@@ -17,7 +17,7 @@ import stamina
 from PIL import Image
 
 from sare_core.errors import ConfigError, ImageError, TransientError
-from sare_core.images.decoding import read_bytes
+from sare_core.images.reading import read_bytes
 from sare_core.index.indexing import build_index
 from sare_core.store import remote, web
 from sare_core.store.remote import with_retries

@@ -7,7 +7,7 @@ import polars as pl
 import pytest
 
 from sare_core.errors import ConfigError, ImageError
-from sare_core.images.decoding import read_bytes
+from sare_core.images.reading import read_bytes
 from sare_core.index.indexing import build_index
 from sare_core.index.listing import Problem, walk
 from sare_core.store.storage import Store

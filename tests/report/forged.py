@@ -15,6 +15,7 @@ from PIL import Image
 
 from sare_core.captioning.stage import CaptionStage
 from sare_core.config import load_settings
+from sare_core.detectors.folder import open_detector
 from sare_core.engine.checkpoints import read_checkpoint, save_checkpoint
 from sare_core.engine.folders import Folder
 from sare_core.engine.manifest import Index
@@ -162,7 +163,9 @@ def predict(pipeline: Pipeline, index: Index, detector: Folder) -> Folder:
     assert best is not None
     folder = pipeline.graph.predictions(best)
     folder.describe(preset="mini", detector=detector.store.url, splits=["test"])
-    stage = ForgedPredictions(pipeline.settings, index, folder, pipeline.graph.encoders, detector, best)
+    stage = ForgedPredictions(
+        pipeline.settings, index, folder, pipeline.graph.encoders, open_detector(detector.store.url, pipeline.work)
+    )
     assert run(stage, index, pipeline.graph.tested_shards(index), QUIET).complete
     return folder
 

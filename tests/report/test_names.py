@@ -10,7 +10,7 @@ import pytest
 from sare_core.config import load_settings
 from sare_core.engine.audit import folders
 from sare_core.engine.manifest import read_index
-from stages import audit, caption, evaluate, index, reconstruct, report, retry
+from stages import caption, evaluate, index, reconstruct, report, retry, status
 from tests.pipeline import Pipeline
 from tests.report.forged import (
     ForgedCaptions,
@@ -35,7 +35,7 @@ def said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capture
     monkeypatch.setenv("COLUMNS", "400")
     monkeypatch.setattr("sare_core.captioning.stage.CaptionStage", ForgedCaptions)
     monkeypatch.setattr("sare_core.reconstruction.stage.ReconstructStage", ForgedReconstructions)
-    monkeypatch.setattr(evaluate, "PredictStage", ForgedPredictions)
+    monkeypatch.setattr("sare_core.graph.PredictStage", ForgedPredictions)
     root = pictures(tmp_path / "pictures[/b]\x1b[31m", ["sdv1.4"], test=3)
     files = sorted(str(path.relative_to(root)) for path in root.rglob("*.[pP]*"))
     rows = [
@@ -62,7 +62,7 @@ def said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capture
     for stage in (evaluate.evaluate, report.report):
         stage("tree", "mini", overrides, **here)
         says(stage.__name__)
-    audit.status(**here)
+    status.status(**here)
     says("status")
     return found
 

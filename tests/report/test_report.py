@@ -30,7 +30,7 @@ from tests.report.forged import HISTORY, pictures, precompute, predict
 
 def folder_of(made: Made, stage: str, captioner: str = "blip") -> Folder:
     for folder in folders(made.pipeline.work):
-        captions = folder.upstream if stage == "reconstructions" else None
+        captions = folder.upstream.get("captions") if stage == "reconstructions" else None
         if folder.stage == stage and (captions is None or captions.made_by["settings"]["captioner"] == captioner):
             return folder
     raise AssertionError(f"no {stage}")
@@ -274,7 +274,7 @@ def test_unfinished_uncaptioned_reconstructions_are_left_out(made: Made, tmp_pat
     [
         ("predictions", "3 of 3 test shards have no predictions.*Run: sare evaluate --dataset tree --preset mini"),
         ("detectors", "is not trained. Run: sare train"),
-        ("reconstructions", "are not reconstructed.*Run `sare reconstruct`"),
+        ("reconstructions", "3 of 3 test shards have no reconstructions.*Run: sare reconstruct --dataset tree"),
     ],
 )
 def test_what_was_not_run_yet_is_named(made: Made, tmp_path: Path, stage: str, says: str) -> None:
@@ -291,7 +291,9 @@ def test_a_lost_shard_of_maps_is_named(made: Made, tmp_path: Path) -> None:
     record = next(record for record in folder.records().values() if record.split == "test")
     assert record.output is not None
     folder.store.delete(record.output.name)
-    with pytest.raises(SareError, match=r"1 of 3 test shards.*waits for reconstructions.*Run: sare reconstruct"):
+    with pytest.raises(
+        SareError, match=r"1 of 3 test shards have no reconstructions.*its output is gone.*Run: sare reconstruct"
+    ):
         here.again()
 
 

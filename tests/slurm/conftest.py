@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from sare_core import submission
 from sare_core.config import load_settings
 from stages import submit
 from tests.conftest import STANDIN, standin_overrides
@@ -75,7 +76,7 @@ def sare_submit(
     monkeypatch.chdir(REPOSITORY)
 
     def call(stage: str, pipeline: Pipeline, gate: Gate | None = None, **options: object) -> dict[str, list[str]]:
-        monkeypatch.setattr(submit, "Task", gate.task if gate else submit.Task)
+        monkeypatch.setattr(submission, "Task", gate.task if gate else submission.Task)
         submit.submit(
             stage,
             pipeline.dataset,

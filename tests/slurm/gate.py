@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from sare_core.engine import faults
-from stages.submit import Task
+from sare_core.submission import Task
 
 
 @dataclass

@@ -1,0 +1,146 @@
+"""The report as a whole: what every other module of this folder finds, written as one page with its files."""
+
+from typing import NamedTuple
+
+import polars as pl
+import yaml
+
+from sare_core.config import Settings
+from sare_core.detectors.folder import DetectorFolder
+from sare_core.engine.checkpoints import read_checkpoint
+from sare_core.engine.folders import COMMANDS, Folder
+from sare_core.engine.manifest import Index
+from sare_core.engine.progress import bar
+from sare_core.engine.terminal import console
+from sare_core.errors import ConfigError, needs_extra
+from sare_core.evaluation.results import read_results
+from sare_core.evaluation.tables import result_tables, to_csv
+from sare_core.graph import Graph
+from sare_core.report.examples import examples
+from sare_core.report.measures import keep, measure_maps, read_kept, without_captions
+from sare_core.report.page import Page, render
+from sare_core.report.parts import distributions_part, shift_part, training_part
+from sare_core.report.plate import examples_plate
+from sare_core.report.provenance import failures, libraries, stage_row
+from sare_core.report.verdict import result_sentence, verdict
+from sare_core.store.storage import Store
+
+NAME = "report"
+KEPT = "measures.parquet"
+
+
+class Report(NamedTuple):
+    """What was written: the result in a sentence, and where the page is."""
+
+    result: str
+    page: str
+
+
+def write_report(
+    settings: Settings,
+    index: Index,
+    detector: DetectorFolder,
+    trained_on: Index | None,
+    work: str,
+    preset: str,
+    run: str | None,
+    out: str | None,
+) -> Report:
+    """Write the page, its figures and its tables to `out`, by default in the work folder.
+
+    trained_on: the index of the detector's dataset, where it is at hand. preset: what the settings come from, in words.
+    run: the name of the run; None: the latest of these predictions.
+    Raises ConfigError: no trained detector, test shards without predictions, an extra that is not installed.
+    """
+    with needs_extra("report"):  # before the maps are read, which takes long
+        import jinja2  # noqa: F401
+        import matplotlib as mpl  # noqa: F401
+
+    dataset, source, best = index.about["dataset"], detector.about.dataset, detector.best
+    graph, elsewhere = Graph(settings, dataset, work), source not in ("", dataset)
+    last = read_checkpoint(detector.store, "last") or best
+    predictions = graph.predictions(best)
+    reconstructions = graph.reconstructions  # of a detector that reads no map, too: the page shows them
+    shards = graph.tested_shards(index)
+    arguments = f"--dataset {dataset} --preset {preset} (with the same --set, or --detector)"
+    for folder in (reconstructions, predictions):
+        require_done(folder, index, shards, arguments)
+    store = Store(out or f"{work}/{dataset}/{NAME}/{predictions.fingerprint}")
+
+    run = run or predictions.runs()[-1]
+    results = read_results(settings, index, trained_on, predictions, shards, run)
+    if results.predictions.is_empty():
+        raise ConfigError(
+            f"{predictions.store.url}: none of the test images has a prediction, so there is nothing to report. "
+            "sare status shows why they failed."
+        )
+    variants, missing = measure(reconstructions, index, shards, store)
+    measures = next(iter(variants.values()))
+    shift = shift_part(variants, missing)
+    distributions = distributions_part(results.predictions, measures)
+    training = training_part(last, best)
+
+    everything = () if trained_on is None else tuple(trained_on.select(["train"])["subset"].unique().sort())
+    trained = settings.train_subsets or everything
+    seen = set() if elsewhere else set(trained)
+    groups = examples(reconstructions, index, results.predictions, measures, settings)
+    tables = result_tables(f"{dataset}, preset {preset}", results.runs, results.paper)
+    folders = [*reconstructions.upstream.values(), reconstructions, detector.folder(), predictions]
+    page = Page(
+        dataset=dataset,
+        preset=preset,
+        run=run,
+        detector=results.name,
+        paper=any(row[0].endswith("(paper)") for row in tables[0].rows),
+        trained_on=", ".join(trained) + (f" of {source}" if elsewhere else ""),
+        images=len(results.predictions),
+        note=settings.note,
+        verdict=verdict(results.predictions, results.name, results.runs, seen),
+        groups=groups,
+        tables=tables,
+        notes=[note for note in results.notes if note != settings.note],
+        shift=shift,
+        distributions=distributions,
+        training=training,
+        settings=yaml.safe_dump(settings.model_dump(mode="json"), sort_keys=False, allow_unicode=True),
+        stages=[stage_row(folder) for folder in folders],
+        failures=failures(folders),
+        libraries=libraries(folders),
+    )
+    for figure in [*shift.figures, *distributions.figures, *training.figures]:
+        store.write(f"figures/{figure.name}.png", figure.png)
+        store.write(f"tables/{figure.name}.csv", figure.data.write_csv().encode())
+    if shown := next((subset for subset in groups if subset in seen), next(iter(groups), None)):
+        store.write("figures/examples.png", examples_plate(shown, groups[shown]))
+    store.write("tables/metrics.csv", to_csv(results.runs).encode())
+    store.write("index.html", render(page).encode())
+    return Report(result_sentence(results.name, results.runs, seen), store.path("index.html"))
+
+
+def measure(
+    reconstructions: Folder, index: Index, shards: list[int], store: Store
+) -> tuple[dict[str, pl.DataFrame], str]:
+    """MEASURES of this run's maps, and of those without captions where there are any; else a sentence that says why."""
+    captions = reconstructions.upstream.get("captions")
+    silent = captions is None or captions.made_by["settings"]["captioner"] == "none"
+    plain, missing = without_captions(reconstructions, index, shards)
+    found = {"without" if silent else "with": reconstructions} | ({"without": plain} if plain else {})
+    kept = read_kept(store, KEPT)
+    images = sum(record.ok for folder in found.values() for record in folder.records(shards).values())
+    with bar(console, NAME, images) as advance:
+        variants = {kind: measure_maps(folder, shards, kept, advance) for kind, folder in found.items()}
+    keep(store, KEPT, pl.concat(variants.values()))
+    return variants, missing
+
+
+def require_done(folder: Folder, index: Index, shards: list[int], arguments: str) -> None:
+    """Raises ConfigError, naming the command to run, unless every shard is done."""
+    states = folder.states({shard: index.digests[shard] for shard in shards})
+    undone = [shard for shard, state in states.items() if state.kind != "done"]
+    if undone:
+        first = states[undone[0]]
+        command = f"sare {COMMANDS[folder.stage]}"
+        raise ConfigError(
+            f"{folder.store.url}: {len(undone)} of {len(shards)} test shards have no {folder.stage}, the first is "
+            f"{undone[0]} ({first}). Run: {command} {arguments}."
+        )

@@ -1,0 +1,44 @@
+"""How a command ends: errors as messages, and exit codes that tell what happened."""
+
+import errno
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from sare_core.engine.terminal import PlainConsole
+from sare_core.errors import ConfigError, SareError, Stopped
+
+
+@contextmanager
+def exit_codes() -> Iterator[None]:
+    """What may end a run becomes a message and an exit code that tells.
+
+    0: everything asked for is done. 1: something is not done (a shard failed or waits). 2: wrong settings or input.
+    130, 143: stopped by SIGINT, SIGTERM; run the same command again.
+    """
+    try:
+        yield
+    except SareError as error:
+        _complain(_said(error))
+        sys.exit(2 if isinstance(error, ConfigError) else 1)
+    except OSError as error:  # of a disk or this machine; those that a user meets often have words of their own
+        where = f"{error.filename}: " if error.filename else ""
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+        cure = "Free some" if full else "Raise the limit (ulimit -n)" if error.errno == errno.EMFILE else "Fix that"
+        _complain(f"{where}{error.strerror or error} (errno {error.errno}). {cure} and run the same command again.")
+        sys.exit(2 if full else 1)
+    except Stopped as stop:
+        _complain(f"{stop}; what was finished is kept. Run the same command again to go on.")
+        sys.exit(128 + stop.signum)
+
+
+def _said(error: SareError) -> str:
+    """An error's own text: from a worker of a loader it comes wrapped in the worker's traceback."""
+    text = str(error)
+    return text.rstrip().rpartition("\nsare_core.errors.")[2].partition(": ")[2] if text.startswith("Caught ") else text
+
+
+def _complain(text: str) -> None:
+    errors = PlainConsole(stderr=True)
+    errors.print("error:", style="bold red", end=" ")
+    errors.print(text, soft_wrap=True)
