@@ -43,7 +43,9 @@ def retry_failed(
     settings = load_settings(preset, set_, index.about["layout"])
     shards = chosen_shards(index, ALL_SPLITS, settings.train_subsets, shard)
     graph = Graph(settings, dataset, work)
-    stages: list[Any] = [graph.caption(index), graph.reconstruct(index)]
+    reconstruct = graph.reconstruct(index)
+    stages: list[Any] = [graph.caption(index)] if reconstruct.folder.upstream else []  # where the method reads them
+    stages.append(reconstruct)
     left = changed = 0
     for stage in stages:
         folder = stage.folder
