@@ -8,8 +8,10 @@ accelerate launch --num_processes 8 --multi_gpu -m stages.caption --dataset geni
 from sare_core.engine.manifest import read_index
 from sare_core.engine.runner import run
 from sare_core.engine.selection import chosen_shards
+from sare_core.engine.terminal import console
 from sare_core.graph import ALL_SPLITS, Graph, run_settings
 from sare_core.miniature.foreign import refuse_foreign_images
+from stages.exits import finish
 from stages.options import (
     Dataset,
     Detector,
@@ -20,8 +22,6 @@ from stages.options import (
     Shard,
     View,
     Work,
-    console,
-    finish,
     run_command,
     source_name,
 )

@@ -13,10 +13,11 @@ import typer
 
 from sare_core.engine.folders import check_run_name
 from sare_core.engine.manifest import read_index
+from sare_core.engine.terminal import console
 from sare_core.graph import chosen_detector, run_settings, source_of
 from sare_core.report.build import write_report
 from stages import options
-from stages.options import console, filled, run_command
+from stages.options import filled, run_command
 
 Out = Annotated[
     str | None, typer.Option("--out", callback=filled, help="Folder or URL of the report. Default: in the work folder.")

@@ -16,18 +16,10 @@ from sare_core.engine.folders import Folder
 from sare_core.engine.manifest import read_index
 from sare_core.engine.runner import run
 from sare_core.engine.selection import chosen_shards
+from sare_core.engine.terminal import console
 from sare_core.graph import ALL_SPLITS, Graph
-from stages.options import (
-    Dataset,
-    Manifests,
-    Preset,
-    Set,
-    Shard,
-    Work,
-    console,
-    run_command,
-    tell_failed,
-)
+from stages.exits import tell_failed
+from stages.options import Dataset, Manifests, Preset, Set, Shard, Work, run_command
 
 
 def retry_failed(

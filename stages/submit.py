@@ -17,23 +17,12 @@ import typer
 from sare_core.engine.folders import COMMANDS, check_run_name
 from sare_core.engine.manifest import read_index
 from sare_core.engine.slurm import Slurm
+from sare_core.engine.terminal import console
 from sare_core.errors import ConfigError
 from sare_core.graph import run_settings
 from sare_core.store.storage import Store
 from sare_core.submission import print_dry_run, queue, steps_of_all, steps_of_one, tasks_of, trains
-from stages.options import (
-    Dataset,
-    Detector,
-    Manifests,
-    OtherPreset,
-    RunName,
-    Set,
-    Shard,
-    TrainedOn,
-    View,
-    Work,
-    console,
-)
+from stages.options import Dataset, Detector, Manifests, OtherPreset, RunName, Set, Shard, TrainedOn, View, Work
 
 STAGES = tuple(COMMANDS.values())
 
