@@ -8,12 +8,14 @@ Run, status, retry, submit, plan, study and report all ask here; nobody else der
 from functools import cached_property
 from typing import Any
 
+from sare_core.captioning import captioner_code
 from sare_core.captioning import stage as captioning
 from sare_core.captioning.captions import weights_of as caption_weights
 from sare_core.config import Settings, load_settings
 from sare_core.config.stored import changed
-from sare_core.detectors import code_version, detector_class
+from sare_core.detectors import code_version, detector_class, named_encoders
 from sare_core.detectors.folder import DetectorFolder, find_detector, open_detector
+from sare_core.detectors.parts import map_role
 from sare_core.engine.checkpoints import Checkpoint, digest_of
 from sare_core.engine.folders import Folder
 from sare_core.engine.manifest import Index, has_index, read_index
@@ -50,7 +52,7 @@ class Graph:
         made_by = {
             "version": captioning.VERSION,
             "view": self.settings.view,
-            "settings": caption.fingerprint_fields(),
+            "settings": caption.fingerprint_fields() | ({"code": code} if (code := captioner_code(caption)) else {}),
         }
         return self._folder(captioning.NAME, made_by, {}, caption_weights(caption, self.work))
 
@@ -73,20 +75,14 @@ class Graph:
     def maps(self) -> dict[str, Folder]:
         """The reconstructions that the detector reads, by the role that they play for it."""
         return {
-            reconstruction.NAME if name == "sare" else f"{reconstruction.NAME}.{name}": Graph(
-                changed(self.settings, changes), self.dataset, self.work
-            ).reconstructions
+            map_role(name): Graph(changed(self.settings, changes), self.dataset, self.work).reconstructions
             for name, changes in detector_class(self.settings.detector.detector).maps.items()
         }
 
     @cached_property
     def encoders(self) -> dict[str, Weights]:
         """The pretrained encoders that the detector reads, by role."""
-        detector = self.settings.detector
-        return {
-            role: resolve(getattr(detector, role), getattr(detector, f"{role}_revision"), self.work)
-            for role in detector_class(detector.detector).encoders
-        }
+        return {role: resolve(*named, self.work) for role, named in named_encoders(self.settings.detector).items()}
 
     @cached_property
     def detector_fields(self) -> dict[str, Any]:
@@ -135,7 +131,7 @@ class Graph:
 
     def training_data(self, index: Index) -> tuple[Any, Any]:
         """The training images, and those held out. Raises StageError: not reconstructed; ConfigError: of one class."""
-        from sare_core.training.samples import Pairs
+        from sare_core.training.samples import Samples
 
         settings, dataset = self.settings, index.about["dataset"]
         trained = set(index.select(["train", "val"])["subset"])
@@ -145,7 +141,7 @@ class Graph:
                 f"{', '.join(sorted(trained))}. Name some of these, or set train_subsets=null to take them all."
             )
         parts = [
-            Pairs(self.reconstructions, index, shards, settings.detector, settings.view, augment, settings.train.seed)
+            Samples(self.maps, index, shards, settings.detector, settings.view, augment, settings.train.seed)
             for shards, augment in zip(self.trained_shards(index), (settings.train.augment, None), strict=True)
         ]
         if set(parts[0].labels.tolist()) != {0, 1}:

@@ -1,5 +1,6 @@
 """The options that commands share, and what they print when a run ends."""
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
@@ -31,7 +32,12 @@ def path(text: str) -> Path:
 Dataset = Annotated[str, typer.Option("--dataset", "-d", help="Name that `sare index` gave to the data.")]
 AnyDataset = Annotated[str | None, typer.Option("--dataset", "-d", help="Only this dataset. Default: all.")]
 Preset = Annotated[str, typer.Option("--preset", "-p", help="paper, mini, or the path of a settings file in YAML.")]
-Set = Annotated[list[str] | None, typer.Option("--set", help="Change a setting, e.g. reconstruct.strength=0.7.")]
+Set = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set", help="Change a setting, e.g. reconstruct.strength=0.7. --plugin MODULE: see docs/extending.md."
+    ),
+]
 RunName = Annotated[
     str | None,
     typer.Option("--run", help="A name for this run, shown beside hashes and in tables. Default: the preset."),
@@ -68,7 +74,21 @@ def source_name(preset: str | None, detector: str | None) -> str:
 def run_command(command: Callable[..., Any]) -> None:
     """Run a Typer app, or a stage's function, as this process's command."""
     with exit_codes():
-        (command if isinstance(command, typer.Typer) else _app(command))()
+        (command if isinstance(command, typer.Typer) else _app(command))(with_plugins(sys.argv[1:]))
+
+
+def with_plugins(arguments: list[str]) -> list[str]:
+    """`--plugin MODULE` as what it stands for, `--set plugins+=MODULE`, for every command that takes --set."""
+    found = list[str]()
+    for argument in arguments:
+        option, equals, module = argument.partition("=")
+        if option == "--plugin" and equals:
+            found += ["--set", f"plugins+={module}"]
+        elif found and found[-1] == "--plugin":
+            found[-1:] = ["--set", f"plugins+={argument}"]
+        else:
+            found.append(argument)
+    return found
 
 
 def _app(command: Callable[..., Any]) -> typer.Typer:

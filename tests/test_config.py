@@ -181,7 +181,7 @@ def test_what_is_not_part_of_the_meaning() -> None:
     settings = load_settings("paper")
     left_out = {
         "caption": {"batch_size", "model", "revision", "table", "text_tokenizer", "text_tokenizer_revision"},
-        "reconstruct": {"batch_size", "model", "revision"},
+        "reconstruct": {"batch_size", "model", "revision", "method", "noise_draws"},  # the last two while neutral
         "detector": {
             "image_encoder",
             "image_encoder_revision",

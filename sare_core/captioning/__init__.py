@@ -3,12 +3,12 @@
 A captioner is one file in this folder with a function `load`, and one line in `CAPTIONERS`.
 """
 
-from importlib import import_module
 from typing import Any, Protocol
 
 from PIL import Image
 
 from sare_core.config.captioning import CaptionSettings
+from sare_core.config.plugins import find, own_code
 from sare_core.errors import ConfigError
 
 CAPTIONERS = {  # name in the settings: module that is imported when it is chosen
@@ -38,6 +38,26 @@ class Captioner(Protocol):
         ...
 
 
+def register(name: str, target: str) -> None:
+    """Make a captioner of the user's own known as `name`; `target` is "package.module:load", called as
+    `load(settings, weights_dir, device)`.
+
+    Raises ValueError: the name is taken, or `target` is no "module:function".
+    """
+    if not all(target.partition(":")):
+        raise ValueError(f"captioner {name!r}: write its target as 'package.module:load', not {target!r}")
+    if CAPTIONERS.setdefault(name, target) != target:
+        raise ValueError(f"captioner {name!r} is registered already, as {CAPTIONERS[name]}")
+
+
+def captioner_code(settings: CaptionSettings) -> str | None:
+    """Of a captioner of the user's own the digest of its source, as own_code has it; None of sare's own."""
+    check_captioner(settings)
+    target = CAPTIONERS[settings.captioner]
+    setting = f"caption.captioner={settings.captioner}"
+    return own_code(find(target, setting), setting) if ":" in target else None
+
+
 def check_captioner(settings: CaptionSettings) -> None:
     """Raises ConfigError: no such captioner."""
     if settings.captioner not in CAPTIONERS:
@@ -51,6 +71,7 @@ def load_captioner(settings: CaptionSettings, weights_dir: str | None, device: s
     Raises ConfigError: no such captioner, a setting it needs is missing, its folder or table is not usable.
     """
     check_captioner(settings)
-    module = import_module(f"sare_core.captioning.{CAPTIONERS[settings.captioner]}")
-    captioner: Captioner = module.load(settings, weights_dir, device)
+    target = CAPTIONERS[settings.captioner]
+    target = target if ":" in target else f"sare_core.captioning.{target}:load"
+    captioner: Captioner = find(target, f"caption.captioner={settings.captioner}")(settings, weights_dir, device)
     return captioner

@@ -4,16 +4,18 @@ Each room declares its own section (section.py says how); here they are put toge
 """
 
 import difflib
+from importlib import import_module
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 import yaml
-from pydantic import BaseModel, Field, ValidationError, field_validator
+from pydantic import BaseModel, Field, SerializeAsAny, ValidationError, create_model, field_validator
 
 from sare_core.config.captioning import CaptionSettings
 from sare_core.config.detectors import DetectorSettings
 from sare_core.config.evaluation import EvaluateSettings
+from sare_core.config.plugins import load_plugins
 from sare_core.config.reconstruction import ReconstructSettings
 from sare_core.config.section import Section
 from sare_core.config.training import TrainSettings
@@ -31,9 +33,10 @@ class Settings(Section):
     # Whose train and val splits are worked on; null: all. A preset may say it by layout, {genimage: [sdv1.4]}: for data
     # in a layout that it does not name, all.
     train_subsets: tuple[str, ...] | None = None
+    plugins: tuple[str, ...] = ()  # modules of the user's own: see config/plugins.py
     caption: CaptionSettings
     reconstruct: ReconstructSettings
-    detector: DetectorSettings
+    detector: SerializeAsAny[DetectorSettings]  # of the class that detector.detector names
     train: TrainSettings
     evaluate: EvaluateSettings
 
@@ -74,16 +77,56 @@ def load_settings(preset: str, overrides: list[str] | None = None, layout: str |
         raise ConfigError(f"{preset}: not readable as YAML: {error}") from error
     if not isinstance(values, dict):
         raise ConfigError(f"{preset}: holds no settings; copy a preset and change it.")
-    for override in overrides or []:
-        _override(values, override)
+    apply_overrides(values, overrides or [])
     if isinstance(by_layout := values.get("train_subsets"), dict):
         if odd := sorted(str(name) for name in by_layout.keys() - set(layouts())):
             raise ConfigError(f"setting train_subsets: no layout {odd[0]!r}. The layouts are {', '.join(layouts())}.")
         values["train_subsets"] = by_layout.get(layout)
+    return validated(values)
+
+
+def validated(values: dict[str, Any]) -> Settings:
+    """Settings of plain values. Raises ConfigError: an unknown or missing key, a value out of range."""
+    model = _model(values)
     try:
-        return Settings.model_validate(values)
+        found = model.model_validate(values)
     except ValidationError as error:
-        raise ConfigError("\n".join(_explain(fault) for fault in error.errors())) from None
+        raise ConfigError("\n".join(_explain(fault, known_keys(model)) for fault in error.errors())) from None
+    return Settings.model_construct(**dict(found))
+
+
+def apply_overrides(values: dict[str, Any], overrides: list[str]) -> None:
+    """Write `section.key=value` overrides into plain values; `plugins+=module` adds to a list.
+
+    Another detector has settings of its own: those in `values` that it does not know were the other's, and go.
+    Raises ConfigError: an override of no setting, with the nearest one; a value that is no YAML.
+    """
+    before = _detector_name(values)
+    told = sorted(
+        overrides, key=lambda text: not text.startswith(("plugins", "detector.detector="))
+    )  # they say what is known
+    for override in told:
+        _override(values, override)
+        if override.startswith("detector.detector=") and _detector_name(values) != before:
+            known = _model(values).model_fields["detector"].annotation.model_fields  # type: ignore[union-attr]
+            values["detector"] = {key: value for key, value in values["detector"].items() if key in known}
+
+
+def _detector_name(values: dict[str, Any]) -> str | None:
+    section = values.get("detector")
+    name = section.get("detector") if isinstance(section, dict) else None
+    return name if isinstance(name, str) else None
+
+
+def _model(values: dict[str, Any]) -> type[Settings]:
+    """`Settings` with the settings of the detector that `values` name. Raises ConfigError: no such detector."""
+    plugins = values.get("plugins")
+    load_plugins(plugins if isinstance(plugins, list | tuple) else [])
+    if (name := _detector_name(values)) is None:
+        return Settings
+    # By its name, since detectors know their settings and not the other way round.
+    kind: Any = import_module("sare_core.detectors").detector_class(name)
+    return create_model("Settings", __base__=Settings, detector=(kind.Settings, ...))
 
 
 def known_keys(model: type[BaseModel] = Settings, prefix: str = "") -> list[str]:
@@ -102,8 +145,9 @@ def _override(values: dict[str, Any], override: str) -> None:
     key = key.strip()
     if not equals:
         raise ConfigError(f"--set {override}: write it as key=value, for example reconstruct.strength=0.7.")
-    if key not in known_keys():
-        raise ConfigError(f"--set {override}: no setting {key!r}.{_nearest(key, known_keys())}")
+    adds, key = key.endswith("+"), key.removesuffix("+")
+    if key not in (known := known_keys(_model(values))):
+        raise ConfigError(f"--set {override}: no setting {key!r}.{_nearest(key, known)}")
     try:
         value = yaml.safe_load(text)
     except yaml.YAMLError as error:
@@ -113,13 +157,13 @@ def _override(values: dict[str, Any], override: str) -> None:
         values = values.setdefault(part, {})
         if not isinstance(values, dict):
             raise ConfigError(f"--set {override}: the preset's {part} holds no settings.")
-    values[leaf] = value
+    values[leaf] = [*(values.get(leaf) or []), value] if adds else value
 
 
-def _explain(fault: Any) -> str:
+def _explain(fault: Any, known: list[str]) -> str:
     key = ".".join(str(part) for part in fault["loc"])
     if fault["type"] == "extra_forbidden":
-        return f"no setting {key!r}.{_nearest(key, known_keys())}"
+        return f"no setting {key!r}.{_nearest(key, known)}"
     if fault["type"] == "missing":
         return f"setting {key} is missing."
     return f"setting {key}: {fault['msg']} (given: {fault['input']!r})."

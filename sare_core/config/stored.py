@@ -1,10 +1,9 @@
 """Settings that are not read from a preset: those that an artifact keeps, and a run's own with something changed."""
 
+import copy
 from typing import Any
 
-from pydantic import ValidationError
-
-from sare_core.config import Settings, _explain, _override
+from sare_core.config import Settings, apply_overrides, validated
 from sare_core.errors import ConfigError
 
 
@@ -13,17 +12,18 @@ def read_settings(values: dict[str, Any], where: str, overrides: list[str] | Non
 
     Raises ConfigError: not settings of this version, and `where` is named; an override of no setting.
     """
-    for override in overrides or []:
-        _override(values, override)
+    values = copy.deepcopy(values)
+    apply_overrides(values, overrides or [])
     try:
-        return Settings.model_validate(values)
-    except ValidationError as error:
-        faults = "\n".join(_explain(fault) for fault in error.errors())
-        raise ConfigError(f"{where}: its settings are not those of this version of sare.\n{faults}") from None
+        return validated(values)
+    except ConfigError as error:
+        raise ConfigError(f"{where}: its settings are not those of this version of sare.\n{error}") from None
 
 
 def changed(settings: Settings, changes: dict[str, Any]) -> Settings:
     """The settings with some values, by dotted key, replaced. Raises ConfigError: a value out of range."""
+    if not changes:
+        return settings
     values = settings.model_dump(mode="json")
     for key, value in changes.items():
         *path, leaf = key.split(".")
@@ -31,4 +31,4 @@ def changed(settings: Settings, changes: dict[str, Any]) -> Settings:
         for part in path:
             section = section[part]
         section[leaf] = value
-    return read_settings(values, ", ".join(f"{key}={value}" for key, value in changes.items()))
+    return validated(values)

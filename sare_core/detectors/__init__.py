@@ -1,34 +1,28 @@
 """Detectors by name, or as "package.module:Class" where they are somebody's own: detector.detector takes either.
 
-A detector of sare itself is one file in this folder and one `register` line at the end of this one.
+A detector of sare itself is one file in this folder and one `register` line at the end of this one. A plugin
+(sare_core/config/plugins.py) calls `register` too.
 """
 
-import hashlib
-import inspect
-import sys
-from collections.abc import Callable
-from importlib import import_module
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sare_core.config.detectors import DetectorSettings
+from sare_core.config.plugins import find, own_code
 from sare_core.errors import ConfigError
 
 if TYPE_CHECKING:
     from sare_core.detectors.base import Detector
 
 _DETECTORS: dict[str, str] = {}
-_NOT_OWN = {"sare_core", "torch", "builtins", "abc", "typing"}
 
 
 def register(name: str, target: str) -> None:
-    """Make a detector known as `name`; `target` is "package.module:Class", imported when it is first built.
+    """Make a detector known as `name`; `target` is "package.module:Class", imported when it is first asked for.
 
     Raises ValueError: the name is taken.
     """
-    if name in _DETECTORS:
+    if _DETECTORS.setdefault(name, target) != target:
         raise ValueError(f"detector {name!r} is registered already, as {_DETECTORS[name]}")
-    _DETECTORS[name] = target
 
 
 def detector_names() -> list[str]:
@@ -39,64 +33,58 @@ def detector_names() -> list[str]:
 def detector_class(name: str) -> "type[Detector]":
     """The class that the setting detector.detector names.
 
-    "package.module:Class" is imported as Python does it, and from the current folder, too.
-    Raises ConfigError: no such detector, it cannot be imported, or it is no subclass of Detector.
+    Raises ConfigError: no such detector, it cannot be imported, it is no subclass of Detector, or it needs what there
+    is not.
     """
-    from sare_core.detectors.base import Detector  # torch: seconds
+    from sare_core.detectors.base import NEEDS, Detector  # torch: seconds
 
     target = _DETECTORS.get(name, name)
-    module, _, attribute = target.partition(":")
-    if not module or not attribute:
+    if not all(target.partition(":")):
         raise ConfigError(
             f"no detector {name!r}. The detectors are {', '.join(detector_names())}; an own one is written "
             'as "package.module:Class".'
         )
-    if (here := str(Path.cwd())) not in sys.path:
-        sys.path.append(here)  # last, so that nothing in it hides a library
-    try:
-        found = getattr(import_module(module), attribute)
-    except (ImportError, AttributeError, SyntaxError) as error:
-        raise ConfigError(
-            f"detector.detector={name}: cannot be imported ({error}). Run sare in the folder that holds "
-            f"{module.partition('.')[0]}, or install it."
-        ) from error
+    found = find(target, f"detector.detector={name}")
     if not (isinstance(found, type) and issubclass(found, Detector)):
         raise ConfigError(f"detector.detector={name}: is no subclass of sare_core.detectors.base.Detector.")
+    if odd := sorted(found.needs - (NEEDS if found.maps else {"image"})):
+        known = f"of {', '.join(sorted(NEEDS))}" if found.maps else "without maps a detector can need the image alone"
+        raise ConfigError(f"detector.detector={name}: needs {', '.join(odd)}; {known}.")
     return found
 
 
 def code_version(name: str) -> str | None:
-    """Of somebody's own detector the digest of its source: an edited class is another detector. None for sare's own,
-    whose stages have a version.
+    """Of somebody's own detector the digest of its source: an edited class is another detector. See `own_code`.
 
-    It covers the file of the class and those of its base classes outside sare and torch. What else these import is not
-    in it: after a change there, change something in the class's file, a comment will do.
     Raises ConfigError: see `detector_class`; or there is no source file.
     """
-    digest = hashlib.sha256()
-    kinds = [kind for kind in detector_class(name).__mro__ if kind.__module__.partition(".")[0] not in _NOT_OWN]
-    for module in sorted({kind.__module__ for kind in kinds}):
-        try:
-            digest.update(inspect.getsource(sys.modules[module]).encode() + b"\0")
-        except OSError as error:
-            raise ConfigError(
-                f"detector.detector={name}: {module} has no source file to tell its version by."
-            ) from error
-    return digest.hexdigest()[:16] if kinds else None
+    return own_code(detector_class(name), f"detector.detector={name}")
 
 
-def build_detector(
-    settings: DetectorSettings, image_encoder_dir: str = "", semantic_encoder_dir: str = ""
-) -> "Detector":
+def named_encoders(settings: DetectorSettings) -> dict[str, tuple[str, str | None]]:
+    """Model and revision of each pre-trained encoder that the detector loads, by role.
+
+    Raises ConfigError: the settings name none.
+    """
+    roles = detector_class(settings.detector).encoders
+    if missing := [role for role in roles if getattr(settings, role, None) is None]:
+        raise ConfigError(f"setting detector.{missing[0]} is missing: detector {settings.detector} loads it.")
+    return {role: (getattr(settings, role), getattr(settings, settings.models[role])) for role in roles}
+
+
+def build_detector(settings: DetectorSettings, folders: dict[str, str] | None = None) -> "Detector":
     """The detector that `settings.detector` names, its encoders read from local folders, on the CPU in float32.
 
-    A folder may be empty where the class does not name its encoder in `encoders`.
+    folders: of the encoders, by role; at least those that the class names in `encoders`.
     The new layers take their weights from torch's global generator: seed it first.
     Raises ConfigError: no such detector, a folder that does not hold what it should, settings that do not fit it.
     """
-    build: Callable[..., Detector] = detector_class(settings.detector)
-    return build(settings, image_encoder_dir, semantic_encoder_dir)
+    kind = detector_class(settings.detector)
+    encoders = {role: kind.load_encoder(role, (folders or {})[role]) for role in kind.encoders}
+    return kind(settings, encoders)
 
 
+register("difference", "sare_core.detectors.map:DifferenceDetector")
 register("image", "sare_core.detectors.image:ImageDetector")
+register("map", "sare_core.detectors.map:MapDetector")
 register("sare", "sare_core.detectors.sare:SareDetector")

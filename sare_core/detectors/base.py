@@ -1,26 +1,77 @@
-"""What every detector is to training and evaluation: its inputs, one logit an image, and the weights it learnt."""
+"""What every detector is to training and evaluation: what it needs of an image, one logit, and what it learnt."""
 
 from typing import Any, ClassVar, Self
 
+import torch
 from torch import Tensor, nn
+from torch.nn.functional import binary_cross_entropy_with_logits
 
+from sare_core.config.detectors import DetectorSettings
+from sare_core.config.training import AugmentSettings
+from sare_core.detectors import transforms
+from sare_core.detectors.transforms import Parts
 from sare_core.errors import ConfigError
+
+NEEDS = frozenset({"image", "sare", "reconstruction", "caption"})
 
 
 class Detector(nn.Module):
-    """A network from the views that `inputs` names, each (B, 3, S, S), to logits (B,); above 0 means fake.
+    """A network from a batch to logits (B,); above 0 means fake. Loader, trainer and predictor read no more than this:
 
-    It is built with (settings, image_encoder_dir, semantic_encoder_dir) and called with (image, sare).
-    encoders: the pre-trained ones that it reads; the folder of any other is "", and its model need not be there.
+    Settings: the class of its settings: those that all detectors share, and its own with their defaults.
+    needs: what is read of each image, out of NEEDS. Parts are named so, but each map by its name in `maps`.
+    maps: the SARE maps by name, each with the settings, by dotted key, that differ from the run's where it is made.
+        x̂ and caption are those of the first. Without any ({}) no image needs to be reconstructed.
+    encoders: roles of the pre-trained encoders that it loads; detector.<role> names each one's model.
     """
 
-    inputs: ClassVar[tuple[str, ...]]
+    Settings: ClassVar[type[DetectorSettings]] = DetectorSettings
+    needs: ClassVar[frozenset[str]] = frozenset({"image", "sare"})
     maps: ClassVar[dict[str, dict[str, Any]]] = {"sare": {}}
-    encoders: ClassVar[tuple[str, ...]] = ("image_encoder", "semantic_encoder")
+    encoders: ClassVar[tuple[str, ...]] = ()
 
-    def __init__(self) -> None:
+    def __init__(self, settings: Any, encoders: dict[str, Any]) -> None:
+        """settings: of the class `Settings`. encoders: by role, loaded."""
         super().__init__()
         self.frozen: set[str] = set()
+
+    def forward(self, batch: dict[str, Tensor]) -> Tensor:
+        """Logits (B,) of what `prepare` gave, stacked. In training `batch` has the labels, too: label (B,)."""
+        raise NotImplementedError
+
+    def loss(self, logits: Tensor, batch: dict[str, Tensor]) -> Tensor:
+        """What training minimises, a mean over the batch. A loss of more than logits keeps the rest in `forward`.
+
+        logits: (B,) float32. batch: with label (B,), 1 for fake.
+        """
+        return binary_cross_entropy_with_logits(logits, batch["label"].float())
+
+    @classmethod
+    def load_encoder(cls, role: str, folder: str) -> Any:
+        """The encoder of a role from its model's folder. A class with roles of its own loads those itself.
+
+        Raises ConfigError: the folder does not hold what it should.
+        """
+        from sare_core.detectors.encoders import load_image_encoder, load_semantic_encoder  # transformers, timm
+
+        return {"image_encoder": load_image_encoder, "semantic_encoder": load_semantic_encoder}[role](folder)
+
+    @classmethod
+    def samples(cls, settings: Any) -> tuple[str, ...]:
+        """Names of the training samples that an image gives. What is held out and scored gives the first alone."""
+        return ("image",)
+
+    @classmethod
+    def sample(cls, name: str, parts: Parts, label: int) -> tuple[Parts, int]:
+        """Parts and label of the sample `name` of an image that has these; a further fake may be its x̂."""
+        return parts, label
+
+    @classmethod
+    def prepare(
+        cls, parts: Parts, settings: Any, augment: AugmentSettings | None = None, rng: torch.Generator | None = None
+    ) -> dict[str, Tensor]:
+        """From the parts of an image to the tensors that `forward` reads of it; see `transforms.prepare`."""
+        return transforms.prepare(parts, settings, augment, rng)
 
     def freeze(self, child: str) -> None:
         """Keep a child module as it was loaded: no gradients, always in eval mode, not in checkpoints."""

@@ -61,12 +61,13 @@ def load_semantic_encoder(folder: str) -> ResNet:
     return model
 
 
-def require_input_size(model: CLIPVisionModelWithProjection, folder: str, input_size: int) -> None:
+def require_input_size(model: CLIPVisionModelWithProjection, input_size: int) -> None:
     """Raises ConfigError unless the image encoder takes images of `input_size` pixels."""
     size = model.config.image_size
     if size != input_size:
         raise ConfigError(
-            f"{folder} takes images of {size} pixels: set detector.input_size={size} (it is {input_size})."
+            f"detector.image_encoder takes images of {size} pixels: set detector.input_size={size} "
+            f"(it is {input_size})."
         )
 
 

@@ -6,7 +6,6 @@
 A copy of these three at any path or URL is the detector.
 """
 
-import copy
 import re
 from dataclasses import dataclass
 
@@ -36,12 +35,21 @@ class DetectorFolder:
         """
         if self.about.settings is None:
             raise ConfigError(f"{self.store.url}: trained by sare 0.1, which kept no settings there. Train it again.")
+        values = dict(self.about.settings)
+        module, own, _ = values["detector"]["detector"].partition(":")
+        code = [*values.pop("plugins", []), *([module] if own else [])]
+        trusted = {override.partition("=")[2] for override in overrides or [] if override.startswith("plugins")}
+        if code and not trusted.issuperset(code):  # a folder may not say what code runs
+            raise ConfigError(
+                f"{self.store.url}: a detector of somebody's own code. If you trust it, name its module: "
+                + " ".join(f"--plugin {each}" for each in code)
+            )
         models = {f"detector.{role}" for role in self.about.models}
         for override in overrides or []:
             key = override.partition("=")[0].strip()
             if key.startswith(("detector.", "train.")) and key not in models:
                 raise ConfigError(f"--set {override}: {self.store.url} is trained already; that would be another one.")
-        return read_settings(copy.deepcopy(self.about.settings), self.store.path("about.json"), overrides)
+        return read_settings(values, self.store.path("about.json"), overrides)
 
     def folder(self) -> Folder:
         """As the engine sees it, wherever it lies."""

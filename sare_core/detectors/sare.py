@@ -1,12 +1,31 @@
 """The SARE detector of paper 3.3, on DRCT's image branch: frozen CLIP, and a linear embedding of its projection."""
 
+from typing import Any, Literal
+
+import torch
+from pydantic import Field
 from torch import Tensor, nn
+from torchvision.transforms.v2 import functional as F
 
 from sare_core.config.detectors import DetectorSettings
+from sare_core.config.training import AugmentSettings
 from sare_core.detectors.base import Detector
-from sare_core.detectors.encoders import load_image_encoder, load_semantic_encoder, require_input_size
+from sare_core.detectors.encoders import require_input_size
 from sare_core.detectors.fusion import CrossAttentionFusion
+from sare_core.detectors.transforms import Parts, as_tensor
 from sare_core.errors import ConfigError
+
+
+class SareSettings(DetectorSettings):
+    """Paper 3.3, equations 5 and 6. Silent on tokens, heads and residual; docs/settings.md lists the choices."""
+
+    tune_image_encoder: bool = False  # DRCT, the backbone, freezes it
+    query: Literal["projected", "patches"] = "projected"  # f_x: the embedding (one token), or the patch tokens
+    semantic_input: Literal["sare", "image", "zero"] = "sare"  # of E_s: the map; for controls x, or a map of 0
+    semantic_tokens: Literal["map", "pooled"] = "map"  # f_s: the last feature map's cells (49 at 224), or their mean
+    embed_dim: int = Field(1024, ge=1)  # DRCT's embedding
+    heads: int = Field(8, ge=1)
+    residual: bool = True  # without it, and with one key, the image would drop out of the result
 
 
 class SareDetector(Detector):
@@ -17,22 +36,23 @@ class SareDetector(Detector):
 
     With `semantic_tokens` "pooled" and `residual` false the logit does not depend on the image: see `fusion`.
 
-    Raises ConfigError: a model folder is unusable, or settings do not fit together or the image encoder.
+    Raises ConfigError: settings do not fit together or the image encoder.
     """
 
-    inputs = ("image", "sare")
+    Settings = SareSettings
+    needs = frozenset({"image", "sare"})
+    encoders = ("image_encoder", "semantic_encoder")
 
-    def __init__(self, settings: DetectorSettings, image_encoder_dir: str, semantic_encoder_dir: str) -> None:
-        super().__init__()
+    def __init__(self, settings: SareSettings, encoders: dict[str, Any]) -> None:
+        super().__init__(settings, encoders)
         if settings.embed_dim % settings.heads:
             raise ConfigError(
                 f"detector.embed_dim {settings.embed_dim} does not divide by detector.heads {settings.heads}."
             )
         self.query = settings.query
         self.semantic_tokens = settings.semantic_tokens
-        self.image_encoder = load_image_encoder(image_encoder_dir)
-        self.semantic_encoder = load_semantic_encoder(semantic_encoder_dir)
-        require_input_size(self.image_encoder, image_encoder_dir, settings.input_size)
+        self.image_encoder, self.semantic_encoder = encoders["image_encoder"], encoders["semantic_encoder"]
+        require_input_size(self.image_encoder, settings.input_size)
         vision = self.image_encoder.config
         if not settings.tune_image_encoder:
             self.freeze("image_encoder")
@@ -46,9 +66,26 @@ class SareDetector(Detector):
         )
         self.head = nn.Linear(settings.embed_dim, 1)
 
-    def forward(self, image: Tensor, sare: Tensor) -> Tensor:
-        """Logits (B,) of image x and its map s, both (B, 3, S, S) and normalised; sigmoid gives the chance of fake."""
-        fused, _ = self.fuse(image, sare)
+    @classmethod
+    def prepare(
+        cls,
+        parts: Parts,
+        settings: SareSettings,
+        augment: AugmentSettings | None = None,
+        rng: torch.Generator | None = None,
+    ) -> dict[str, Tensor]:
+        """As of every detector; by `semantic_input` the image, brought to the size of the map, or a map of zeros takes
+        the place of the map, and is treated as the map would be."""
+        x, s = as_tensor(parts["image"]), as_tensor(parts["sare"])
+        if settings.semantic_input == "image":
+            s = F.resize(x, list(s.shape[-2:]), antialias=True)
+        elif settings.semantic_input == "zero":
+            s = torch.zeros_like(s)
+        return super().prepare({"image": x, "sare": s}, settings, augment, rng)
+
+    def forward(self, batch: dict[str, Tensor]) -> Tensor:
+        """Logits (B,) of image x and map s ("sare"), both (B, 3, S, S) and normalised; sigmoid: the chance of fake."""
+        fused, _ = self.fuse(batch["image"], batch["sare"])
         return self.head(fused.mean(dim=1)).squeeze(-1)
 
     def fuse(self, image: Tensor, sare: Tensor) -> tuple[Tensor, Tensor]:

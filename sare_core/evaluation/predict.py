@@ -10,6 +10,7 @@ import pyarrow as pa
 
 from sare_core.config import Settings
 from sare_core.detectors.folder import DetectorFolder
+from sare_core.detectors.parts import read_parts
 from sare_core.engine.checkpoints import load_tensors
 from sare_core.engine.folders import Folder
 from sare_core.engine.manifest import Index
@@ -37,24 +38,21 @@ class PredictStage:
         folder: Folder,
         encoders: dict[str, Weights],
         detector: DetectorFolder,
+        view: str | None = None,
     ) -> None:
+        """view: of the test images, whatever the detector was trained on; None: the settings'."""
         self.settings, self.index, self.folder = settings, index, folder
-        self.encoders, self.detector = encoders, detector
+        self.encoders, self.detector, self.view = encoders, detector, view or settings.view
 
     def load(self, device: str) -> None:
-        import torch
+        from sare_core.detectors.trained import TrainedDetector
 
-        from sare_core.detectors import build_detector
-
-        self.device, self.dtype = device, getattr(torch, self.settings.evaluate.dtype)
-        encoders = {f"{role}_dir": fetch(encoder) for role, encoder in self.encoders.items()}
-        model = build_detector(self.settings.detector, **encoders)
+        encoders = {role: fetch(encoder) for role, encoder in self.encoders.items()}
         tensors = load_tensors(self.detector.store, self.detector.best)
-        model.load_trained({name.removeprefix("model."): value for name, value in tensors.items()})
-        self.model = model.to(device, self.dtype).eval()
+        self.trained = TrainedDetector(self.settings.detector, encoders, tensors, device, self.settings.evaluate.dtype)
 
     def begin(self, shard: int, sources: dict[str, Path]) -> None:
-        self.reader = TarReader(sources["reconstructions"])
+        self.readers = {role: TarReader(path) for role, path in sources.items()}
 
     def open(self, path: Path) -> ParquetWriter:
         return ParquetWriter(path, SCHEMA)
@@ -67,21 +65,14 @@ class PredictStage:
         return [rows[start : start + size] for start in range(0, len(rows), size)]
 
     def read(self, row: dict[str, Any]) -> Any:
-        from sare_core.training.samples import load_pair
-        from sare_core.training.transforms import prepare
-
-        pair = load_pair(self.reader, self.index.about["root"], row, self.settings.view)
-        return prepare(*pair, self.settings.detector)
+        parts = read_parts(type(self.trained.model), self.readers, self.index.about["root"], row, self.view)
+        return self.trained.prepare(parts)
 
     def process(self, items: list[Any]) -> list[Any]:
-        import torch
+        logits = self.trained.logits(items)
+        return list(zip(logits.tolist(), logits.sigmoid().tolist(), strict=True))
 
-        image, sare = (torch.stack(part).to(self.device, self.dtype) for part in zip(*items, strict=True))
-        with torch.no_grad():
-            logits = self.model(image, sare).float()
-        return torch.stack([logits, logits.sigmoid()], dim=1).tolist()
-
-    def encode(self, row: dict[str, Any], item: Any, result: list[float]) -> dict[str, Any]:
+    def encode(self, row: dict[str, Any], item: Any, result: tuple[float, float]) -> dict[str, Any]:
         logit, score = result
         about = {key: row[key] for key in ("image_id", "subset", "label")}
         return about | {"logit": logit, "score": score}

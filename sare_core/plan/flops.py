@@ -110,8 +110,9 @@ def detector_cost(settings: DetectorSettings) -> DetectorCost:
     detector, batch = models.detector(settings), 2  # BatchNorm wants two
 
     def forward() -> torch.Tensor:
-        views = (empty(batch, 3, settings.input_size, settings.input_size) for _ in range(2))
-        logits: torch.Tensor = detector(*views)
+        pictures = detector.needs - {"sare", "caption"} | (set(detector.maps) if "sare" in detector.needs else set())
+        view = (batch, 3, settings.input_size, settings.input_size)
+        logits: torch.Tensor = detector({name: empty(*view) for name in pictures})
         return logits
 
     detector.eval()

@@ -17,7 +17,7 @@ from sare_core.config import Settings
 from sare_core.config.captioning import CaptionSettings
 from sare_core.config.detectors import DetectorSettings
 from sare_core.config.reconstruction import ReconstructSettings
-from sare_core.detectors import build_detector, detector_class
+from sare_core.detectors import build_detector, named_encoders
 from sare_core.detectors.base import Detector
 from sare_core.errors import ConfigError
 from sare_core.models.weights import resolve
@@ -89,13 +89,8 @@ def blip(settings: CaptionSettings) -> Any:
 
 def detector(settings: DetectorSettings) -> Detector:
     """The detector around its encoders, frozen as the settings say."""
-    named = {
-        "image_encoder": (settings.image_encoder, settings.image_encoder_revision),
-        "semantic_encoder": (settings.semantic_encoder, settings.semantic_encoder_revision),
-    }
-    used = detector_class(settings.detector).encoders
-    image, semantic = (str(config_folder(*named[role])) if role in used else "" for role in named)
-    return _skeleton(settings.detector, lambda: build_detector(settings, image, semantic))
+    folders = {role: str(config_folder(*named)) for role, named in named_encoders(settings).items()}
+    return _skeleton(settings.detector, lambda: build_detector(settings, folders))
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -18,7 +18,7 @@ class DDIMInversion(StableDiffusion):
 
     def __init__(self, settings: ReconstructSettings, folder: str, device: str) -> None:
         super().__init__(settings, folder, device)
-        self.inverse = DDIMInverseScheduler.from_config(self.scheduler.config)
+        self.inverse = self._part(DDIMInverseScheduler, folder, "scheduler")
 
     def change(self, latents: torch.Tensor, captions: list[str], generators: list[torch.Generator]) -> torch.Tensor:
         back = self.steps_from_noise()

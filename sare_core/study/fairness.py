@@ -94,14 +94,14 @@ def embedder(settings: DetectorSettings, folder: str, device: str) -> Callable[[
     import torch
 
     from sare_core.detectors.encoders import load_image_encoder, require_input_size
-    from sare_core.training.transforms import prepare
+    from sare_core.detectors.transforms import prepare
 
     encoder: Any = load_image_encoder(folder).eval().to(device)
-    require_input_size(encoder, folder, settings.input_size)
+    require_input_size(encoder, settings.input_size)
 
     @torch.no_grad()
     def embed(images: list[Image.Image]) -> np.ndarray:
-        views = torch.stack([prepare(image, image, settings)[0] for image in images])
+        views = torch.stack([prepare({"image": image}, settings)["image"] for image in images])
         return encoder(pixel_values=views.to(device)).image_embeds.float().cpu().numpy()
 
     return embed

@@ -10,12 +10,12 @@ import numpy as np
 import polars as pl
 from PIL import Image
 
+from sare_core.detectors.parts import read_image
 from sare_core.engine.folders import Folder
 from sare_core.engine.manifest import Index
 from sare_core.engine.shardfiles import TarReader
 from sare_core.errors import ConfigError
 from sare_core.images.decoding import resize
-from sare_core.training.samples import load_pair
 
 # error: mean |x − x̂| in 8-bit levels. lpips: null where reconstruct.lpips is not set.
 ERRORS = pl.Schema(
@@ -55,7 +55,7 @@ def read_kept(folder: Folder, index: Index, shards: list[int], classify: Classif
         if "reconstruction.png" not in batch[0][0].fields(batch[0][1]["image_id"]):
             raise ConfigError("the share that keeps its class needs reconstruct.keep_reconstruction=true.")
         after = [_image(reader, row, "reconstruction.png") for reader, row in batch]
-        images = (load_pair(reader, root, row, view)[0] for reader, row in batch)
+        images = (read_image(reader, root, row, view) for reader, row in batch)
         before = [resize(image, again.size, "lanczos") for image, again in zip(images, after, strict=True)]
         same = classify(before) == classify(after)
         rows += [

@@ -1,4 +1,4 @@
-"""The training loop (paper 3.3 and 4.1): binary cross-entropy on one logit, AdamW.
+"""The training loop (paper 3.3 and 4.1): the detector's loss, AdamW.
 
 The last checkpoint is where a killed run goes on, the best one is the epoch with the highest accuracy on the held-out
 10 % of the training images. Initial weights are drawn from train.seed, steps from it and the epoch, augmentations from
@@ -33,7 +33,6 @@ def train_detector(
     import torch
     from accelerate import Accelerator
     from accelerate.utils import DistributedDataParallelKwargs, ProjectConfiguration, set_seed
-    from torch.nn.functional import binary_cross_entropy_with_logits as cross_entropy
     from torch.utils.data import DataLoader
 
     from sare_core.detectors import build_detector
@@ -70,7 +69,7 @@ def train_detector(
     steps = plan.epochs * steps_per_epoch
 
     set_seed(plan.seed)
-    model: Any = build_detector(settings.detector, **{f"{role}_dir": fetch(w) for role, w in encoders.items()})
+    model: Any = build_detector(settings.detector, {role: fetch(encoder) for role, encoder in encoders.items()})
     learning = [parameter for parameter in model.parameters() if parameter.requires_grad]
     optimizer: Any = torch.optim.AdamW(learning, lr=plan.learning_rate, weight_decay=plan.weight_decay)
     last = read_checkpoint(store, "last")
@@ -128,14 +127,14 @@ def train_detector(
                     for place in mine:
                         # A fresh generator, so that dropout, if any, hangs on neither cuts nor number of processes.
                         torch.manual_seed(step_seed(plan.seed, step, place))
-                        *batch, lost = next(loader)
-                        image, sare, label = (part.to(accelerator.device, non_blocking=True) for part in batch)
+                        loaded, lost = next(loader)
+                        batch = {key: part.to(accelerator.device, non_blocking=True) for key, part in loaded.items()}
                         missing += len(lost)
                         tell_unreadable(lost)
                         if len(lost) == micro:
                             raise StageError(f"none of the {micro} images of a batch could be read: {lost[0].reason}")
                         with accelerator.accumulate(model):
-                            loss = cross_entropy(model(image, sare).float(), label.float()) * (len(label) / micro)
+                            loss = detector.loss(model(batch).float(), batch) * (len(batch["label"]) / micro)
                             note()
                             accelerator.backward(loss)
                             optimizer.step()

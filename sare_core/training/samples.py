@@ -1,10 +1,11 @@
-"""The images and maps of a dataset's shards, for training and prediction: which there are, in what order, and one.
+"""The samples of a dataset's shards for training: which there are, in what order, and one.
 
 Counts come from records, the order of an epoch from (seed, epoch) alone: so lengths are exact, every process knows its
 part without asking, and a run that goes on sees what an undisturbed one would have seen.
 """
 
-import io
+import hashlib
+import json
 from collections.abc import Iterator
 from functools import lru_cache
 from typing import Any, NamedTuple
@@ -13,21 +14,21 @@ import numpy as np
 import polars as pl
 import stamina
 import torch
-from PIL import Image
 from torch.utils.data import default_collate
 
 from sare_core.config.detectors import DetectorSettings
 from sare_core.config.training import AugmentSettings, TrainSettings
-from sare_core.engine.folders import Folder
+from sare_core.detectors import detector_class
+from sare_core.detectors.parts import map_role, read_parts
+from sare_core.detectors.transforms import Parts
+from sare_core.engine.folders import Folder, Record
 from sare_core.engine.manifest import Index
 from sare_core.engine.outputs import checked_output
 from sare_core.engine.shardfiles import TarReader
 from sare_core.errors import ImageError, NotReached, StageError, TransientError
-from sare_core.images.sources import read_source, view_image
 from sare_core.store.storage import Store
-from sare_core.training.transforms import prepare, sample_generator
 
-Pair = tuple[Image.Image, Image.Image]
+Item = dict[str, torch.Tensor]  # what a detector reads of a sample, and its label
 _NEEDED = ["image_id", "path", "sha256", "extension", "label", "shard"]
 
 
@@ -45,23 +46,23 @@ class Unreadable(NamedTuple):
     reason: str
 
 
-Item = tuple[torch.Tensor, torch.Tensor, float]
+class Samples(torch.utils.data.Dataset[Item | Unreadable]):
+    """The labelled images of some shards as samples of a detector, by position.
 
+    In order of shard and image_id; images that failed on the way are not among them. In training an image gives the
+    samples that the detector names, one after the other; held out (without `augment`) the first alone. The rows are
+    kept as an Arrow table: as Python objects, hundreds of thousands of them would be copied into every worker, page by
+    page.
 
-class Pairs(torch.utils.data.Dataset[Item | Unreadable]):
-    """The labelled images of some shards of reconstructions, by position.
-
-    In order of shard and image_id; images that failed on the way are not among them. The rows are kept as an Arrow
-    table: as Python objects, hundreds of thousands of them would be copied into every worker, page by page.
-
-    labels, shards: (n,) of each image.
-    inputs: SHA-256 of each shard's file, sorted.
+    maps: the reconstructions that the detector reads, by role.
+    labels: (images,). shards: (n,) of each sample.
+    inputs: SHA-256 of each shard's file, sorted, of one map after the other; without maps of each shard's images.
     Raises StageError when a shard has not been reconstructed yet.
     """
 
     def __init__(
         self,
-        folder: Folder,
+        maps: dict[str, Folder],
         index: Index,
         shards: list[int],
         settings: DetectorSettings,
@@ -70,74 +71,79 @@ class Pairs(torch.utils.data.Dataset[Item | Unreadable]):
         seed: int = 0,
     ) -> None:
         self.settings, self.augment, self.seed = settings, augment, seed
-        self.url, self.root, self.view = folder.store.url, index.about["root"], view
-        states = folder.states({shard: index.digests[shard] for shard in shards})
-        if missing := [shard for shard, state in states.items() if state.kind != "done"]:
-            raise StageError(
-                f"{len(missing)} of {len(shards)} shards are not reconstructed, the first is {missing[0]} "
-                f"({states[missing[0]].why or states[missing[0]].kind}). Run `sare reconstruct` with these settings."
-            )
-        records = {shard: record for shard, record in folder.records().items() if shard in states}
-        failed = {(shard, failure.image_id) for shard, record in records.items() for failure in record.failures}
+        self.root, self.view = index.about["root"], view
+        self.kind = detector_class(settings.detector)
+        self.names = self.kind.samples(settings)[: None if augment else 1]
         frame = index.frame().filter(pl.col("shard").is_in(shards), pl.col("label").is_not_null())
-        lost = pl.DataFrame(sorted(failed), {"shard": pl.Int32, "image_id": pl.String}, orient="row")
-        frame = frame.select(_NEEDED).join(lost, on=["shard", "image_id"], how="anti", maintain_order="left")
-        self.labels, self.shards = frame["label"].to_numpy(), frame["shard"].to_numpy()
-        self._table = frame.to_arrow()
-        outputs = {shard: record.output for shard, record in records.items() if record.output}
-        self._outputs = {shard: (output.name, output.sha256) for shard, output in outputs.items()}
-        self.inputs = sorted(output.sha256 for output in outputs.values())
+        if not maps:
+            frame = frame.filter(pl.col("error").is_null())
+        self._outputs: dict[str, tuple[str, dict[int, tuple[str, str]]]] = {}
+        self.inputs = [] if maps else sorted(index.digests[shard] for shard in shards)
+        for name, changes in self.kind.maps.items():
+            folder = maps[map_role(name)]
+            records = _records(folder, index, shards, changes)
+            failed = {(shard, failure.image_id) for shard, record in records.items() for failure in record.failures}
+            lost = pl.DataFrame(sorted(failed), {"shard": pl.Int32, "image_id": pl.String}, orient="row")
+            frame = frame.join(lost, on=["shard", "image_id"], how="anti", maintain_order="left")
+            outputs = {shard: record.output for shard, record in records.items() if record.output}
+            files = {shard: (output.name, output.sha256) for shard, output in outputs.items()}
+            self._outputs[map_role(name)] = folder.store.url, files
+            self.inputs += sorted(output.sha256 for output in outputs.values())
+        self.labels, self.shards = frame["label"].to_numpy(), np.repeat(frame["shard"].to_numpy(), len(self.names))
+        self._table = frame.select(_NEEDED).to_arrow()
 
     def __len__(self) -> int:
-        return len(self.labels)
+        return len(self.shards)
 
     def __getitem__(self, key: SampleKey) -> Item | Unreadable:
-        (row,) = self._table.slice(key.position, 1).to_pylist()
+        place, number = divmod(key.position, len(self.names))
+        (row,) = self._table.slice(place, 1).to_pylist()
         try:
-            pair = self._load(row)
+            parts = self._load(row)
         except NotReached as error:  # those that failed are not among the rows: the shard's file is damaged
             raise StageError(f"shard {row['shard']} lacks {row['path']}. Run `sare verify --reopen`.") from error
         except (ImageError, TransientError) as error:
             return Unreadable(row["path"], str(error))
-        rng = sample_generator(self.seed, key.epoch, row["image_id"]) if self.augment else None
-        image, sare = prepare(*pair, self.settings, self.augment, rng)
-        return image, sare, float(row["label"])
+        parts, label = self.kind.sample(self.names[number], parts, row["label"])
+        drawn_for = f"{row['image_id']}/{self.names[number]}" if number else row["image_id"]
+        rng = sample_generator(self.seed, key.epoch, drawn_for) if self.augment else None
+        return {**self.kind.prepare(parts, self.settings, self.augment, rng), "label": torch.tensor(float(label))}
 
     @stamina.retry(on=TransientError, attempts=5, wait_initial=1.0, wait_max=20.0)
-    def _load(self, row: dict[str, Any]) -> Pair:
-        reader = _reader(self.url, *self._outputs[row["shard"]])
-        return load_pair(reader, self.root, row, self.view)
+    def _load(self, row: dict[str, Any]) -> Parts:
+        readers = {role: _reader(url, *files[row["shard"]]) for role, (url, files) in self._outputs.items()}
+        return read_parts(self.kind, readers, self.root, row, self.view)
 
 
-def collate(items: list[Item | Unreadable]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, list[Unreadable]]:
-    """Images, maps and labels of those that could be read, none of them perhaps, and the others."""
+def collate(items: list[Item | Unreadable]) -> tuple[Item, list[Unreadable]]:
+    """The batch of those samples that could be read, without any of them but "label" (0,); and the others."""
     good = [item for item in items if not isinstance(item, Unreadable)]
-    image, sare, label = default_collate(good) if good else (torch.empty(0),) * 3
-    return image, sare, label, [item for item in items if isinstance(item, Unreadable)]
+    batch: Item = default_collate(good) if good else {"label": torch.empty(0)}
+    return batch, [item for item in items if isinstance(item, Unreadable)]
 
 
-def load_pair(reader: TarReader, root: str, row: dict[str, Any], view: str) -> Pair:
-    """x (viewed, at its own size) and SARE of a row of the index, as RGB images.
-
-    reader: of its shard. x is read from the dataset's root where the shard does not hold it. Raises NotReached when the
-    shard lacks the image, ImageError or TransientError when it cannot be read.
-    """
-    fields = reader.fields(row["image_id"])
-    if "sare.png" not in fields:
-        raise NotReached("it has no SARE map (sare status shows why)")
-    kept = row["extension"] in fields
-    try:
-        source = reader.read(row["image_id"], row["extension"]) if kept else read_source(root, row)
-        sare = reader.read(row["image_id"], "sare.png")
-    except OSError as error:
-        raise TransientError(f"shard {row['shard']} of the reconstructions: reading failed: {error}") from error
-    return view_image(source, row, view), Image.open(io.BytesIO(sare)).convert("RGB")
+def _records(folder: Folder, index: Index, shards: list[int], changes: dict[str, Any]) -> dict[int, Record]:
+    """The records of shards of reconstructions. Raises StageError: some are not done."""
+    states = folder.states({shard: index.digests[shard] for shard in shards})
+    if missing := [shard for shard, state in states.items() if state.kind != "done"]:
+        settings = " ".join(["with these settings", *(f"--set {k}={json.dumps(v)}" for k, v in changes.items())])
+        raise StageError(
+            f"{len(missing)} of {len(shards)} shards are not reconstructed, the first is {missing[0]} "
+            f"({states[missing[0]].why or states[missing[0]].kind}). Run `sare reconstruct` {settings}."
+        )
+    return {shard: record for shard, record in folder.records().items() if shard in states}
 
 
 @lru_cache(maxsize=64)
 def _reader(url: str, name: str, sha256: str) -> TarReader:
     """Every worker of a loader opens every shard, in every epoch: so what was checked is not checked again."""
     return TarReader(checked_output(Store(url), name, sha256, once=True))
+
+
+def sample_generator(seed: int, epoch: int, image_id: str) -> torch.Generator:
+    """The generator of one image in one epoch: workers, processes and order play no part in what it draws."""
+    digest = hashlib.sha256(f"{seed}/{epoch}/{image_id}".encode()).digest()
+    return torch.Generator().manual_seed(int.from_bytes(digest[:8]))
 
 
 def epoch_order(shard_of: np.ndarray, seed: int, epoch: int, mixed: int) -> np.ndarray:

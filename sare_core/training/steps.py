@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader
 from sare_core.config.training import TrainSettings
 from sare_core.engine.signals import check_stop, leave_signals_to_the_parent
 from sare_core.errors import ConfigError, StageError, Stopped
-from sare_core.training.samples import Pairs, SampleKey, collate
+from sare_core.training.samples import SampleKey, Samples, collate
 
 Entry = dict[str, float | None]  # accuracy, auc and loss of one epoch; None where undefined
 
@@ -84,7 +84,7 @@ def check_readable(unreadable: int, images: int) -> None:
         )
 
 
-def validate(accelerator: Accelerator, model: Any, part: Pairs, batch_size: int, workers: int) -> tuple[Entry, int]:
+def validate(accelerator: Accelerator, model: Any, part: Samples, batch_size: int, workers: int) -> tuple[Entry, int]:
     """Accuracy at 0.5, AUC and loss on the held-out images, shared over the processes; None where undefined.
 
     With it, how many of them could not be read and are not in it. Raises StageError: too many.
@@ -96,7 +96,7 @@ def validate(accelerator: Accelerator, model: Any, part: Pairs, batch_size: int,
     pairs: list[tuple[float, float]] = []
     missing = 0
     with torch.no_grad():
-        for image, sare, label, lost in DataLoader(
+        for batch, lost in DataLoader(
             part,
             batch_sampler=batches_of_keys,
             num_workers=workers,
@@ -104,10 +104,10 @@ def validate(accelerator: Accelerator, model: Any, part: Pairs, batch_size: int,
             worker_init_fn=leave_signals_to_the_parent,
         ):
             missing += len(lost)
-            if not len(label):
+            if not len(batch["label"]):
                 continue
-            logits = accelerator.unwrap_model(model)(image.to(accelerator.device), sare.to(accelerator.device))
-            pairs += zip(logits.float().tolist(), label.tolist(), strict=True)
+            logits = accelerator.unwrap_model(model)({key: v.to(accelerator.device) for key, v in batch.items()})
+            pairs += zip(logits.float().tolist(), batch["label"].tolist(), strict=True)
     pairs, missing = sorted(gather_object(pairs)), sum(gather_object([missing]))
     check_readable(missing, len(part))
     if not pairs:

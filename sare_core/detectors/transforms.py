@@ -1,11 +1,11 @@
-"""From an image and its SARE map, as stored, to the two normalised tensors that a detector reads.
+"""From an image and its SARE maps, as stored, to the normalised tensors that a detector reads.
 
 Paper 4.1 and DRCT, in DRCT's order: flip, noise, blur, quarter turn, zero padding, crop, normalisation. The geometry
-is shared by image and map; noise and blur touch the image only, since the map is a measurement of it.
+is shared by image and maps; noise and blur touch the image only, since a map is a measurement of it.
 All work before the normalisation is on 8-bit pixels, so that padding is black.
 """
 
-import hashlib
+from typing import Any
 
 import torch
 from PIL import Image
@@ -15,6 +15,8 @@ from torchvision.transforms.v2 import functional as F
 from sare_core.config.detectors import DetectorSettings
 from sare_core.config.training import AugmentSettings
 
+Parts = dict[str, Any]  # of an image, as they are stored: pictures by name, and its caption
+
 # Mean and standard deviation of R, G and B in [0, 1].
 NORMALIZATION = {
     "imagenet": ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225]),
@@ -22,72 +24,70 @@ NORMALIZATION = {
 }
 
 
-def sample_generator(seed: int, epoch: int, image_id: str) -> torch.Generator:
-    """The generator of one image in one epoch: workers, processes and order play no part in what it draws."""
-    digest = hashlib.sha256(f"{seed}/{epoch}/{image_id}".encode()).digest()
-    return torch.Generator().manual_seed(int.from_bytes(digest[:8]))
-
-
 def prepare(
-    image: Image.Image,
-    sare: Image.Image,
+    parts: Parts,
     settings: DetectorSettings,
     augment: AugmentSettings | None = None,
     rng: torch.Generator | None = None,
-) -> tuple[Tensor, Tensor]:
-    """The detector's views of an RGB image and its RGB map: two float32 tensors (3, S, S), S = `input_size`.
+) -> dict[str, Tensor]:
+    """The detector's views of an image's parts: of each picture a float32 tensor (3, S, S), S = `input_size`.
 
-    By `semantic_input` the image itself, brought to the size of the map, or a map of zeros takes the place of the map;
-    from there on it is treated alike.
+    parts: RGB pictures, or uint8 tensors (3, H, W) of them: "image" is the image, if it is there; all others are maps
+    of it, and treated alike. What is no picture is left out.
 
     With `augment` (training) flips, turns, noise, blur and the place of the crop are drawn from `rng`, nine numbers
     whatever comes of them (and a field of noise where that is added). Without it (evaluation) the crop is the centre.
     Raises ValueError: only one of `augment` and `rng` is given.
     """
     size = settings.input_size
-    x, s = F.pil_to_tensor(image), F.pil_to_tensor(sare)
-    if settings.semantic_input == "image":
-        s = F.resize(x, list(s.shape[-2:]), antialias=True)
-    elif settings.semantic_input == "zero":
-        s = torch.zeros_like(s)
-    if settings.image_view == "resize":
-        x = F.resize(x, [size], antialias=True)  # the shorter side
-    if settings.sare_view == "crop":
-        s = F.resize(s, list(x.shape[-2:]), antialias=True)
+    views = {name: as_tensor(part) for name, part in parts.items() if isinstance(part, Image.Image | Tensor)}
+    if "image" in views and settings.image_view == "resize":
+        views["image"] = F.resize(views["image"], [size], antialias=True)  # the shorter side
+    if "image" in views and settings.sare_view == "crop":
+        shape = list(views["image"].shape[-2:])
+        views |= {name: F.resize(view, shape, antialias=True) for name, view in views.items() if name != "image"}
 
     place = None
     if augment is not None and rng is not None:
-        x, s, place = _augment(x, s, augment, rng)
+        views, place = _augment(views, augment, rng)
     elif augment is not None or rng is not None:
         raise ValueError("augment and rng go together: both for training, neither for evaluation")
 
-    x = _crop(x, size, place)
-    s = _crop(s, size, place) if settings.sare_view == "crop" else F.resize(s, [size, size], antialias=True)
     mean, std = NORMALIZATION[settings.normalization]
-    x, s = (F.normalize(F.to_dtype(view, torch.float32, scale=True), mean, std) for view in (x, s))
-    return x, s
+    for name, view in views.items():
+        cropped = name == "image" or settings.sare_view == "crop"
+        view = _crop(view, size, place) if cropped else F.resize(view, [size, size], antialias=True)
+        views[name] = F.normalize(F.to_dtype(view, torch.float32, scale=True), mean, std)
+    return views
+
+
+def as_tensor(picture: Any) -> Tensor:
+    """An RGB picture as a uint8 tensor (3, H, W); a tensor as it is."""
+    return picture if isinstance(picture, Tensor) else F.pil_to_tensor(picture)
 
 
 def _augment(
-    x: Tensor, s: Tensor, augment: AugmentSettings, rng: torch.Generator
-) -> tuple[Tensor, Tensor, tuple[float, float]]:
-    """Both views augmented, and the place of the crop in [0, 1) from the top and from the left."""
+    views: dict[str, Tensor], augment: AugmentSettings, rng: torch.Generator
+) -> tuple[dict[str, Tensor], tuple[float, float]]:
+    """All views augmented, and the place of the crop in [0, 1) from the top and from the left."""
     flip, noise, variance, blur, kernel, rotate, turns, top, left = torch.rand(9, generator=rng).tolist()
     if flip < augment.flip:
-        x, s = F.horizontal_flip(x), F.horizontal_flip(s)
-    if noise < augment.noise:
+        views = {name: F.horizontal_flip(view) for name, view in views.items()}
+    x = views.get("image")
+    if x is not None and noise < augment.noise:
         low, high = augment.noise_variance
         field = torch.randn(x.shape, generator=rng) * (low + variance * (high - low)) ** 0.5
         x = (x + field).round().clamp(0, 255).to(torch.uint8)
-    if blur < augment.blur:
+    if x is not None and blur < augment.blur:
         smallest, largest = augment.blur_kernel
         size = smallest + 2 * int(kernel * ((largest - smallest) // 2 + 1))
         size = min(size, 2 * min(x.shape[-2:]) - 1)  # the border is mirrored, which reaches no further
         x = F.gaussian_blur(x, [size, size])  # sigma 0.15 size + 0.35, as OpenCV has it
+    views |= {} if x is None else {"image": x}
     if rotate < augment.rotate90:
         quarters = int(turns * 4)  # 0 is one of the four, as in DRCT
-        x, s = torch.rot90(x, quarters, dims=(-2, -1)), torch.rot90(s, quarters, dims=(-2, -1))
-    return x, s, (top, left)
+        views = {name: torch.rot90(view, quarters, dims=(-2, -1)) for name, view in views.items()}
+    return views, (top, left)
 
 
 def _crop(view: Tensor, size: int, place: tuple[float, float] | None) -> Tensor:
