@@ -196,13 +196,14 @@ def test_what_cannot_be_counted_is_said(standin_settings: MakeSettings) -> None:
 )
 def test_a_detector_is_counted_as_it_runs(changes: tuple[str, ...], standin_settings: MakeSettings) -> None:
     settings = standin_settings(*changes).detector
-    real: Any = build_detector(settings, settings.image_encoder, settings.semantic_encoder)
-    views, cost = [torch.zeros(2, 3, 64, 64) for _ in range(2)], flops.detector_cost(settings)
+    folders = {"image_encoder": str(settings.image_encoder), "semantic_encoder": str(settings.semantic_encoder)}
+    real: Any = build_detector(settings, folders)
+    batch, cost = {name: torch.zeros(2, 3, 64, 64) for name in ("image", "sare")}, flops.detector_cost(settings)
     real.train()
-    assert measured(lambda: real(*views).sum().backward()) == 2 * cost.step
+    assert measured(lambda: real(batch).sum().backward()) == 2 * cost.step
     real.eval()
     with torch.no_grad():
-        assert measured(lambda: real(*views)) == 2 * cost.forward
+        assert measured(lambda: real(batch)) == 2 * cost.forward
 
 
 def test_a_broken_configuration_is_named(standin_models: Path, tmp_path: Path, standin_settings: MakeSettings) -> None:
