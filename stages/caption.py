@@ -2,6 +2,7 @@
 
 sare caption --dataset genimage --preset paper                 # all shards that are not done
 sare caption --dataset genimage --preset paper --shard 3
+sare caption --dataset photos --detector /shared/my-detector   # as that detector has it, the test split only
 accelerate launch --num_processes 8 --multi_gpu -m stages.caption --dataset genimage --preset paper
 """
 

@@ -1,7 +1,8 @@
 """Images and captions to SARE maps: one webdataset tar a shard (sare_core/reconstruction).
 
-sare plan --dataset genimage --preset paper                    # what would be done, and what it takes
 sare reconstruct --dataset genimage --preset paper --shard 3
+sare reconstruct --dataset genimage --preset paper --set reconstruct.method=autoencoder     # needs no captions
+sare reconstruct --dataset photos --detector /shared/my-detector     # as that detector has it, the test split only
 accelerate launch --num_processes 8 --multi_gpu -m stages.reconstruct --dataset genimage --preset paper
 """
 

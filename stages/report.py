@@ -2,6 +2,7 @@
 
     sare report --dataset mini --preset mini
     sare report --dataset forensynths --preset paper --trained-on genimage
+    sare report --dataset photos --detector /shared/my-detector --view jpeg:70
 
 Reads what the other stages left, and loads no model. Writes WORK/<dataset>/report/<fp of the predictions>/:
 index.html, which needs nothing beside it; figures/*.png; tables/*.csv, the numbers behind tables and figures.

@@ -4,6 +4,7 @@
     sare submit reconstruct --dataset genimage --preset paper --gpus 64 --shards-per-task 20 \\
         --slurm partition=preemptible --slurm time=240
     sare submit all --dataset forensynths --trained-on genimage --preset paper --work /scratch/sare --dry-run
+    sare submit all --dataset photos --detector /shared/my-detector --work /scratch/sare
 
 A task runs the stage's own function. When Slurm takes its node away, or its time is over, it gives up the shard in hand
 and is queued again; records say where it goes on (docs/cluster.md).

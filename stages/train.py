@@ -1,6 +1,7 @@
-"""SARE maps to a detector (sare_core/training).
+"""SARE maps, or for some detectors images alone, to a detector (sare_core/training).
 
 sare train --dataset genimage --preset paper
+sare train --dataset genimage --preset paper --set detector.detector=image      # needs no reconstructions
 accelerate launch --num_processes 8 --multi_gpu -m stages.train --dataset genimage --preset paper
 """
 
