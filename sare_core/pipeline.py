@@ -28,7 +28,7 @@ from sare_core.detectors.folder import DetectorFolder, open_detector
 from sare_core.detectors.trained import TrainedDetector
 from sare_core.engine.checkpoints import load_tensors
 from sare_core.errors import ImageError
-from sare_core.images.decoding import image_id
+from sare_core.images.decoding import image_id, to_rgb
 from sare_core.images.views import apply_view
 from sare_core.models.weights import fetch, resolve
 from sare_core.reconstruction.mapper import Mapped, Mapper
@@ -67,7 +67,7 @@ class Pipeline:
 
     def view(self, image: Image.Image) -> Image.Image:
         """The RGB image as the settings look at it (`view`). Raises ImageError."""
-        rgb = image.convert("RGB")
+        rgb = to_rgb(image)
         return apply_view(rgb, self.settings.view, image_id(rgb))
 
     def caption(self, images: list[Image.Image]) -> list[str]:
@@ -77,7 +77,7 @@ class Pipeline:
             self._captions = Captions(settings, caption_weights(settings, self.work), self.device)
         found: list[str] = []
         for start in range(0, len(images), settings.batch_size):
-            batch = [image.convert("RGB") for image in images[start : start + settings.batch_size]]
+            batch = [to_rgb(image) for image in images[start : start + settings.batch_size]]
             rows = [{"image_id": image_id(image), "path": ""} for image in batch]
             said = self._captions.say([self.view(image) for image in batch], rows)
             found += [self._captions.cut(_good(each, start + n)).text for n, each in enumerate(said)]
@@ -95,7 +95,7 @@ class Pipeline:
             weights = reconstruction_weights(settings, self.work)
             self._mapper = Mapper.load(settings, self.settings.seed, fetch(weights["model"]), self.device)
         pixels = [self._mapper.fit(self.view(image)) for image in images]
-        ids = [image_id(image.convert("RGB")) for image in images]
+        ids = [image_id(to_rgb(image)) for image in images]
         by_size: dict[tuple[int, ...], list[int]] = {}
         for place, each in enumerate(pixels):
             by_size.setdefault(each.shape, []).append(place)

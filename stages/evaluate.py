@@ -40,6 +40,7 @@ def evaluate(
     source = source or source_of(found, manifests)
     graph = Graph(settings, dataset, work)
     found.require_encoders(graph.encoders)
+    found.require_maps(graph.maps)
     stage = graph.predict(index, found)
     folder, shards, wanted = stage.folder, graph.tested_shards(index), graph.tested_shards(index, shard)
     name = folder.describe(
@@ -53,7 +54,7 @@ def evaluate(
     states = folder.states({shard: index.digests[shard] for shard in shards})
     # No rank waits for the others: whichever finds all shards done writes the tables, and the bytes are the same.
     if all(state.kind == "done" for state in states.values()) and (Rank().first or outcome.done):
-        write_tables(settings, index, source, folder, shards, options.source_name(preset, detector), name)
+        write_tables(settings, index, source, folder, shards, options.origin(preset, detector), name)
     finish(outcome, folder.stage, f"{folder.store.url} ({name})")
 
 

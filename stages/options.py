@@ -63,8 +63,13 @@ Manifests = Annotated[
 
 
 def source_name(preset: str | None, detector: str | None) -> str:
-    """What a run's settings come from, as tables and `sare status` show it: a preset, or a detector."""
+    """The name of what a run's settings come from: a preset, or a detector's folder."""
     return Path(detector.rstrip("/")).name if detector else preset or "mini"
+
+
+def origin(preset: str | None, detector: str | None) -> str:
+    """The same in words, for tables."""
+    return f"{'detector' if detector else 'preset'} {source_name(preset, detector)}"
 
 
 def run_command(command: Callable[..., Any]) -> None:

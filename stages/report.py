@@ -42,7 +42,7 @@ def report(
     source = None if detector else read_index(manifests, trained_on or dataset)
     settings = run_settings(source or index, preset, set_, detector, view, work)
     found = chosen_detector(detector, preset, set_, source, work)
-    run, name = run_name and check_run_name(run_name), options.source_name(preset, detector)
+    run, name = run_name and check_run_name(run_name), options.origin(preset, detector)
     written = write_report(settings, index, found, source or source_of(found, manifests), work, name, run, out)
     console.print(written.result, soft_wrap=True)
     console.print(f"report: {written.page}", soft_wrap=True)

@@ -146,7 +146,7 @@ def _override(values: dict[str, Any], override: str) -> None:
     if not equals:
         raise ConfigError(f"--set {override}: write it as key=value, for example reconstruct.strength=0.7.")
     adds, key = key.endswith("+"), key.removesuffix("+")
-    if key not in (known := known_keys(_model(values))):
+    if key != "plugins" and key not in (known := known_keys(_model(values))):
         raise ConfigError(f"--set {override}: no setting {key!r}.{_nearest(key, known)}")
     try:
         value = yaml.safe_load(text)

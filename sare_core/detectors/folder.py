@@ -8,11 +8,14 @@ A copy of these three at any path or URL is the detector.
 
 import re
 from dataclasses import dataclass
+from typing import Any
 
 from sare_core.config import Settings
 from sare_core.config.stored import read_settings
+from sare_core.engine.about import About, Upstream
 from sare_core.engine.checkpoints import Checkpoint, read_checkpoint
-from sare_core.engine.folders import About, Folder
+from sare_core.engine.fingerprint import differences
+from sare_core.engine.folders import Folder
 from sare_core.engine.ledger import Ledger
 from sare_core.errors import ConfigError
 from sare_core.models.weights import Weights
@@ -56,6 +59,17 @@ class DetectorFolder:
         folder = Folder(self.store.url, self.about.dataset, "detectors", self.about.made_by, models=self.about.models)
         folder.store, folder.ledger = self.store, Ledger(self.store)
         return folder
+
+    def require_maps(self, maps: dict[str, Folder]) -> None:
+        """Raises ConfigError: the maps to be scored are made otherwise than those of its training, view aside."""
+        for role, folder in maps.items():
+            trained, now = self.about.upstream[role], Upstream.model_validate(folder.origin())
+            told = differences(_without_view(trained), _without_view(now))
+            if told and trained.made_by:
+                raise ConfigError(
+                    f"{self.store.url}: was trained on maps made otherwise: {'; '.join(told[:5])}. Leave --set of "
+                    "these out, or name the models that it was trained with."
+                )
 
     def require_encoders(self, encoders: dict[str, Weights]) -> None:
         """Raises ConfigError: an encoder's weights are not those that the detector was trained with."""
@@ -125,6 +139,12 @@ def _read(store: Store) -> DetectorFolder | None:
         raise ConfigError(f"{store.path('about.json')}: does not describe a detector.") from error
     best = read_checkpoint(store, "best")
     return DetectorFolder(store, about, best) if best is not None and store.exists(best.file) else None
+
+
+def _without_view(made: Upstream) -> dict[str, Any]:
+    """What made a folder and the folders before, without their views and fingerprints."""
+    own = {key: value for key, value in made.made_by.items() if key not in ("view", *made.upstream)}
+    return own | {role: _without_view(before) for role, before in made.upstream.items()}
 
 
 def _without_inputs(made_by: dict[str, object]) -> dict[str, object]:

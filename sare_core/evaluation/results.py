@@ -87,12 +87,12 @@ def write_tables(
     trained_on: Index | None,
     folder: Folder,
     shards: list[int],
-    preset: str,
+    origin: str,
     run_name: str,
 ) -> None:
-    """Write the tables beside the predictions, and print them."""
+    """Write the tables beside the predictions, and print them. origin: of the settings: a preset or a detector."""
     results = read_results(settings, index, trained_on, folder, shards, run_name)
-    title = f"{folder.dataset}, preset {preset}" + ("" if settings.view == "raw" else f", view {settings.view}")
+    title = f"{folder.dataset}, {origin}" + ("" if settings.view == "raw" else f", view {settings.view}")
     tables = result_tables(title, results.runs, results.paper, results.notes)
     folder.store.write("metrics.csv", to_csv(results.runs).encode())
     folder.store.write("tables.md", to_markdown(tables).encode())

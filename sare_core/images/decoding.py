@@ -113,8 +113,7 @@ def decode(data: bytes, name: str) -> tuple[Image.Image, ImageInfo]:
                     f"{name}: holds fewer pixels than the {file.width}x{file.height} that its header says. "
                     "Fetch it again, or leave it out."
                 )
-            image = _upright(file, _to_rgb(file))
-            image.info = {}
+            image = to_rgb(file)
             info = ImageInfo(
                 format=kind,
                 extension=EXTENSIONS[kind],
@@ -131,6 +130,13 @@ def decode(data: bytes, name: str) -> tuple[Image.Image, ImageInfo]:
     except DECODING_ERRORS as error:
         raise ImageError(f"{name}: cannot be decoded: {error}. Fetch it again, or leave it out.") from error
     return image, info
+
+
+def to_rgb(image: Image.Image) -> Image.Image:
+    """An open image as `decode` gives it: upright 8-bit RGB without metadata. Raises ImageError: NaN or infinite."""
+    rgb = _upright(image, _to_rgb(image))
+    rgb.info = {}
+    return rgb
 
 
 def image_id(image: Image.Image) -> str:

@@ -4,14 +4,11 @@ A method is one file in this folder and one `register` line at the end of this o
 that calls `register` when it is imported. Nothing here imports torch: the folders of a run are named without it.
 """
 
-import hashlib
 from collections.abc import Collection
 from dataclasses import dataclass
-from importlib import import_module
-from importlib.util import find_spec
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from sare_core.config.plugins import find, own_code
 from sare_core.config.reconstruction import ReconstructSettings
 from sare_core.errors import ConfigError, ImageError
 
@@ -62,11 +59,7 @@ class Method:
 
         Raises ConfigError: the method cannot be imported, or a part of the model is missing or unreadable.
         """
-        module, _, attribute = self.target.partition(":")
-        try:
-            build = getattr(import_module(module), attribute)
-        except (ImportError, AttributeError) as error:
-            raise ConfigError(f"reconstruct.method={self.name}: {self.target} cannot be imported ({error}).") from error
+        build = find(self.target, f"reconstruct.method={self.name}")
         reconstructor: Reconstructor = build(settings, folder, device)
         return reconstructor
 
@@ -76,13 +69,11 @@ class Method:
         Raises ConfigError: there is no source file.
         """
         fields = {key: value for key, value in settings.fingerprint_fields().items() if key not in self.unused}
-        module = self.target.partition(":")[0]
-        if module.startswith("sare_core."):  # its stage has a version
+        if self.target.startswith("sare_core."):  # its stage has a version, and to import it takes seconds
             return fields
-        spec = find_spec(module)
-        if spec is None or spec.origin is None or not Path(spec.origin).is_file():
-            raise ConfigError(f"reconstruct.method={self.name}: {module} has no source file to tell its version by.")
-        return fields | {"code": hashlib.sha256(Path(spec.origin).read_bytes()).hexdigest()[:16]}
+        setting = f"reconstruct.method={self.name}"
+        code = own_code(find(self.target, setting), setting)
+        return fields | ({"code": code} if code else {})
 
 
 _METHODS: dict[str, Method] = {}
@@ -124,7 +115,7 @@ def method_of(settings: ReconstructSettings) -> Method:
     if method is None:
         raise ConfigError(
             f"reconstruct.method: no method {settings.method!r}; there are {', '.join(method_names())}. "
-            "The module of an own method has to be imported first."
+            "Name the module of a method of your own with --plugin."
         )
     random = settings.latents == "sample" or (method.adds_noise and settings.strength > 0)
     if settings.noise_draws > 1 and not random:

@@ -42,13 +42,13 @@ def write_report(
     detector: DetectorFolder,
     trained_on: Index | None,
     work: str,
-    preset: str,
+    origin: str,
     run: str | None,
     out: str | None,
 ) -> Report:
     """Write the page, its figures and its tables to `out`, by default in the work folder.
 
-    trained_on: the index of the detector's dataset, where it is at hand. preset: what the settings come from, in words.
+    trained_on: the index of the detector's dataset, where it is at hand. origin: of the settings, as "preset mini".
     run: the name of the run; None: the latest of these predictions.
     Raises ConfigError: no trained detector, test shards without predictions, an extra that is not installed.
     """
@@ -62,7 +62,7 @@ def write_report(
     predictions = graph.predictions(best)
     reconstructions = graph.reconstructions  # of a detector that reads no map, too: the page shows them
     shards = graph.tested_shards(index)
-    arguments = f"--dataset {dataset} --preset {preset} (with the same --set, or --detector)"
+    arguments = f"--dataset {dataset} --{origin} (with the same --set)"
     for folder in (reconstructions, predictions):
         require_done(folder, index, shards, arguments)
     store = Store(out or f"{work}/{dataset}/{NAME}/{predictions.fingerprint}")
@@ -84,11 +84,11 @@ def write_report(
     trained = settings.train_subsets or everything
     seen = set() if elsewhere else set(trained)
     groups = examples(reconstructions, index, results.predictions, measures, settings)
-    tables = result_tables(f"{dataset}, preset {preset}", results.runs, results.paper)
+    tables = result_tables(f"{dataset}, {origin}", results.runs, results.paper)
     folders = [*reconstructions.upstream.values(), reconstructions, detector.folder(), predictions]
     page = Page(
         dataset=dataset,
-        preset=preset,
+        preset=origin,
         run=run,
         detector=results.name,
         paper=any(row[0].endswith("(paper)") for row in tables[0].rows),

@@ -177,9 +177,9 @@ def test_faults_of_an_own_method_are_named(tmp_path: Path) -> None:
     register("gone", "no_such_module:Mine")
     assert "gone" in method_names()
     settings = of("reconstruct.method=gone")
-    with pytest.raises(ConfigError, match="no_such_module:Mine cannot be imported"):
+    with pytest.raises(ConfigError, match=r"cannot be imported .*no_such_module"):
         method_of(settings).load(settings, "", "cpu")
-    with pytest.raises(ConfigError, match="no_such_module has no source file"):
+    with pytest.raises(ConfigError, match=r"cannot be imported .*no_such_module"):
         method_of(settings).fingerprint_fields(settings)
 
 
