@@ -22,7 +22,7 @@ from sare_core.engine.runner import Outcome
 from sare_core.engine.shardfiles import TarReader, TarWriter, read_rows
 from sare_core.errors import StageError
 from sare_core.store.storage import sha256_file
-from sare_core.training.samples import Pairs, SampleKey
+from sare_core.training.samples import SampleKey, Samples
 from tests.faults.whole import check_whole
 from tests.faults.worker import finish
 from tests.pipeline import QUIET, Pipeline, outputs
@@ -198,8 +198,8 @@ def test_a_shard_that_is_made_anew_is_read_anew(done: Pipeline) -> None:
     [folder] = [folder for folder in folders(done.work) if folder.stage == "reconstructions"]
 
     def maps() -> list[torch.Tensor]:
-        pairs = Pairs(folder, index, shards[:1], done.settings.detector, done.settings.view)
-        return [pairs[SampleKey(0, position)][1] for position in range(len(pairs))]
+        samples = Samples({folder.stage: folder}, index, shards[:1], done.settings.detector, done.settings.view)
+        return [samples[SampleKey(0, position)]["sare"] for position in range(len(samples))]
 
     before = maps()
     record = folder.record(shards[0])
