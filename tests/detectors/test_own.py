@@ -23,15 +23,12 @@ from sare_core.detectors.base import Detector
 class Mean(Detector):
     """A linear layer on the means of image and map."""
 
-    inputs = ("image", "sare")
-    encoders = ()
-
-    def __init__(self, settings, image_encoder_dir, semantic_encoder_dir):
-        super().__init__()
-        assert image_encoder_dir == semantic_encoder_dir == ""
+    def __init__(self, settings, encoders):
+        super().__init__(settings, encoders)
         self.head = torch.nn.Linear(6, 1)
 
-    def forward(self, image, sare):
+    def forward(self, batch):
+        image, sare = batch["image"], batch["sare"]
         return self.head(torch.cat([image.mean((2, 3)), sare.mean((2, 3))], 1)).squeeze(-1)
 '''
 SMALL = [
@@ -86,7 +83,7 @@ def test_a_base_class_in_another_file_counts(module: Path) -> None:
         ),
         ("owndetector:Other", r"cannot be imported \(module 'owndetector' has no attribute 'Other'\)"),
         ("owndetector:torch", r"is no subclass of sare_core\.detectors\.base\.Detector"),
-        ("sarre", r"no detector 'sarre'\. The detectors are image, sare; an own one is written"),
+        ("sarre", r"no detector 'sarre'\. The detectors are difference, image, map, sare; an own one is written"),
         (":Mean", "no detector ':Mean'"),
     ],
 )

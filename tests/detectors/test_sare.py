@@ -9,11 +9,11 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 from transformers import CLIPConfig, CLIPModel, CLIPTextConfig, CLIPVisionConfig, CLIPVisionModelWithProjection
 
-import sare_core.detectors.sare as sare_module
 from sare_core.config import load_settings
 from sare_core.detectors import build_detector, register
 from sare_core.detectors.encoders import load_image_encoder, load_semantic_encoder
 from sare_core.detectors.fusion import CrossAttentionFusion
+from sare_core.detectors.sare import SareDetector
 from sare_core.errors import ConfigError
 from tests.conftest import STANDIN
 
@@ -25,9 +25,14 @@ def build(image_encoder_dir, semantic_encoder_dir):
     def build(seed=0, **changes):
         settings = load_settings(STANDIN).detector.model_copy(update=changes)
         torch.manual_seed(seed)
-        return build_detector(settings, image_encoder_dir, semantic_encoder_dir)
+        folders = {"image_encoder": image_encoder_dir, "semantic_encoder": semantic_encoder_dir}
+        return build_detector(settings, folders)
 
     return build
+
+
+def both(x, s):
+    return {"image": x, "sare": s}
 
 
 def blobs(seed):
@@ -42,18 +47,18 @@ VARIANTS = [(query, tokens) for query in ("projected", "patches") for tokens in 
 @pytest.mark.parametrize(("query", "tokens"), VARIANTS)
 def test_logits_depend_on_the_image_and_on_the_map(build, query, tokens):
     detector = build(query=query, semantic_tokens=tokens).eval()
-    logits = detector(blobs(1), blobs(2))
+    logits = detector(both(blobs(1), blobs(2)))
     assert logits.shape == (BATCH,)
     assert logits.dtype == torch.float32
-    assert (detector(blobs(3), blobs(2)) - logits).abs().min() > 1e-4
-    assert (detector(blobs(1), blobs(4)) - logits).abs().min() > 1e-4
+    assert (detector(both(blobs(3), blobs(2))) - logits).abs().min() > 1e-4
+    assert (detector(both(blobs(1), blobs(4))) - logits).abs().min() > 1e-4
 
 
 def test_each_image_is_judged_alone(build):
     detector = build().eval()
     x, s = blobs(1), blobs(2)
-    single = torch.cat([detector(x[i : i + 1], s[i : i + 1]) for i in range(BATCH)])
-    torch.testing.assert_close(detector(x, s), single, rtol=1e-4, atol=1e-5)
+    single = torch.cat([detector(both(x[i : i + 1], s[i : i + 1])) for i in range(BATCH)])
+    torch.testing.assert_close(detector(both(x, s)), single, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize(("query", "queries"), [("projected", 1), ("patches", PATCHES)])
@@ -69,14 +74,14 @@ def test_attention_differs_over_cells_and_images(build, query, queries):
 
 def test_without_residual_the_image_still_counts_through_the_attention(build):
     detector = build(residual=False).eval()
-    assert (detector(blobs(3), blobs(2)) - detector(blobs(1), blobs(2))).abs().min() > 1e-5
+    assert (detector(both(blobs(3), blobs(2))) - detector(both(blobs(1), blobs(2)))).abs().min() > 1e-5
 
 
 def test_one_key_without_residual_drops_the_image(build):
     detector = build(semantic_tokens="pooled", residual=False).eval()
-    logits = detector(blobs(1), blobs(2))
-    torch.testing.assert_close(detector(blobs(3), blobs(2)), logits, rtol=0, atol=1e-6)
-    assert (detector(blobs(1), blobs(3)) - logits).abs().min() > 1e-4
+    logits = detector(both(blobs(1), blobs(2)))
+    torch.testing.assert_close(detector(both(blobs(3), blobs(2))), logits, rtol=0, atol=1e-6)
+    assert (detector(both(blobs(1), blobs(3))) - logits).abs().min() > 1e-4
 
 
 @pytest.mark.parametrize("residual", [True, False])
@@ -132,7 +137,7 @@ def test_queries_come_from_clip_and_keys_from_the_resnet(build, image_encoder_di
 @pytest.mark.parametrize("tune", [False, True])
 def test_gradients_reach_all_that_is_trained_and_nothing_else(build, query, tokens, tune):
     detector = build(query=query, semantic_tokens=tokens, tune_image_encoder=tune).train()
-    detector(blobs(1), blobs(2)).sum().backward()
+    detector(both(blobs(1), blobs(2))).sum().backward()
     assert detector.image_encoder(blobs(1)).last_hidden_state.requires_grad == tune  # frozen: no graph, no memory
     for name, parameter in detector.named_parameters():
         assert parameter.requires_grad == (parameter.grad is not None), name
@@ -151,7 +156,7 @@ def test_frozen_clip_stays_in_eval_mode_while_batch_norm_learns(build):
     assert not any(module.training for module in detector.image_encoder.modules())
     assert all(module.training for module in detector.semantic_encoder.modules())
     before = detector.semantic_encoder.bn1.running_mean.clone()
-    detector(blobs(1), blobs(2))
+    detector(both(blobs(1), blobs(2)))
     assert not torch.equal(detector.semantic_encoder.bn1.running_mean, before)
     assert not detector.eval().semantic_encoder.training
     assert build(tune_image_encoder=True).train().image_encoder.training
@@ -161,7 +166,7 @@ def test_frozen_clip_stays_in_eval_mode_while_batch_norm_learns(build):
 def test_trained_state_carries_a_detector_over(build, tmp_path, tune):
     detector = build(seed=1, tune_image_encoder=tune).train()
     optimizer = torch.optim.AdamW([p for p in detector.parameters() if p.requires_grad], lr=1e-2)
-    detector(blobs(1), blobs(2)).sum().backward()
+    detector(both(blobs(1), blobs(2))).sum().backward()
     optimizer.step()
     state = detector.trained_state()
     assert any(name.startswith("image_encoder.") for name in state) == tune
@@ -169,9 +174,9 @@ def test_trained_state_carries_a_detector_over(build, tmp_path, tune):
 
     other = build(seed=2, tune_image_encoder=tune)
     x, s = blobs(3), blobs(4)
-    assert not torch.equal(other.eval()(x, s), detector.eval()(x, s))
+    assert not torch.equal(other.eval()(both(x, s)), detector.eval()(both(x, s)))
     other.load_trained(load_file(tmp_path / "detector.safetensors"))
-    assert torch.equal(other.eval()(x, s), detector.eval()(x, s))
+    assert torch.equal(other.eval()(both(x, s)), detector.eval()(both(x, s)))
 
 
 def test_a_foreign_checkpoint_is_refused_whole(build):
@@ -190,7 +195,7 @@ def test_a_foreign_checkpoint_is_refused_whole(build):
     assert torch.equal(detector.head.weight, head)
 
 
-def test_the_papers_sizes(monkeypatch):
+def test_the_papers_sizes():
     vit_l14 = CLIPVisionConfig(
         hidden_size=1024,
         intermediate_size=4096,
@@ -202,16 +207,14 @@ def test_the_papers_sizes(monkeypatch):
     )
     settings = load_settings("paper").detector
     with torch.device("meta"):
-        monkeypatch.setattr(sare_module, "load_image_encoder", lambda folder: CLIPVisionModelWithProjection(vit_l14))
-        monkeypatch.setattr(
-            sare_module, "load_semantic_encoder", lambda folder: timm.create_model("resnet50", num_classes=0)
-        )
-        detector = build_detector(settings, "unread", "unread")
+        resnet = timm.create_model("resnet50", num_classes=0)
+        encoders = {"image_encoder": CLIPVisionModelWithProjection(vit_l14), "semantic_encoder": resnet}
+        detector = SareDetector(settings, encoders)
         x = torch.empty(2, 3, settings.input_size, settings.input_size)
         assert detector.encode_image(x).shape == (2, 1, 1024)
         assert detector.encode_sare(x).shape == (2, 49, 2048)
         assert detector.fuse(x, x)[1].shape == (2, 8, 1, 49)
-        assert detector(x, x).shape == (2,)
+        assert detector(both(x, x)).shape == (2,)
     sizes = {True: 0, False: 0}
     for parameter in detector.parameters():
         sizes[parameter.requires_grad] += parameter.numel()

@@ -2,14 +2,21 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from sare_core.training.transforms import NORMALIZATION, prepare, sample_generator
 from scipy.ndimage import gaussian_filter
 from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD, OPENAI_CLIP_MEAN, OPENAI_CLIP_STD
 
 from sare_core.config import load_settings
+from sare_core.detectors.sare import SareDetector
+from sare_core.detectors.transforms import NORMALIZATION
+from sare_core.training.samples import sample_generator
 
 SETTINGS = load_settings("paper").detector.model_copy(update={"input_size": 48})
 OFF = {"flip": 0.0, "rotate90": 0.0, "noise": 0.0, "blur": 0.0}
+
+
+def prepare(image, sare, settings, *random, **half):
+    views = SareDetector.prepare({"image": image, "sare": sare}, settings, *random, **half)
+    return views["image"], views["sare"]
 
 
 def settings(**changes):
