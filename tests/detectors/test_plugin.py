@@ -2,7 +2,7 @@
 
 import sys
 from collections.abc import Callable, Iterator
-from importlib import metadata
+from importlib import invalidate_caches
 from pathlib import Path
 
 import pytest
@@ -119,7 +119,7 @@ def test_an_entry_point_of_an_installed_package_is_loaded(module: Path, monkeypa
     (package / "METADATA").write_text("Metadata-Version: 2.1\nName: own-package\nVersion: 1.0\n")
     (package / "entry_points.txt").write_text("[sare.plugins]\nmean = ownplugin\n")
     sys.path.append(str(module.parent))
-    metadata.MetadataPathFinder.invalidate_caches()
+    invalidate_caches()
     plugins._load_installed.cache_clear()
     try:
         assert load_settings("mini", ["detector.detector=mean"]).detector.detector == "mean"

@@ -1,5 +1,8 @@
 """Samples: a detector is given what it needs and nothing else, and may make more than one of an image."""
 
+import io
+import json
+import re
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -9,9 +12,11 @@ import numpy as np
 import polars as pl
 import pytest
 import torch
+from PIL import Image
 
 from sare_core.config import Settings
 from sare_core.detectors.parts import map_role
+from sare_core.detectors.transforms import prepare
 from sare_core.engine.checkpoints import read_checkpoint
 from sare_core.engine.manifest import Index
 from sare_core.engine.shardfiles import TarReader
@@ -129,7 +134,7 @@ def test_a_map_detector_opens_no_image(
 def test_two_maps_are_read_together_and_a_missing_one_is_told(index: Index, pipeline: Callable[..., Pipeline]) -> None:
     both = made(pipeline("detector.detector=difference"))
     assert set(both.graph.maps) == {"reconstructions", "reconstructions.uncaptioned"}
-    with pytest.raises(StageError, match='--set caption.captioner="none" --set caption.model=null'):
+    with pytest.raises(StageError, match=re.escape('--set caption.captioner="none" --set caption.model=null')):
         both.graph.training_data(index)
     silent = made(pipeline(*SILENT))
     assert both.graph.maps["reconstructions.uncaptioned"].fingerprint == silent.graph.reconstructions.fingerprint
@@ -165,16 +170,21 @@ def test_further_fakes_a_loss_and_parts_of_a_detectors_own(
 def test_the_image_and_its_reconstruction_are_what_lies_in_the_shard(
     index: Index, pipeline: Callable[..., Pipeline], extra: Any
 ) -> None:
-    done = made(pipeline("detector.detector=extradetector:Extra", "detector.image_view=resize"))
+    done = made(pipeline("detector.detector=extradetector:Extra"))
     settings, maps = done.settings, done.graph.maps
     held_out = Samples(maps, index, done.graph.trained_shards(index)[0], settings.detector, settings.view)
     assert len(held_out) == len(held_out.labels)
+    train, _ = done.graph.training_data(index)
     folder = maps[map_role("sare")]
-    shard = int(held_out.shards[0])
-    record = folder.record(shard)
+    record = folder.record(int(held_out.shards[0]))
     assert record is not None
-    first = min(key for key in TarReader(folder.output(record)))
-    assert TarReader(folder.output(record)).fields(first) >= {"reconstruction.png", "sare.png", "json"}
+    reader = TarReader(folder.output(record))
+    first = next(iter(index.frame().filter(pl.col("shard") == record.shard)["image_id"]))
+    kept = Image.open(io.BytesIO(reader.read(first, "reconstruction.png"))).convert("RGB")
+    train.augment = None
+    got: Any = train[SampleKey(0, 1)]
+    assert torch.equal(got["image"], prepare({"image": kept}, settings.detector)["image"])
+    assert got["words"] == len(json.loads(reader.read(first, "json"))["caption"].split())
 
 
 def test_reconstructions_that_were_not_kept_are_asked_for(
