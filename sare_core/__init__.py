@@ -1,4 +1,23 @@
-"""The machinery of sare: manifests, runner, images, captioners, diffusion, detectors, metrics.
+"""sare: tell AI-generated images from real ones by their semantic-aware reconstruction error.
 
-`stages` imports this package; never the other way round.
+In Python: `Detector` scores images, `Pipeline` captions and reconstructs them, `load_settings` reads a preset.
+They are imported when they are first asked for, since torch takes seconds.
 """
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from sare_core.config import load_settings
+    from sare_core.errors import ConfigError, ImageError, SareError
+    from sare_core.pipeline import Detector, Explanation, Pipeline
+
+__all__ = ["ConfigError", "Detector", "Explanation", "ImageError", "Pipeline", "SareError", "load_settings"]
+_HOMES = {"config": ("load_settings",), "errors": ("ConfigError", "ImageError", "SareError")}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module 'sare_core' has no attribute {name!r}")
+    home = next((module for module, names in _HOMES.items() if name in names), "pipeline")
+    return getattr(import_module(f"sare_core.{home}"), name)

@@ -71,7 +71,7 @@ class Record(BaseModel):
     status: Literal["done", "failed"]
     error: str | None = None  # why the shard failed
     settings: dict[str, Any]
-    inputs: dict[Annotated[str, Field(pattern="^[a-z]+$")], Annotated[str, Field(pattern=r"^\S+$")]]
+    inputs: dict[Annotated[str, Field(pattern="^[a-z]+(\.[a-z0-9_]+)?$")], Annotated[str, Field(pattern=r"^\S+$")]]
     output: Output | None = None
     fields: list[str]  # that every sample of the output has
     images: Count

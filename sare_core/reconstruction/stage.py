@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 NAME, VERSION = "reconstructions", 1  # raise the version when the same settings come to give other pixels
 
 
-def weights_of(settings: ReconstructSettings, work: str) -> dict[str, Weights]:
+def weights_of(settings: ReconstructSettings, work: str | None) -> dict[str, Weights]:
     """The diffusion model, as role "model". Raises ConfigError: not to be found."""
     return {"model": resolve(settings.model, settings.revision, work)}
 

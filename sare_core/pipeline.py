@@ -1,0 +1,212 @@
+"""The method on images in memory, in Python: image → caption → x̂ → SARE map → logit.
+
+    import sare_core
+
+    detector = sare_core.Detector.from_pretrained("work/genimage/detectors/0123456789ab")
+    detector(Image.open("photo.jpg"))            # {"label": "real", "score": 0.03, "logit": -3.4}
+
+    pipeline = sare_core.Pipeline.from_preset("paper", device="cuda:0")
+    captions = pipeline.caption(images)
+    mapped = pipeline.reconstruct(images, captions)[0]        # mapped.reconstruction, mapped.sare
+
+The parts are those that the stages work with, so an image gets the score here that `sare evaluate` gives it.
+"""
+
+from collections.abc import Iterable
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from PIL import Image
+
+from sare_core.captioning.captions import Captions
+from sare_core.captioning.captions import weights_of as caption_weights
+from sare_core.config import Settings, load_settings
+from sare_core.config.stored import changed
+from sare_core.detectors import detector_class, named_encoders
+from sare_core.detectors.folder import DetectorFolder, open_detector
+from sare_core.detectors.trained import TrainedDetector
+from sare_core.engine.checkpoints import load_tensors
+from sare_core.errors import ImageError
+from sare_core.images.decoding import image_id
+from sare_core.images.views import apply_view
+from sare_core.models.weights import fetch, resolve
+from sare_core.reconstruction.mapper import Mapped, Mapper
+from sare_core.reconstruction.stage import weights_of as reconstruction_weights
+
+Images = Image.Image | list[Image.Image]
+
+
+class Explanation(NamedTuple):
+    """What led to a score: the caption, x̂ of (H, W, 3) uint8, each SARE map by its name, likewise, and the logit."""
+
+    logit: float
+    caption: str
+    reconstruction: np.ndarray | None
+    maps: dict[str, np.ndarray]
+
+
+class Pipeline:
+    """Captioner and diffusion model of some settings, loaded when they are first asked.
+
+    settings: see `sare_core.load_settings`. device: as torch names it; None: the first GPU, or the CPU. work: a work
+    folder, whose locked commits hub models are taken at; None: the newest.
+    Raises ConfigError where a model is not to be found or not usable.
+    """
+
+    def __init__(self, settings: Settings, device: str | None = None, work: str | None = None) -> None:
+        self.settings, self.work = settings, work
+        self.device = device or ("cuda:0" if torch.cuda.is_available() else "cpu")
+        self._captions: Captions | None = None
+        self._mapper: Mapper | None = None
+
+    @classmethod
+    def from_preset(cls, preset: str, overrides: Iterable[str] = (), device: str | None = None) -> "Pipeline":
+        """Of a preset or a settings file, with `section.key=value` overrides. Raises ConfigError."""
+        return cls(load_settings(preset, list(overrides)), device)
+
+    def view(self, image: Image.Image) -> Image.Image:
+        """The RGB image as the settings look at it (`view`). Raises ImageError."""
+        rgb = image.convert("RGB")
+        return apply_view(rgb, self.settings.view, image_id(rgb))
+
+    def caption(self, images: list[Image.Image]) -> list[str]:
+        """One caption an image, cut to what the text encoder takes (paper 3.2). Raises ImageError: one has none."""
+        settings = self.settings.caption
+        if self._captions is None:
+            self._captions = Captions(settings, caption_weights(settings, self.work), self.device)
+        found: list[str] = []
+        for start in range(0, len(images), settings.batch_size):
+            batch = [image.convert("RGB") for image in images[start : start + settings.batch_size]]
+            rows = [{"image_id": image_id(image), "path": ""} for image in batch]
+            said = self._captions.say([self.view(image) for image in batch], rows)
+            found += [self._captions.cut(_good(each, start + n)).text for n, each in enumerate(said)]
+        return found
+
+    def reconstruct(self, images: list[Image.Image], captions: list[str]) -> list[Mapped]:
+        """x̂ and SARE map of each image under its caption, in order (paper 3.2, equations 1 to 4).
+
+        Raises ImageError: one cannot be reconstructed; ValueError: not as many captions as images.
+        """
+        if len(captions) != len(images):
+            raise ValueError(f"{len(images)} images, but {len(captions)} captions")
+        settings = self.settings.reconstruct
+        if self._mapper is None:
+            weights = reconstruction_weights(settings, self.work)
+            self._mapper = Mapper.load(settings, self.settings.seed, fetch(weights["model"]), self.device)
+        pixels = [self._mapper.fit(self.view(image)) for image in images]
+        ids = [image_id(image.convert("RGB")) for image in images]
+        by_size: dict[tuple[int, ...], list[int]] = {}
+        for place, each in enumerate(pixels):
+            by_size.setdefault(each.shape, []).append(place)
+        found: dict[int, Mapped] = {}
+        for places in by_size.values():
+            for start in range(0, len(places), settings.batch_size):
+                batch = places[start : start + settings.batch_size]
+                results = self._mapper.maps(
+                    [pixels[place] for place in batch],
+                    [captions[place] for place in batch],
+                    [ids[place] for place in batch],
+                )
+                found |= {place: _good(each, place) for place, each in zip(batch, results, strict=True)}
+        return [found[place] for place in range(len(images))]
+
+
+class Detector:
+    """A trained detector with all that it needs: its encoders, and for its maps a captioner and a diffusion model."""
+
+    def __init__(
+        self, folder: DetectorFolder, settings: Settings, device: str | None = None, work: str | None = None
+    ) -> None:
+        self.folder, self.settings = folder, settings
+        self.kind = detector_class(settings.detector.detector)
+        self.pipelines: dict[str, Pipeline] = {}
+        for name, changes in self.kind.maps.items():
+            self.pipelines[name] = Pipeline(changed(settings, changes), device, work)
+        first = next(iter(self.pipelines.values()), None)
+        for other in self.pipelines.values():
+            if first is not None and other.settings.reconstruct == first.settings.reconstruct:
+                other.reconstruct = first.reconstruct  # type: ignore[method-assign]  # one diffusion model for all
+        self._looks = first or Pipeline(settings, device, work)
+        encoders = {role: resolve(*named, work) for role, named in named_encoders(settings.detector).items()}
+        folder.require_encoders(encoders)
+        self.scorer = TrainedDetector(
+            settings.detector,
+            {role: fetch(weights) for role, weights in encoders.items()},
+            load_tensors(folder.store, folder.best),
+            self._looks.device,
+            settings.evaluate.dtype,
+        )
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        path: str,
+        *,
+        device: str | None = None,
+        work: str | None = None,
+        view: str | None = None,
+        overrides: Iterable[str] = (),
+    ) -> "Detector":
+        """A detector from its folder, at any path or URL; or by its fingerprint, from the work folder `work`.
+
+        view: how images are viewed before all else, e.g. jpeg:70; None: as in training. overrides: `section.key=value`
+        of what does not make another detector, such as the place of a model: reconstruct.model=/models/sd.
+        Raises ConfigError: no trained detector there, a model that it names is not to be found or another one.
+        """
+        folder = open_detector(path, work or "work")
+        settings = folder.settings(list(overrides))
+        return cls(folder, changed(settings, {"view": view}) if view else settings, device, work)
+
+    def __call__(self, images: Images) -> Any:
+        """A dictionary for one image, a list of them for a list: label, score, logit.
+
+        label: "fake" where the logit is above 0, else "real". score: sigmoid of the logit, in [0, 1]; how sure one can
+        be of a label is another matter, and takes calibration. Raises ImageError: one cannot be worked on.
+        """
+        listed = [images] if isinstance(images, Image.Image) else images
+        results = []
+        for explained in self.explain(listed):
+            score = 1 / (1 + float(np.exp(-explained.logit)))
+            results.append(
+                {"label": "fake" if explained.logit > 0 else "real", "score": score, "logit": explained.logit}
+            )
+        return results[0] if isinstance(images, Image.Image) else results
+
+    def explain(self, images: list[Image.Image]) -> list[Explanation]:
+        """What leads to each image's score, in order. Raises ImageError: one cannot be worked on."""
+        captions, mapped = [""] * len(images), dict[str, list[Mapped]]()
+        for place, (name, pipeline) in enumerate(self.pipelines.items()):
+            said = pipeline.caption(images)
+            captions = said if place == 0 else captions
+            mapped[name] = pipeline.reconstruct(images, said)
+        samples = []
+        for place, image in enumerate(images):
+            parts: dict[str, Any] = {"image": self._looks.view(image), "caption": captions[place]}
+            for name, maps in mapped.items():
+                parts.setdefault("reconstruction", Image.fromarray(maps[place].reconstruction))
+                parts[name] = Image.fromarray(maps[place].sare)
+            samples.append(self.scorer.prepare({k: v for k, v in parts.items() if k in self._wanted}))
+        logits: list[float] = []
+        for start in range(0, len(samples), size := self.settings.evaluate.batch_size):
+            logits += self.scorer.logits(samples[start : start + size]).tolist()
+        return [
+            Explanation(
+                logit,
+                captions[place],
+                next((maps[place].reconstruction for maps in mapped.values()), None),
+                {name: maps[place].sare for name, maps in mapped.items()},
+            )
+            for place, logit in enumerate(logits)
+        ]
+
+    @property
+    def _wanted(self) -> set[str]:
+        needs = set(self.kind.needs)
+        return needs - {"sare"} | (set(self.kind.maps) if "sare" in needs else set())
+
+
+def _good(result: Any, place: int) -> Any:
+    if isinstance(result, ImageError):
+        raise ImageError(f"image {place}: {result}")
+    return result

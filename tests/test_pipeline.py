@@ -1,0 +1,92 @@
+"""The Python API gives what the stages give: the same captions, maps and scores of the same files."""
+
+import io
+import json
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+from PIL import Image
+
+import sare_core
+from sare_core.config import load_settings
+from sare_core.engine.manifest import read_index
+from sare_core.engine.shardfiles import TarReader
+from sare_core.images.decoding import decode
+from tests.conftest import STANDIN, standin_overrides
+from tests.faults.whole import SMALL
+from tests.pipeline import Pipeline
+from tests.trees import genimage_tree
+
+NO_CAPTION = ["caption.captioner=none", "caption.model=null"]
+
+
+def run(tmp_path: Path, overrides: list[str]) -> Pipeline:
+    """A pipeline up to predictions."""
+    pipeline = Pipeline(load_settings(STANDIN, overrides), str(tmp_path / "manifests"), str(tmp_path / "work"))
+    pipeline.index(genimage_tree(tmp_path / "tree", per_cell=6, subsets=["sdv1.4"]))
+    pipeline.captions(), pipeline.reconstructions()
+    if "detector.detector=difference" in overrides:
+        silent = load_settings(STANDIN, [*overrides, *NO_CAPTION])
+        other = Pipeline(silent, pipeline.manifests, pipeline.work)
+        other.captions(), other.reconstructions()
+    detector = pipeline.detector()
+    assert pipeline.predictions(detector).complete
+    return pipeline
+
+
+def stored(pipeline: Pipeline) -> pl.DataFrame:
+    """The predictions, with the path of each image."""
+    index = read_index(pipeline.manifests, "tree")
+    files = sorted(Path(pipeline.work).glob("tree/predictions/*/0*.parquet"))
+    rows = pl.concat([pl.read_parquet(file) for file in files])
+    return rows.join(index.frame().select("image_id", "path"), on="image_id")
+
+
+def opened(pipeline: Pipeline, path: str) -> Image.Image:
+    root = read_index(pipeline.manifests, "tree").about["root"]
+    return decode((Path(root) / path).read_bytes(), path)[0]
+
+
+@pytest.mark.parametrize("kind", ["sare", "image", "map", "difference"])
+def test_an_image_gets_the_score_that_the_stages_give_it(kind: str, tmp_path: Path, standin_models: Path) -> None:
+    overrides = [*standin_overrides(standin_models), *SMALL, f"detector.detector={kind}", "view=jpeg:90"]
+    pipeline = run(tmp_path, overrides)
+    (folder,) = Path(pipeline.work).glob("tree/detectors/*")
+    detector = sare_core.Detector.from_pretrained(str(folder), device="cpu")
+    rows = stored(pipeline)
+    results = detector([opened(pipeline, path) for path in rows["path"]])
+    np.testing.assert_allclose([each["logit"] for each in results], rows["logit"], atol=2e-3)
+    np.testing.assert_allclose([each["score"] for each in results], rows["score"], atol=2e-3)
+    assert {each["label"] for each in results} <= {"real", "fake"}
+    assert all((each["label"] == "fake") == (each["logit"] > 0) for each in results)
+    alone = detector(opened(pipeline, rows["path"][0]))
+    assert alone["logit"] == pytest.approx(results[0]["logit"], abs=2e-3)
+
+
+def test_captions_and_maps_are_those_of_the_shards(tmp_path: Path, standin_models: Path) -> None:
+    overrides = [*standin_overrides(standin_models), *SMALL]
+    pipeline = run(tmp_path, overrides)
+    (folder,) = Path(pipeline.work).glob("tree/detectors/*")
+    detector = sare_core.Detector.from_pretrained(folder.name, work=pipeline.work, device="cpu")
+    rows = stored(pipeline)
+    explained = detector.explain([opened(pipeline, path) for path in rows["path"]])
+    shards = [TarReader(path) for path in Path(pipeline.work).glob("tree/reconstructions/*/*.tar")]
+    for key, found in zip(rows["image_id"], explained, strict=True):
+        reader = next(shard for shard in shards if key in shard)
+        assert found.caption == json.loads(reader.read(key, "json"))["caption"]
+        for field, pixels in (("sare.png", found.maps["sare"]), ("reconstruction.png", found.reconstruction)):
+            expected = np.asarray(Image.open(io.BytesIO(reader.read(key, field)))).astype(int)
+            assert np.abs(expected - pixels).max() <= 1, "one level, for a batch of another size"
+
+
+def test_what_is_wrong_is_said(tmp_path: Path, standin_models: Path) -> None:
+    pipeline = sare_core.Pipeline(load_settings(STANDIN, [*standin_overrides(standin_models), *SMALL]), device="cpu")
+    with pytest.raises(ValueError, match="1 images, but 2 captions"):
+        pipeline.reconstruct([Image.new("RGB", (64, 64))], ["a", "b"])
+    with pytest.raises(sare_core.ConfigError, match="holds no trained detector"):
+        sare_core.Detector.from_pretrained(str(tmp_path))
+    assert pipeline.caption([]) == pipeline.reconstruct([], []) == []
+    with pytest.raises(AttributeError, match="no attribute 'Detektor'"):
+        _ = sare_core.Detektor
