@@ -1,5 +1,6 @@
 """What is left to do of a dataset, as tasks of a cluster: only what is not done, behind what it waits for."""
 
+import json
 import shlex
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -10,14 +11,16 @@ import typer
 from rich.table import Table
 
 from sare_core.config import Settings
+from sare_core.detectors import detector_class
 from sare_core.detectors.folder import open_detector, trained
+from sare_core.detectors.parts import map_role
 from sare_core.engine.folders import Folder
 from sare_core.engine.manifest import Index
 from sare_core.engine.selection import chosen_shards, ranges_text
 from sare_core.engine.signals import abandon, signals_of_the_launcher
 from sare_core.engine.slurm import Slurm, answers, job_options
 from sare_core.engine.terminal import console
-from sare_core.errors import StageError
+from sare_core.errors import ConfigError, StageError
 from sare_core.graph import ALL_SPLITS, Graph
 
 # What a stage waits for: the first of these that is submitted with it.
@@ -95,8 +98,11 @@ def steps_of_all(
     graph = Graph(settings, index.about["dataset"], work)
     splits = ["test"] if given else list(ALL_SPLITS)
     shards = chosen_shards(index, splits, settings.train_subsets, None)
-    uncaptioned, _ = open_shards(graph.captions, index, shards)
-    ready, waiting = open_shards(graph.reconstructions, index, shards)
+    _refuse_missing_maps(graph, index, shards)
+    maps = graph.maps.get("reconstructions")  # None: the detector reads images alone
+    captions = maps.upstream.get("captions") if maps else None  # None: the method reads none
+    uncaptioned, _ = open_shards(captions, index, shards) if captions else ([], [])
+    ready, waiting = open_shards(maps, index, shards) if maps else ([], [])
     ranges = _ranges(sorted({*uncaptioned, *ready, *waiting}), per_task)
     steps = [Step("caption", ranges)] if uncaptioned else []
     steps += [Step("reconstruct", ranges)] if ranges else []
@@ -111,6 +117,18 @@ def steps_of_all(
             unpredicted = sorted([*ready, *waiting])  # its reconstructions are submitted with it
         steps += [Step("evaluate", _ranges(unpredicted, per_task))]
     return [step for step in steps if step.ranges]
+
+
+def _refuse_missing_maps(graph: Graph, index: Index, shards: list[int]) -> None:
+    """Raises ConfigError: the detector reads further maps, of other settings, which are not done."""
+    kind = detector_class(graph.settings.detector.detector)
+    for name, changes in kind.maps.items():
+        if changes and any(open_shards(graph.maps[map_role(name)], index, shards)):
+            sets = " ".join(f"--set {key}={json.dumps(value)}" for key, value in changes.items())
+            raise ConfigError(
+                f"The detector {graph.settings.detector.detector} also reads maps that are not all done. Run first, "
+                f"with the same other arguments: sare submit caption {sets}, then sare submit reconstruct {sets}."
+            )
 
 
 def steps_of_one(

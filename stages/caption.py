@@ -2,14 +2,17 @@
 
 sare caption --dataset genimage --preset paper                 # all shards that are not done
 sare caption --dataset genimage --preset paper --shard 3
+sare caption --dataset photos --detector /shared/my-detector   # as that detector has it, the test split only
 accelerate launch --num_processes 8 --multi_gpu -m stages.caption --dataset genimage --preset paper
 """
 
 from sare_core.engine.manifest import read_index
 from sare_core.engine.runner import run
 from sare_core.engine.selection import chosen_shards
+from sare_core.engine.terminal import console
 from sare_core.graph import ALL_SPLITS, Graph, run_settings
 from sare_core.miniature.foreign import refuse_foreign_images
+from stages.exits import finish
 from stages.options import (
     Dataset,
     Detector,
@@ -20,8 +23,6 @@ from stages.options import (
     Shard,
     View,
     Work,
-    console,
-    finish,
     run_command,
     source_name,
 )

@@ -12,10 +12,12 @@ detector, which sees only format, size, aspect and bytes.
 from sare_core.engine.manifest import read_index
 from sare_core.engine.ranks import Rank
 from sare_core.engine.runner import run
+from sare_core.engine.terminal import console
 from sare_core.evaluation.results import write_tables
 from sare_core.graph import Graph, chosen_detector, run_settings, source_of
 from stages import options
-from stages.options import console, finish, run_command
+from stages.exits import finish
+from stages.options import run_command
 
 
 def evaluate(

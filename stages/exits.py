@@ -5,7 +5,12 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from sare_core.engine.terminal import PlainConsole
+import typer
+
+from sare_core.engine.ranks import Rank
+from sare_core.engine.selection import ranges_text
+from sare_core.engine.stage import Outcome
+from sare_core.engine.terminal import PlainConsole, console
 from sare_core.errors import ConfigError, SareError, Stopped
 
 
@@ -42,3 +47,37 @@ def _complain(text: str) -> None:
     errors = PlainConsole(stderr=True)
     errors.print("error:", style="bold red", end=" ")
     errors.print(text, soft_wrap=True)
+
+
+def finish(outcome: Outcome, stage: str, where: str) -> None:
+    """Say what came of a run. Exits with 1 when a shard that was asked for is not done."""
+    rank = Rank()
+    who = f"rank {rank.number}: " if rank.world > 1 else ""
+    parts = [f"{len(outcome.done)} shards done"]
+    parts += [f"{len(outcome.others)} by other processes"] if outcome.others else []
+    parts += [f"{len(outcome.before)} were done before"]
+    parts += [f"{outcome.failures} images failed (sare status shows why)"] if outcome.failures else []
+    console.print(f"{who}{stage}: {', '.join(parts)}. {where}", soft_wrap=True)
+    _name_shards(outcome.waiting, "is not done")
+    if rank.first:  # which sees what the others failed at, too
+        tell_failed(outcome)
+    if not outcome.complete:
+        raise typer.Exit(1)
+
+
+def tell_failed(outcome: Outcome) -> None:
+    """Name the shards that failed, why, and what to do."""
+    if outcome.failed:
+        _name_shards(outcome.failed, "failed")
+        console.print(
+            f"Failed shards: {ranges_text(sorted(outcome.failed))}. Fix what is named above, then run the same "
+            "command again: it does these and whatever else is open.",
+            soft_wrap=True,
+        )
+
+
+def _name_shards(shards: dict[int, str], what: str) -> None:
+    for shard, why in list(shards.items())[:5]:
+        console.print(f"  shard {shard} {what}: {why}", soft_wrap=True)
+    if len(shards) > 5:
+        console.print(f"  … and {len(shards) - 5} more")

@@ -19,6 +19,7 @@ from sare_core.engine.progress import bar
 from sare_core.engine.selection import chosen_shards
 from sare_core.engine.shardfiles import TarReader
 from sare_core.engine.signals import check_stop, stop_cleanly
+from sare_core.engine.terminal import console
 from sare_core.errors import ConfigError, ImageError
 from sare_core.graph import ALL_SPLITS, Graph
 from sare_core.report.export import (
@@ -32,7 +33,7 @@ from sare_core.report.export import (
     write_captions,
 )
 from sare_core.store.storage import Store
-from stages.options import Dataset, Manifests, Preset, Set, Shard, Work, console, run_command
+from stages.options import Dataset, Manifests, Preset, Set, Shard, Work, run_command
 
 
 def export(

@@ -13,9 +13,10 @@ import typer
 from sare_core.engine.audit import indexed_folders
 from sare_core.engine.garbage import dead_spools, orphaned_files, remove_orphans, replaced_indexes
 from sare_core.engine.manifest import read_index
+from sare_core.engine.terminal import console
 from sare_core.errors import ConfigError
 from sare_core.store.storage import Store, spool_folder
-from stages.options import AnyDataset, Manifests, Work, console
+from stages.options import AnyDataset, Manifests, Work
 
 
 def gc(

@@ -15,8 +15,9 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
+from sare_core.engine.terminal import console
 from sare_core.index.indexing import IndexReport, build_index
-from stages.options import Manifests, console, filled, run_command
+from stages.options import Manifests, filled, run_command
 
 SHOWN = 10  # problems in the terminal; problems.csv has all
 

@@ -14,9 +14,10 @@ import typer
 from sare_core.engine.audit import folders
 from sare_core.engine.garbage import is_empty
 from sare_core.engine.listing import artifact_tree
+from sare_core.engine.terminal import console
 from sare_core.errors import ConfigError
 from sare_core.store.storage import Store
-from stages.options import Work, console, run_command
+from stages.options import Work, run_command
 
 
 def ls(

@@ -12,8 +12,9 @@ from typing import Annotated
 
 import typer
 
+from sare_core.engine.terminal import console
 from sare_core.errors import ConfigError
-from stages.options import console, path, run_command
+from stages.options import path, run_command
 
 
 def mini(

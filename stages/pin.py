@@ -14,12 +14,13 @@ from typing import Annotated
 import typer
 
 from sare_core.config import load_settings, preset_names
+from sare_core.engine.terminal import console
 from sare_core.errors import ConfigError
 from sare_core.models.pins import is_commit
 from sare_core.models.weights import is_hub_id, resolve
 from sare_core.pinning import models_in, write_revisions
 from sare_core.store.storage import Store
-from stages.options import console, run_command
+from stages.options import run_command
 
 
 def pin(

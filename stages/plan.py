@@ -14,11 +14,12 @@ import typer
 
 from sare_core.config import load_settings
 from sare_core.engine.manifest import read_index
+from sare_core.engine.terminal import console
 from sare_core.errors import ConfigError
 from sare_core.plan.estimate import plan_dataset, plan_images
 from sare_core.plan.images import Size
 from sare_core.plan.show import Resources, print_plan
-from stages.options import Manifests, Preset, Set, Work, console, run_command
+from stages.options import Manifests, Preset, Set, Work, run_command
 
 
 def plan(

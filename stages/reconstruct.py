@@ -1,15 +1,18 @@
 """Images and captions to SARE maps: one webdataset tar a shard (sare_core/reconstruction).
 
-sare plan --dataset genimage --preset paper                    # what would be done, and what it takes
 sare reconstruct --dataset genimage --preset paper --shard 3
+sare reconstruct --dataset genimage --preset paper --set reconstruct.method=autoencoder     # needs no captions
+sare reconstruct --dataset photos --detector /shared/my-detector     # as that detector has it, the test split only
 accelerate launch --num_processes 8 --multi_gpu -m stages.reconstruct --dataset genimage --preset paper
 """
 
 from sare_core.engine.manifest import read_index
 from sare_core.engine.runner import run
 from sare_core.engine.selection import chosen_shards
+from sare_core.engine.terminal import console
 from sare_core.graph import ALL_SPLITS, Graph, run_settings
 from sare_core.miniature.foreign import refuse_foreign_images
+from stages.exits import finish
 from stages.options import (
     Dataset,
     Detector,
@@ -20,8 +23,6 @@ from stages.options import (
     Shard,
     View,
     Work,
-    console,
-    finish,
     run_command,
     source_name,
 )

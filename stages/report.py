@@ -2,6 +2,7 @@
 
     sare report --dataset mini --preset mini
     sare report --dataset forensynths --preset paper --trained-on genimage
+    sare report --dataset photos --detector /shared/my-detector --view jpeg:70
 
 Reads what the other stages left, and loads no model. Writes WORK/<dataset>/report/<fp of the predictions>/:
 index.html, which needs nothing beside it; figures/*.png; tables/*.csv, the numbers behind tables and figures.
@@ -13,10 +14,11 @@ import typer
 
 from sare_core.engine.folders import check_run_name
 from sare_core.engine.manifest import read_index
+from sare_core.engine.terminal import console
 from sare_core.graph import chosen_detector, run_settings, source_of
 from sare_core.report.build import write_report
 from stages import options
-from stages.options import console, filled, run_command
+from stages.options import filled, run_command
 
 Out = Annotated[
     str | None, typer.Option("--out", callback=filled, help="Folder or URL of the report. Default: in the work folder.")

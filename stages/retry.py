@@ -16,18 +16,10 @@ from sare_core.engine.folders import Folder
 from sare_core.engine.manifest import read_index
 from sare_core.engine.runner import run
 from sare_core.engine.selection import chosen_shards
+from sare_core.engine.terminal import console
 from sare_core.graph import ALL_SPLITS, Graph
-from stages.options import (
-    Dataset,
-    Manifests,
-    Preset,
-    Set,
-    Shard,
-    Work,
-    console,
-    run_command,
-    tell_failed,
-)
+from stages.exits import tell_failed
+from stages.options import Dataset, Manifests, Preset, Set, Shard, Work, run_command
 
 
 def retry_failed(
@@ -43,7 +35,9 @@ def retry_failed(
     settings = load_settings(preset, set_, index.about["layout"])
     shards = chosen_shards(index, ALL_SPLITS, settings.train_subsets, shard)
     graph = Graph(settings, dataset, work)
-    stages: list[Any] = [graph.caption(index), graph.reconstruct(index)]
+    reconstruct = graph.reconstruct(index)
+    stages: list[Any] = [graph.caption(index)] if reconstruct.folder.upstream else []  # where the method reads them
+    stages.append(reconstruct)
     left = changed = 0
     for stage in stages:
         folder = stage.folder

@@ -9,8 +9,9 @@ from typing import Annotated
 import typer
 
 from sare_core.engine.removal import Removable, description, find, made_from, refuse_in_use, remove
+from sare_core.engine.terminal import console
 from sare_core.errors import ConfigError
-from stages.options import Work, console
+from stages.options import Work
 
 
 def rm(

@@ -14,8 +14,9 @@ from rich.table import Table
 from sare_core.engine.audit import Summary, indexed_folders, mixed_libraries, summarize, superseded
 from sare_core.engine.garbage import is_empty
 from sare_core.engine.status import KINDS, status_document
+from sare_core.engine.terminal import console
 from sare_core.errors import ConfigError
-from stages.options import AnyDataset, Manifests, Work, console
+from stages.options import AnyDataset, Manifests, Work
 
 
 def status(

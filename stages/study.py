@@ -17,8 +17,9 @@ from typing import Annotated
 import typer
 
 from sare_core.engine.manifest import read_index
+from sare_core.engine.terminal import console
 from sare_core.study.parts import OUT, Part, Study, study_delta, study_fairness, study_sweep, study_variants
-from stages.options import Dataset, Manifests, Preset, Set, Work, console, path, run_command
+from stages.options import Dataset, Manifests, Preset, Set, Work, path, run_command
 
 
 def study(

@@ -4,6 +4,7 @@
     sare submit reconstruct --dataset genimage --preset paper --gpus 64 --shards-per-task 20 \\
         --slurm partition=preemptible --slurm time=240
     sare submit all --dataset forensynths --trained-on genimage --preset paper --work /scratch/sare --dry-run
+    sare submit all --dataset photos --detector /shared/my-detector --work /scratch/sare
 
 A task runs the stage's own function. When Slurm takes its node away, or its time is over, it gives up the shard in hand
 and is queued again; records say where it goes on (docs/cluster.md).
@@ -17,23 +18,12 @@ import typer
 from sare_core.engine.folders import COMMANDS, check_run_name
 from sare_core.engine.manifest import read_index
 from sare_core.engine.slurm import Slurm
+from sare_core.engine.terminal import console
 from sare_core.errors import ConfigError
 from sare_core.graph import run_settings
 from sare_core.store.storage import Store
 from sare_core.submission import print_dry_run, queue, steps_of_all, steps_of_one, tasks_of, trains
-from stages.options import (
-    Dataset,
-    Detector,
-    Manifests,
-    OtherPreset,
-    RunName,
-    Set,
-    Shard,
-    TrainedOn,
-    View,
-    Work,
-    console,
-)
+from stages.options import Dataset, Detector, Manifests, OtherPreset, RunName, Set, Shard, TrainedOn, View, Work
 
 STAGES = tuple(COMMANDS.values())
 

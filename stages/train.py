@@ -1,6 +1,7 @@
-"""SARE maps to a detector (sare_core/training).
+"""SARE maps, or for some detectors images alone, to a detector (sare_core/training).
 
 sare train --dataset genimage --preset paper
+sare train --dataset genimage --preset paper --set detector.detector=image      # needs no reconstructions
 accelerate launch --num_processes 8 --multi_gpu -m stages.train --dataset genimage --preset paper
 """
 
@@ -13,11 +14,12 @@ from sare_core.engine.manifest import read_index
 from sare_core.engine.ranks import Rank
 from sare_core.engine.runner import POLL
 from sare_core.engine.signals import release_on_preemption, stop_cleanly
+from sare_core.engine.terminal import console
 from sare_core.errors import ConfigError, StageError
 from sare_core.graph import Graph
 from sare_core.miniature.foreign import refuse_foreign_images
 from sare_core.training.loop import train_detector
-from stages.options import Dataset, Manifests, Preset, RunName, Set, Work, console, run_command
+from stages.options import Dataset, Manifests, Preset, RunName, Set, Work, run_command
 
 
 def train(

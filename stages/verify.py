@@ -10,7 +10,8 @@ import typer
 
 from sare_core.engine.audit import indexed_folders, integrity_errors, mixed_libraries, reopen
 from sare_core.engine.manifest import index_errors
-from stages.options import AnyDataset, Manifests, Work, console
+from sare_core.engine.terminal import console
+from stages.options import AnyDataset, Manifests, Work
 
 
 def verify(

@@ -78,10 +78,11 @@ def _sare(
     os.environ.update(environment)
     os.chdir(cwd)
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    from stages import app, options
+    from sare_core.engine.terminal import console
+    from stages import app
 
     if columns := environment.get("COLUMNS"):
-        options.console.width = int(columns)  # rich reads it when the console is made
+        console.width = int(columns)  # rich reads it when the console is made
     if before:
         before()
     sys.argv = arguments

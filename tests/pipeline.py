@@ -10,7 +10,8 @@ from sare_core.config import Settings
 from sare_core.detectors.folder import open_detector
 from sare_core.engine.folders import Folder
 from sare_core.engine.manifest import Index, read_index
-from sare_core.engine.runner import Outcome, run
+from sare_core.engine.runner import run
+from sare_core.engine.stage import Outcome
 from sare_core.graph import Graph
 from sare_core.index.indexing import build_index
 from sare_core.training.loop import train_detector

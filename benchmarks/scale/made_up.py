@@ -11,8 +11,8 @@ import polars as pl
 
 from sare_core.config import Settings
 from sare_core.engine.folders import Folder
-from sare_core.engine.ledger import Output, Record
 from sare_core.engine.manifest import INDEX_SCHEMA, SHARD_SCHEMA, Index, read_index, write_index
+from sare_core.engine.record import Output, Record
 from sare_core.graph import Graph
 
 DATASET = "made-up"

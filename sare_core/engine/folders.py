@@ -12,77 +12,27 @@ One folder a fingerprint, under `WORK/<dataset>/<stage>/<fp>/`:
 import json
 import re
 from collections.abc import Collection
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import polars as pl
-from pydantic import BaseModel, ConfigDict, field_validator
 
+from sare_core.engine.about import About, State
 from sare_core.engine.fingerprint import fingerprint
-from sare_core.engine.ledger import FEW, Entry, Failure, Ledger, Output, Record, inputs_text, read_inputs
-from sare_core.engine.names import DatasetName, Fingerprint
+from sare_core.engine.ledger import FEW, Entry, Ledger, inputs_text, read_inputs
 from sare_core.engine.outputs import checked_output
+from sare_core.engine.record import Failure, Output, Record
 from sare_core.errors import ConfigError, StageError
 from sare_core.store.storage import Store
 
 if TYPE_CHECKING:
     from sare_core.engine.manifest import Index
 
-__all__ = ["COMMANDS", "STAGES", "Failure", "Folder", "Output", "Record", "State"]
+__all__ = ["COMMANDS", "STAGES", "About", "Failure", "Folder", "Output", "Record", "State"]
 
 STAGES = ("captions", "reconstructions", "detectors", "predictions")  # each is made from one that stands before it
 COMMANDS = dict(zip(STAGES, ("caption", "reconstruct", "train", "evaluate"), strict=True))  # of `sare`
-
-
-@dataclass(frozen=True)
-class State:
-    """What a shard's files say of it now. `why` says what is wrong or in the way; empty when done."""
-
-    kind: Literal["done", "open", "running", "failed", "stale"]
-    why: str = ""
-    waiting: bool = False  # the stage before has to be done first
-
-    def __str__(self) -> str:
-        return f"{self.kind} ({self.why})" if self.why else self.kind
-
-
-class Upstream(BaseModel):
-    """A folder that another is made from: where it lies in the work folder, and what made it."""
-
-    dataset: DatasetName
-    stage: str  # one that stands before in STAGES
-    name: Fingerprint
-    made_by: dict[str, Any] = {}
-    models: dict[str, str] = {}
-    upstream: "dict[str, Upstream]" = {}
-
-
-class About(BaseModel):
-    """What about.json says; a stage may note more in it. A copy of it tells the whole story without the folders before.
-
-    models: by role, as the settings name them; made_by holds their digests. settings: all, as the run had them.
-    """
-
-    model_config = ConfigDict(extra="allow")
-
-    made_by: dict[str, Any]
-    upstream: dict[str, Upstream]
-    models: dict[str, str] = {}
-    settings: dict[str, Any] | None = None
-    dataset: str = ""
-    described: str = ""
-    runs: list[str] = []
-    preset: str = ""
-    splits: list[str] = ["train", "val", "test"]
-    train_subsets: list[str] | None = None
-
-    @field_validator("upstream", mode="before")
-    @classmethod
-    def by_role(cls, value: Any) -> Any:
-        """Version 0.1 had one folder before, or null."""
-        return {} if value is None else {value["stage"]: value} if "stage" in value else value
 
 
 class Folder:

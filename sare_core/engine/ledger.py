@@ -13,21 +13,21 @@ from collections.abc import Collection, Set
 from functools import lru_cache
 from itertools import repeat
 from pathlib import Path
-from typing import Annotated, Any, Literal, NamedTuple, Self
+from typing import Any, NamedTuple
 
 import polars as pl
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ValidationError
 
 from sare_core.engine.claims import claimed_folder, claimed_shards
 from sare_core.engine.faults import point
-from sare_core.engine.names import Digest, OutputName, RecordsName
+from sare_core.engine.names import RecordsName
+from sare_core.engine.record import Record
 from sare_core.errors import ConfigError
 from sare_core.store.storage import Store, is_as_named
 
-FORMAT: Literal[1] = 1
 SWITCH = "records.json"
 # On a disk fewer records are read at once as they are, and are pleasant to look at. On an object store each costs a
 # request, so there every complete folder is compacted.
@@ -35,61 +35,6 @@ COMPACT_FROM = 1000
 FEW = 16  # so many records are asked for by name; for more the folder is listed
 _ROW_GROUP = 2000
 _BATCH = 200  # gathered records that are compared and removed together
-
-Count = Annotated[int, Field(ge=0, le=10**12)]
-Seconds = Annotated[float, Field(ge=0, le=1e10, allow_inf_nan=False)]
-
-
-class Output(BaseModel):
-    """A file that a record vouches for."""
-
-    name: OutputName
-    bytes: Count
-    sha256: Digest
-
-
-class Failure(BaseModel):
-    """One image that a stage could not do, and why."""
-
-    image_id: str
-    path: str
-    reason: str
-
-
-class Record(BaseModel):
-    """What became of one shard. images = ok + len(failures); inputs are the digests of what it was made from."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    format: Literal[1] = FORMAT
-    stage: str
-    fingerprint: str
-    dataset: str
-    shard: Annotated[int, Field(ge=0, lt=2**31)]
-    subset: str
-    split: str
-    status: Literal["done", "failed"]
-    error: str | None = None  # why the shard failed
-    settings: dict[str, Any]
-    inputs: dict[Annotated[str, Field(pattern="^[a-z]+(\.[a-z0-9_]+)?$")], Annotated[str, Field(pattern=r"^\S+$")]]
-    output: Output | None = None
-    fields: list[str]  # that every sample of the output has
-    images: Count
-    ok: Count
-    failures: list[Failure]
-    started: str  # UTC, ISO 8601
-    seconds: Seconds
-    host: str
-    device: str
-    libraries: dict[str, str]
-
-    @model_validator(mode="after")
-    def _belongs_together(self) -> Self:
-        if "index" not in self.inputs:
-            raise ValueError("inputs: lacks the digest of the index")
-        if self.output is not None and int(self.output.name.partition("-")[0]) != self.shard:
-            raise ValueError("output: is another shard's")
-        return self
 
 
 class Switch(BaseModel):

@@ -10,27 +10,27 @@ import platform
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
 from importlib.metadata import version
 from itertools import chain
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from rich.console import Console
 
 from sare_core.engine.claims import Claims
 from sare_core.engine.faults import point
-from sare_core.engine.flow import Row, Work, samples
-from sare_core.engine.folders import COMMANDS, Failure, Folder, Output, Record, State
+from sare_core.engine.flow import Row, samples
+from sare_core.engine.folders import COMMANDS, Failure, Folder, Output, Record
 from sare_core.engine.manifest import Index
 from sare_core.engine.progress import bar
 from sare_core.engine.ranks import Rank
-from sare_core.engine.shardfiles import ShardWriter, read_back, read_samples
+from sare_core.engine.shardfiles import read_back, read_samples
 from sare_core.engine.shardqueue import ShardQueue
 from sare_core.engine.signals import check_stop, release_on_preemption, stop_cleanly, wait
 from sare_core.engine.spool import shard_path
+from sare_core.engine.stage import Outcome, Stage
 from sare_core.errors import ConfigError, ImageError, NotReached, StageError, TransientError
 from sare_core.store.storage import sha256_file
 
@@ -46,49 +46,6 @@ _OF_WRITING = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}  # never of reading, tho
 _LIBRARIES = ("sare", "torch", "diffusers", "transformers", "timm", "numpy", "pillow", "webdataset", "pyarrow")
 
 Sample = Callable[[], dict[str, Any]]
-
-
-class Stage(Work, Protocol):
-    """A precompute stage. Everything that is the same for all of them is the runner's."""
-
-    folder: Folder
-    suffix: str  # of a shard's output: .parquet or .tar
-    fields: tuple[str, ...]  # that each sample of the output has
-
-    def load(self, device: str) -> None:
-        """Load models. Called once, and only when there is a shard to do."""
-
-    def begin(self, shard: int, sources: dict[str, Path]) -> None:
-        """Called before a shard, with the outputs that it is made from, by the roles of `Folder.upstream`."""
-
-    def open(self, path: Path) -> ShardWriter:
-        """A writer of this stage's kind of file."""
-
-    def keeps(self, row: Row, sample: dict[str, Any]) -> bool:
-        """Whether a sample that was made before is what this stage would make now. Called after `begin`."""
-
-
-@dataclass
-class Outcome:
-    """What a run did with the shards that it was asked for."""
-
-    done: list[int] = field(default_factory=list)  # by this process
-    others: list[int] = field(default_factory=list)  # by other processes, meanwhile
-    before: list[int] = field(default_factory=list)  # done already
-    waiting: dict[int, str] = field(default_factory=dict)  # not begun, and why
-    failed: dict[int, str] = field(default_factory=dict)  # by this process or another, and why
-    failures: int = 0  # images that failed in this process's shards
-
-    @property
-    def complete(self) -> bool:
-        return not self.waiting and not self.failed
-
-    def by_another(self, shard: int, state: State) -> None:
-        """Take note of a shard that another process did, or failed at."""
-        if state.kind == "failed":
-            self.failed[shard] = state.why
-        else:
-            self.others.append(shard)
 
 
 def run(

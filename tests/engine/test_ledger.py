@@ -15,8 +15,9 @@ from sare_core.engine import faults, ledger
 from sare_core.engine import folders as records
 from sare_core.engine.claims import FOLDER, Claims
 from sare_core.engine.folders import Folder
-from sare_core.engine.ledger import SWITCH, Failure, Ledger, Output, Record
+from sare_core.engine.ledger import SWITCH, Ledger
 from sare_core.engine.owner import Owner, this_process
+from sare_core.engine.record import Failure, Output, Record
 from sare_core.errors import ConfigError
 from sare_core.store.storage import Store
 from tests.builders import shard_record

@@ -18,8 +18,8 @@ from sare_core.engine import runner
 from sare_core.engine.audit import folders, integrity_errors, reopen
 from sare_core.engine.folders import Failure, Output
 from sare_core.engine.manifest import read_index
-from sare_core.engine.runner import Outcome
 from sare_core.engine.shardfiles import TarReader, TarWriter, read_rows
+from sare_core.engine.stage import Outcome
 from sare_core.errors import StageError
 from sare_core.store.storage import sha256_file
 from sare_core.training.samples import SampleKey, Samples
@@ -198,7 +198,8 @@ def test_a_shard_that_is_made_anew_is_read_anew(done: Pipeline) -> None:
     [folder] = [folder for folder in folders(done.work) if folder.stage == "reconstructions"]
 
     def maps() -> list[torch.Tensor]:
-        samples = Samples({folder.stage: folder}, index, shards[:1], done.settings.detector, done.settings.view)
+        maps = {"reconstructions": folder}
+        samples = Samples(maps, index, shards[:1], done.settings.detector, done.settings.view)
         return [samples[SampleKey(0, position)]["sare"] for position in range(len(samples))]
 
     before = maps()

@@ -23,7 +23,7 @@ from sare_core.engine.runner import run
 from sare_core.errors import ConfigError, ImageError, StageError, TransientError
 from sare_core.store.storage import sha256_file
 from sare_core.training.samples import _reader
-from stages.options import finish
+from stages.exits import finish
 from tests.pipeline import Pipeline
 
 QUIET = Console(quiet=True)

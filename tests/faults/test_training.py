@@ -157,20 +157,21 @@ def test_many_images_that_are_gone_stop_the_training(ready: Launch, tmp_path: Pa
 
 
 def test_a_passing_fault_is_tried_again(ready: Launch, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from sare_core.training import samples as pairs
+    from sare_core.detectors import parts
+    from sare_core.training import samples
 
     _, pipeline = beside(ready, tmp_path / "work")
     part, _ = pipeline.graph.training_data(read_index(pipeline.manifests, "tree"))
-    read, faults = pairs.read_source, [TransientError("busy"), TransientError("busy")]
+    read, faults = parts.read_source, [TransientError("busy"), TransientError("busy")]
 
     def busy(root: str, row: dict[str, Any]) -> bytes:
         if faults:
             raise faults.pop()
         return read(root, row)
 
-    monkeypatch.setattr(pairs, "read_source", busy)
-    item = part[pairs.SampleKey(0, 0)]
-    assert not isinstance(item, pairs.Unreadable)
+    monkeypatch.setattr(parts, "read_source", busy)
+    item = part[samples.SampleKey(0, 0)]
+    assert not isinstance(item, samples.Unreadable)
     assert not faults
 
 

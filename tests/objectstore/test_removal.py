@@ -4,8 +4,8 @@ from pathlib import Path
 
 from sare_core.engine.folders import Folder
 from sare_core.engine.garbage import orphaned_files, remove_orphans, replaced_indexes
-from sare_core.engine.ledger import Output
 from sare_core.engine.manifest import write_index
+from sare_core.engine.record import Output
 from sare_core.engine.removal import find, remove
 from sare_core.store.storage import Store
 from tests.builders import index_frame, index_row, shard_record

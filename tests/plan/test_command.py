@@ -11,6 +11,7 @@ import pytest
 
 from sare_core.config import Settings, load_settings
 from sare_core.engine.manifest import INDEX_SCHEMA, read_index
+from sare_core.engine.terminal import console
 from sare_core.errors import ConfigError
 from sare_core.plan import disk
 from sare_core.plan.estimate import Plan, Row, plan_dataset, si
@@ -19,7 +20,6 @@ from sare_core.plan.models import diffusion
 from sare_core.plan.show import Resources, print_plan
 from sare_core.reconstruction.mapper import Mapper
 from stages import plan as command
-from stages.options import console
 from tests.conftest import STANDIN, standin_overrides
 from tests.pipeline import Pipeline
 from tests.trees import genimage_tree
