@@ -6,6 +6,7 @@ accelerate launch --num_processes 8 --multi_gpu -m stages.train --dataset genima
 """
 
 from sare_core.config import load_settings
+from sare_core.detectors import named_encoders
 from sare_core.engine.checkpoints import read_checkpoint
 from sare_core.engine.claims import LOST, Claims, read_claim
 from sare_core.engine.folders import Folder
@@ -29,10 +30,10 @@ def train(
     manifests: Manifests = "manifests",
     run_name: RunName = None,
 ) -> None:
-    """Train the detector on the training split's SARE maps."""
+    """Train the detector on the training split: its images, SARE maps or both."""
     index = read_index(manifests, dataset)
     settings = load_settings(preset, set_, index.about["layout"])
-    refuse_foreign_images([settings.detector.image_encoder, settings.detector.semantic_encoder], index)
+    refuse_foreign_images([model for model, _ in named_encoders(settings.detector).values()], index)
     graph = Graph(settings, dataset, work)
     train_part, val_part = graph.training_data(index)
     folder = graph.detectors(train_part.inputs + val_part.inputs)

@@ -105,6 +105,7 @@ def test_the_last_override_wins() -> None:
         ("zzz=1", "no setting 'zzz'."),
         ("train={}", "no setting 'train'."),
         ("train.epochs", "write it as key=value"),
+        ("train.epochs+=1", "no setting 'train.epochs+'. Did you mean 'train.epochs'?"),
         ("train_subsets=[adm", "not readable as YAML"),
         ("train_subsets=sdv1.4", "train_subsets"),
         ("train.epochs=many", "setting train.epochs:"),

@@ -101,13 +101,15 @@ def apply_overrides(values: dict[str, Any], overrides: list[str]) -> None:
     Another detector has settings of its own: those in `values` that it does not know were the other's, and go.
     Raises ConfigError: an override of no setting, with the nearest one; a value that is no YAML.
     """
-    before = _detector_name(values)
-    told = sorted(
-        overrides, key=lambda text: not text.startswith(("plugins", "detector.detector="))
-    )  # they say what is known
-    for override in told:
+    before, first = _detector_name(values), ("plugins", "plugins+", "detector.detector")  # they say what is known
+
+    def rank(override: str) -> int:
+        key = override.partition("=")[0].strip()
+        return first.index(key) if key in first else len(first)
+
+    for override in sorted(overrides, key=rank):
         _override(values, override)
-        if override.startswith("detector.detector=") and _detector_name(values) != before:
+        if rank(override) == first.index("detector.detector") and _detector_name(values) != before:
             known = _model(values).model_fields["detector"].annotation.model_fields  # type: ignore[union-attr]
             values["detector"] = {key: value for key, value in values["detector"].items() if key in known}
 
@@ -145,7 +147,7 @@ def _override(values: dict[str, Any], override: str) -> None:
     key = key.strip()
     if not equals:
         raise ConfigError(f"--set {override}: write it as key=value, for example reconstruct.strength=0.7.")
-    adds, key = key.endswith("+"), key.removesuffix("+")
+    adds, key = key == "plugins+", "plugins" if key == "plugins+" else key
     if key != "plugins" and key not in (known := known_keys(_model(values))):
         raise ConfigError(f"--set {override}: no setting {key!r}.{_nearest(key, known)}")
     try:

@@ -6,6 +6,7 @@ from functools import partial
 from typing import NamedTuple, TypeVar
 
 from sare_core.config import Settings
+from sare_core.detectors import detector_class
 from sare_core.engine.checkpoints import read_checkpoint
 from sare_core.engine.folders import Folder
 from sare_core.engine.manifest import Index
@@ -104,7 +105,8 @@ class Plan:
         train = Row("train", flops_per_image=cost and epochs * cost.step)
         evaluate = Row("evaluate", flops_per_image=cost and cost.forward)
         if trained is not None:
-            full = trained.images - trained.images % settings.train.batch_size  # an epoch ends with a full batch
+            samples = trained.images * len(detector_class(settings.detector.detector).samples(settings.detector))
+            full = samples - samples % settings.train.batch_size  # an epoch ends with a full batch
             total = cost and epochs * (full * cost.step + trained.held_out * cost.forward)
             train = Row("train", trained.images + trained.held_out, trained.shards, flops=total)
         if tested is not None:
@@ -134,7 +136,7 @@ def plan_dataset(settings: Settings, index: Index, work: str, given: float | Non
     captions = reconstructions = predictions = last = None
     try:
         captions, reconstructions = graph.captions, graph.reconstructions
-        if used and not remaining(reconstructions, index, used)[0]:
+        if used and not any(remaining(folder, index, used)[0] for folder in graph.maps.values()):
             detector = graph.detector_of(index)
             last, best = read_checkpoint(detector.store, "last"), read_checkpoint(detector.store, "best")
             predictions = graph.predictions(best) if best else None

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import empty
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -107,22 +108,27 @@ def detector_cost(settings: DetectorSettings) -> DetectorCost:
 
     Raises ConfigError: no such detector, or a configuration is unavailable.
     """
-    detector, batch = models.detector(settings), 2  # BatchNorm wants two
+    detector, images = models.detector(settings), 2  # BatchNorm wants two
+    pictures = [*(detector.needs & {"image", "reconstruction"}), *(detector.maps if "sare" in detector.needs else ())]
+    parts = dict.fromkeys(pictures, Image.new("RGB", (settings.input_size,) * 2)) | {"caption": ""}
+    sample = detector.prepare(parts, settings)
+    batch = {name: torch.stack([part] * images).to("meta") for name, part in sample.items()}
 
     def forward() -> torch.Tensor:
-        pictures = detector.needs - {"sare", "caption"} | (set(detector.maps) if "sare" in detector.needs else set())
-        view = (batch, 3, settings.input_size, settings.input_size)
-        logits: torch.Tensor = detector({name: empty(*view) for name in pictures})
+        logits: torch.Tensor = detector(batch)
         return logits
 
-    detector.eval()
-    with torch.no_grad():
-        once = count(forward)
-    detector.train()
-    step = count(lambda: forward().sum().backward())
+    try:
+        detector.eval()
+        with torch.no_grad():
+            once = count(forward)
+        detector.train()
+        step = count(lambda: forward().sum().backward())
+    except (RuntimeError, NotImplementedError) as error:  # somebody's own that looks at values, of which there are none
+        raise ConfigError(f"detector {settings.detector}: does not run without values ({error})") from error
     weights = sum(value.numel() * value.element_size() for value in detector.trained_state().values())
     moments = 2 * sum(value.numel() * 4 for value in detector.parameters() if value.requires_grad)
-    return DetectorCost(once // batch, step // batch, weights, weights + moments)
+    return DetectorCost(once // images, step // images, weights, weights + moments)
 
 
 def _lpips_flops(net: str | None, size: Size) -> int:

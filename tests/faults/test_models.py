@@ -55,7 +55,9 @@ def load(name: str, models: Path) -> None:
     elif name == "diffusion":
         Img2Img(settings.reconstruct, str(models / name), "cpu")
     else:
-        build_detector(settings.detector, str(models / "image-encoder"), str(models / "semantic-encoder"))
+        build_detector(
+            settings.detector, {f"{kind}_encoder": str(models / f"{kind}-encoder") for kind in ("image", "semantic")}
+        )
 
 
 @pytest.mark.parametrize("damage", DAMAGES)

@@ -14,7 +14,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from sare_core.captioning import load_captioner
 from sare_core.config import Settings, load_settings
-from sare_core.detectors import build_detector
+from sare_core.detectors import build_detector, named_encoders
 from sare_core.errors import ConfigError
 from sare_core.plan import flops, models
 from sare_core.reconstruction import method_of
@@ -192,13 +192,15 @@ def test_what_cannot_be_counted_is_said(standin_settings: MakeSettings) -> None:
         ("detector.query=patches", "detector.tune_image_encoder=true"),
         ("detector.detector=image",),
         ("detector.detector=image", "detector.tune_image_encoder=true"),
+        ("detector.detector=map",),
+        ("detector.detector=difference",),
     ],
 )
 def test_a_detector_is_counted_as_it_runs(changes: tuple[str, ...], standin_settings: MakeSettings) -> None:
     settings = standin_settings(*changes).detector
-    folders = {"image_encoder": str(settings.image_encoder), "semantic_encoder": str(settings.semantic_encoder)}
-    real: Any = build_detector(settings, folders)
-    batch, cost = {name: torch.zeros(2, 3, 64, 64) for name in ("image", "sare")}, flops.detector_cost(settings)
+    real: Any = build_detector(settings, {role: model for role, (model, _) in named_encoders(settings).items()})
+    batch = {name: torch.zeros(2, 3, 64, 64) for name in ("image", "sare", "uncaptioned")}
+    cost = flops.detector_cost(settings)
     real.train()
     assert measured(lambda: real(batch).sum().backward()) == 2 * cost.step
     real.eval()

@@ -32,7 +32,7 @@ def change(rank: int, wanted: str, hit: int, signum: int, target: str) -> None:
 
     def build_double(*arguments: Any, **named: Any) -> Any:
         detector = build(*arguments, **named).double()
-        detector.register_forward_pre_hook(lambda _, views: tuple(view.double() for view in views))
+        detector.register_forward_pre_hook(lambda _, given: ({key: part.double() for key, part in given[0].items()},))
         return detector
 
     sare_core.detectors.build_detector = build_double
