@@ -11,11 +11,12 @@ from typing import Any
 from sare_core.captioning import captioner_code
 from sare_core.captioning import stage as captioning
 from sare_core.captioning.captions import weights_of as caption_weights
-from sare_core.config import Settings, load_settings
+from sare_core.config import Settings, load_settings, validated
 from sare_core.config.stored import changed
 from sare_core.detectors import code_version, detector_class, named_encoders
 from sare_core.detectors.folder import DetectorFolder, find_detector, open_detector
 from sare_core.detectors.parts import map_role
+from sare_core.engine.about import About
 from sare_core.engine.checkpoints import Checkpoint, digest_of
 from sare_core.engine.folders import Folder
 from sare_core.engine.manifest import Index, has_index, read_index
@@ -25,6 +26,7 @@ from sare_core.evaluation.predict import PredictStage
 from sare_core.models.weights import Weights, resolve
 from sare_core.reconstruction import method_of
 from sare_core.reconstruction import stage as reconstruction
+from sare_core.store.storage import Store
 
 ALL_SPLITS = ("train", "val", "test")
 DETECTORS, DETECTORS_VERSION = "detectors", 1  # raise a version when the same settings come to give other weights
@@ -191,6 +193,30 @@ def run_settings(
     else:
         settings = open_detector(detector, work).settings(overrides)
     return changed(settings, {"view": view}) if view else settings
+
+
+def on_reconstructions(settings: Settings, name: str, dataset: str, work: str) -> Settings:
+    """The settings with all that made some reconstructions: view, seed, caption and reconstruct.
+
+    name: their fingerprint, as `sare ls` shows it. Raises ConfigError: there are none, or their models have changed.
+    """
+    store = Store(work).at(f"{dataset}/{reconstruction.NAME}/{name}")
+    try:
+        about = About.model_validate_json(store.read("about.json"))
+    except (FileNotFoundError, ValueError) as error:
+        raise ConfigError(
+            f"--reconstructions {name}: no such reconstructions of {dataset!r} in {work}. See: sare ls."
+        ) from error
+    if about.settings is None:
+        raise ConfigError(
+            f"{store.url}: made by sare 0.1, which kept no settings there. Run `sare reconstruct` with the same "
+            "settings once more: it computes nothing and writes them."
+        )
+    made_with = {key: about.settings[key] for key in ("view", "seed", "caption", "reconstruct")}
+    found = validated(settings.model_dump(mode="json") | made_with)
+    if Graph(found, dataset, work).reconstructions.fingerprint != name:
+        raise ConfigError(f"{store.url}: its models or tables are not what they were when it was made.")
+    return found
 
 
 def chosen_detector(

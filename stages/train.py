@@ -5,6 +5,10 @@ sare train --dataset genimage --preset paper --set detector.detector=image      
 accelerate launch --num_processes 8 --multi_gpu -m stages.train --dataset genimage --preset paper
 """
 
+from typing import Annotated
+
+import typer
+
 from sare_core.config import load_settings
 from sare_core.detectors import named_encoders
 from sare_core.engine.checkpoints import read_checkpoint
@@ -16,7 +20,7 @@ from sare_core.engine.runner import POLL
 from sare_core.engine.signals import release_on_preemption, stop_cleanly
 from sare_core.engine.terminal import console
 from sare_core.errors import ConfigError, StageError
-from sare_core.graph import Graph
+from sare_core.graph import Graph, on_reconstructions
 from sare_core.miniature.foreign import refuse_foreign_images
 from sare_core.training.loop import train_detector
 from stages.options import Dataset, Manifests, Preset, RunName, Set, Work, run_command
@@ -28,11 +32,15 @@ def train(
     set_: Set = None,
     work: Work = "work",
     manifests: Manifests = "manifests",
+    reconstructions: Annotated[
+        str | None, typer.Option("--reconstructions", help="Train on these, by fingerprint; else as the settings say.")
+    ] = None,
     run_name: RunName = None,
 ) -> None:
     """Train the detector on the training split: its images, SARE maps or both."""
     index = read_index(manifests, dataset)
     settings = load_settings(preset, set_, index.about["layout"])
+    settings = on_reconstructions(settings, reconstructions, dataset, work) if reconstructions else settings
     refuse_foreign_images([model for model, _ in named_encoders(settings.detector).values()], index)
     graph = Graph(settings, dataset, work)
     train_part, val_part = graph.training_data(index)

@@ -7,6 +7,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 
+from sare_core.config import load_settings
 from sare_core.detectors.folder import open_detector
 from sare_core.engine.audit import folders
 from sare_core.engine.terminal import PlainConsole
@@ -15,6 +16,7 @@ from stages.caption import caption
 from stages.evaluate import evaluate
 from stages.ls import ls
 from stages.reconstruct import reconstruct
+from stages.train import train
 from tests.conftest import STANDIN, standin_overrides
 from tests.faults.whole import SMALL
 from tests.pipeline import Pipeline
@@ -23,8 +25,6 @@ from tests.trees import genimage_tree
 
 @pytest.fixture
 def trained(tmp_path: Path, standin_models: Path) -> tuple[Pipeline, list[str]]:
-    from sare_core.config import load_settings
-
     overrides = [*standin_overrides(standin_models), *SMALL]
     pipeline = Pipeline(load_settings(STANDIN, overrides), str(tmp_path / "manifests"), str(tmp_path / "work"))
     pipeline.index(genimage_tree(tmp_path / "tree", per_cell=6, subsets=["sdv1.4"]))
@@ -118,3 +118,20 @@ def test_what_cannot_be_a_detector_is_told(trained: tuple[Pipeline, list[str]], 
     about.write_text(json.dumps({**json.loads(about.read_text()), "settings": None}))
     with pytest.raises(ConfigError, match=r"trained by sare 0\.1, which kept no settings there\. Train it again"):
         evaluate("tree", detector=folder.fingerprint, **where)
+
+
+def test_a_detector_is_trained_on_named_reconstructions(trained: tuple[Pipeline, list[str]]) -> None:
+    """Those of an ablation, whose settings need not be said again."""
+    pipeline, overrides = trained
+    where = {"work": pipeline.work, "manifests": pipeline.manifests}
+    weak = [*overrides, "reconstruct.strength=0.25", "view=jpeg:80"]
+    caption("tree", STANDIN, weak, **where)
+    reconstruct("tree", STANDIN, weak, **where)
+    maps = Pipeline(load_settings(STANDIN, weak), pipeline.manifests, pipeline.work).graph.reconstructions
+    train("tree", STANDIN, overrides, reconstructions=maps.fingerprint, **where)
+    found = [folder for folder in folders(pipeline.work) if folder.stage == "detectors"]
+    assert [f.upstream["reconstructions"].fingerprint for f in found].count(maps.fingerprint) == 1
+    train("tree", STANDIN, weak, **where)
+    assert len([folder for folder in folders(pipeline.work) if folder.stage == "detectors"]) == len(found) == 2
+    with pytest.raises(ConfigError, match="--reconstructions 000000000000: no such reconstructions of 'tree'"):
+        train("tree", STANDIN, overrides, reconstructions="0" * 12, **where)
