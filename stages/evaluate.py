@@ -45,7 +45,7 @@ def evaluate(
     folder, shards, wanted = stage.folder, graph.tested_shards(index), graph.tested_shards(index, shard)
     name = folder.describe(
         run_name,
-        preset=options.source_name(preset, detector),
+        preset=((detector and found.about.runs) or [options.source_name(preset, detector)])[-1],
         detector=found.store.url,
         train_subsets=settings.train_subsets,
         splits=["test"],

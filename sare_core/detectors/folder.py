@@ -37,7 +37,10 @@ class DetectorFolder:
         Raises ConfigError: there are none in its folder, or not of this version; an override makes another detector.
         """
         if self.about.settings is None:
-            raise ConfigError(f"{self.store.url}: trained by sare 0.1, which kept no settings there. Train it again.")
+            raise ConfigError(
+                f"{self.store.url}: trained by sare 0.1, which kept no settings there. Run the same `sare train` once "
+                "more: while its maps are there it computes nothing and writes them."
+            )
         values = dict(self.about.settings)
         module, own, _ = values["detector"]["detector"].partition(":")
         code = [*values.pop("plugins", []), *([module] if own else [])]
