@@ -165,6 +165,8 @@ class Detector:
         be of a label is another matter, and takes calibration. Raises ImageError: one cannot be worked on.
         """
         listed = [images] if isinstance(images, Image.Image) else images
+        if odd := [each for each in listed if not isinstance(each, Image.Image)]:
+            raise TypeError(f"give Pillow images, such as Image.open(path), not {odd[0]!r}")
         results = []
         for explained in self.explain(listed):
             score = 1 / (1 + float(np.exp(-explained.logit)))

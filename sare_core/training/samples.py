@@ -127,9 +127,10 @@ def _records(folder: Folder, index: Index, shards: list[int], changes: dict[str,
     states = folder.states({shard: index.digests[shard] for shard in shards})
     if missing := [shard for shard, state in states.items() if state.kind != "done"]:
         settings = " ".join(["with these settings", *(f"--set {k}={json.dumps(v)}" for k, v in changes.items())])
+        first = "`sare caption`, then " if any(states[shard].waiting for shard in missing) else ""
         raise StageError(
             f"{len(missing)} of {len(shards)} shards are not reconstructed, the first is {missing[0]} "
-            f"({states[missing[0]].why or states[missing[0]].kind}). Run `sare reconstruct` {settings}."
+            f"({states[missing[0]].why or states[missing[0]].kind}). Run {first}`sare reconstruct` {settings}."
         )
     return {shard: record for shard, record in folder.records().items() if shard in states}
 

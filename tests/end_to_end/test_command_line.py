@@ -68,7 +68,7 @@ def test_exit_codes_and_messages_tell(sare: Sare, tmp_path: Path) -> None:
     assert "0-" in missing.stderr
     early = sare("evaluate").wait()
     assert early.returncode == 1
-    assert "Run `sare reconstruct`" in early.stderr
+    assert "Run `sare caption`, then `sare reconstruct`" in early.stderr
     unknown = sare("caption", "--set", "caption.model=models/none/there").wait()
     assert unknown.returncode == 2
     assert "models/none/there: no such model folder" in unknown.stderr
