@@ -116,9 +116,7 @@ def test_what_cannot_be_a_detector_is_told(trained: tuple[Pipeline, list[str]], 
         evaluate("tree", set_=[other], detector=folder.fingerprint, **where)
     about = Path(folder.store.url) / "about.json"
     about.write_text(json.dumps({**json.loads(about.read_text()), "settings": None}))
-    with pytest.raises(
-        ConfigError, match=r"trained by sare 0\.1, which kept no settings .* `sare train`"
-    ):
+    with pytest.raises(ConfigError, match=r"trained by sare 0\.1, which kept no settings .* `sare train`"):
         evaluate("tree", detector=folder.fingerprint, **where)
 
 
