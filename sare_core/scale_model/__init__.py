@@ -1,0 +1,1 @@
+"""The scale model, second edition: a world in which the paper's premise can hold (docs/worlds.md)."""

@@ -1,0 +1,157 @@
+"""Does the premise hold? Whether generated images hold less beside their prompt than photographs do, and what it does.
+
+Measured before any detector is trained, on photographs of the validation part, which no test counts.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+import polars as pl
+import torch
+from PIL import Image
+from scipy.stats import bootstrap
+from sklearn.metrics import roc_auc_score
+from torch import Tensor
+
+from sare_core.config import load_settings
+from sare_core.config.reconstruction import ReconstructSettings
+from sare_core.reconstruction.img2img import Img2Img
+from sare_core.reconstruction.mapper import Mapper
+from sare_core.scale_model.contrast import encoder_input
+from sare_core.scale_model.words import class_prompt
+
+BATCH = 100
+# One row an image. prompted: the class that it was drawn for, or shows. right: does the captioner say so. extras: how
+# many the counter sees. fit: mean log-likelihood of a token of "a photo of a <class>" under the captioner, in nats.
+# kept: does x̂ show the class that x shows. The others: mean |x − x̂| in 8-bit levels, of the autoencoder alone, under
+# the captioner's caption, and under none.
+IMAGES = pl.Schema(
+    {
+        "prompted": pl.Int8,
+        "right": pl.Boolean,
+        "extras": pl.Int8,
+        "fit": pl.Float64,
+        "kept": pl.Boolean,
+        "autoencoder": pl.Float64,
+        "captioned": pl.Float64,
+        "uncaptioned": pl.Float64,
+    }
+)
+
+
+class Instruments(NamedTuple):
+    """What images are measured with. classifier, counter, captioner and its processor, and a folder of Stable
+    Diffusion's layout."""
+
+    classifier: Any
+    counter: Any
+    captioner: Any
+    processor: Any
+    diffusion: str
+
+
+def measure(
+    images: np.ndarray, classes: np.ndarray, names: list[str], instruments: Instruments, **settings: Any
+) -> pl.DataFrame:
+    """IMAGES of photographed images ((n, 32, 32) uint8), prompted by or showing these classes.
+
+    names: decide the noise of each. settings: of `reconstruct` in the mini preset, where they are to be others.
+    """
+    chosen: ReconstructSettings = load_settings("mini").reconstruct.model_copy(update=settings)
+    mapper = Mapper(chosen, 0, Img2Img(chosen, instruments.diffusion, "cpu"))
+    parts = []
+    for start in range(0, len(images), BATCH):
+        part = slice(start, start + BATCH)
+        parts.append(_measure(images[part], classes[part], names[part], instruments, mapper))
+    return pl.concat(parts)
+
+
+@torch.inference_mode()
+def _measure(
+    images: np.ndarray, classes: np.ndarray, names: list[str], instruments: Instruments, mapper: Mapper
+) -> pl.DataFrame:
+    gray = torch.from_numpy(images).float().unsqueeze(1) / 255
+    shown = [Image.fromarray(image).convert("RGB") for image in images]
+    captions, fit = _captions(shown, classes, instruments)
+    pixels = [np.asarray(image) for image in shown]
+    under = {
+        kind: mapper.maps(pixels, texts, names)
+        for kind, texts in (("captioned", captions), ("uncaptioned", [""] * len(images)))
+    }
+    again = np.stack([each.reconstruction for each in under["captioned"]]).mean(axis=3)
+    vae: Any = mapper.reconstructor.vae  # type: ignore[attr-defined]
+    decoded = vae.decode(vae.encode((gray * 2 - 1).expand(-1, 3, -1, -1)).latent_dist.mean).sample.mean(1) / 2 + 0.5
+    best: Callable[[Tensor], np.ndarray] = lambda x: instruments.classifier(encoder_input(x)).argmax(1).numpy()  # noqa: E731
+    return pl.DataFrame(
+        {
+            "prompted": classes,
+            "right": [said == class_prompt(int(n)) for said, n in zip(captions, classes, strict=True)],
+            "extras": (instruments.counter(encoder_input(gray)) > 0).sum(1).numpy(),
+            "fit": fit,
+            "kept": best(gray) == best(torch.from_numpy(again).float().unsqueeze(1) / 255),
+            "autoencoder": (decoded.clamp(0, 1) - gray[:, 0]).abs().mean((1, 2)).numpy() * 255,
+            **{kind: [float(each.sare.mean()) for each in found] for kind, found in under.items()},
+        },
+        schema=IMAGES,
+        strict=False,
+    )
+
+
+def _captions(shown: list[Image.Image], classes: np.ndarray, instruments: Instruments) -> tuple[list[str], np.ndarray]:
+    """What the captioner says of each image, and how likely it holds "a photo of a <class>" to be."""
+    captioner, processor = instruments.captioner, instruments.processor
+    pixels = processor.image_processor(shown, return_tensors="pt").pixel_values
+    said = processor.batch_decode(captioner.generate(pixel_values=pixels, max_new_tokens=16), skip_special_tokens=True)
+    tokens = processor.tokenizer([class_prompt(int(n)) for n in classes], padding=True, return_tensors="pt")
+    ids = tokens.input_ids.clone()
+    ids[:, 0] = processor.tokenizer.bos_token_id
+    logits = captioner(pixel_values=pixels, input_ids=ids, attention_mask=tokens.attention_mask).logits
+    told = tokens.attention_mask[:, 1:].bool()
+    each = logits[:, :-1].log_softmax(-1).gather(2, ids[:, 1:, None]).squeeze(2).masked_fill(~told, 0)
+    return [text.strip() for text in said], (each.sum(1) / told.sum(1)).numpy()
+
+
+def compare(photographs: pl.DataFrame, drawn: pl.DataFrame) -> dict[str, float | tuple[float, float, float]]:
+    """A row of the premise table: photographs against the images of one generator, both from `measure`.
+
+    delta*: mean error of photographs less that of generated images (equation 7 with L1), in levels, with the ends of a
+    95 % interval over images; captioned, uncaptioned, and the first less the second. AUCs are in percent.
+    """
+    share = {name: (table["captioned"] - table["uncaptioned"]).to_numpy() for name, table in _named(photographs, drawn)}
+    error = dict(_named(photographs, drawn))
+    return {
+        "captioner_right": 100 * float(drawn["right"].mean()),  # type: ignore[arg-type]
+        "extras": float(drawn["extras"].mean()),  # type: ignore[arg-type]
+        "kept": 100 * float(drawn["kept"].mean()),  # type: ignore[arg-type]
+        "fit_auc": _auc(photographs["fit"].to_numpy(), drawn["fit"].to_numpy()),
+        "autoencoder_auc": _auc(drawn["autoencoder"].to_numpy(), photographs["autoencoder"].to_numpy()),
+        **{
+            f"delta_{kind}": _difference(error["real"][kind].to_numpy(), error["fake"][kind].to_numpy())
+            for kind in ("captioned", "uncaptioned")
+        },
+        "delta_share": _difference(share["real"], share["fake"]),
+        "captioned_auc": _auc(drawn["captioned"].to_numpy(), photographs["captioned"].to_numpy()),
+        "share_auc": _auc(share["fake"], share["real"]),
+    }
+
+
+def _named(photographs: pl.DataFrame, drawn: pl.DataFrame) -> tuple[tuple[str, pl.DataFrame], ...]:
+    return ("real", photographs), ("fake", drawn)
+
+
+def _difference(first: np.ndarray, second: np.ndarray) -> tuple[float, float, float]:
+    found = bootstrap(
+        (first, second),
+        lambda a, b, axis: a.mean(axis=axis) - b.mean(axis=axis),
+        n_resamples=2000,
+        method="percentile",
+        rng=np.random.default_rng(0),
+    ).confidence_interval
+    return float(first.mean() - second.mean()), float(found.low), float(found.high)
+
+
+def _auc(low: np.ndarray, high: np.ndarray) -> float:
+    """How often, in percent, one of `high` exceeds one of `low`."""
+    truth = np.repeat([0, 1], [len(low), len(high)])
+    return 100 * float(roc_auc_score(truth, np.concatenate([low, high])))
