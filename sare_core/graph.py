@@ -5,8 +5,9 @@
 Run, status, retry, submit, plan, study and report all ask here; nobody else derives a folder's name.
 """
 
+from collections.abc import Sequence
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 from sare_core.captioning import captioner_code
 from sare_core.captioning import stage as captioning
@@ -126,10 +127,13 @@ class Graph:
     def predict(self, index: Index, detector: DetectorFolder) -> PredictStage:
         return PredictStage(self.settings, index, self.predictions(detector.best), self.encoders, detector)
 
+    def shards(self, index: Index, splits: Sequence[str] = ALL_SPLITS, wanted: str | None = None) -> list[int]:
+        """The shards that these settings work on, or those that are `wanted` of them: see `chosen_shards`."""
+        return chosen_shards(index, splits, self.settings.train_subsets, wanted)
+
     def trained_shards(self, index: Index) -> tuple[list[int], list[int]]:
         """The shards that a detector is trained on, and those held out."""
-        train, val = (chosen_shards(index, [split], self.settings.train_subsets, None) for split in ("train", "val"))
-        return train, val
+        return self.shards(index, ["train"]), self.shards(index, ["val"])
 
     def training_data(self, index: Index) -> tuple[Any, Any]:
         """The training images, and those held out. Raises StageError: not reconstructed; ConfigError: of one class."""
@@ -173,7 +177,7 @@ class Graph:
 
     def tested_shards(self, index: Index, wanted: str | None = None) -> list[int]:
         """The shards of the test split, or those that are `wanted` of them. Raises ConfigError: there are none."""
-        shards = chosen_shards(index, ["test"], self.settings.train_subsets, wanted)
+        shards = self.shards(index, ["test"], wanted)
         if not shards:
             raise ConfigError(f"{index.about['dataset']!r} has no test split. `sare index` prints what it has.")
         return shards
@@ -219,21 +223,36 @@ def on_reconstructions(settings: Settings, name: str, dataset: str, work: str) -
     return found
 
 
-def chosen_detector(
-    reference: str | None, preset: str | None, overrides: list[str] | None, source: Index | None, work: str
-) -> DetectorFolder:
-    """The detector that a command names: by its path, URL or fingerprint; else the one of a preset and a dataset.
+class Scoring(NamedTuple):
+    """What a command scores images with. source: of the dataset that the detector was trained on, where at hand."""
 
-    Raises ConfigError or StageError: there is none.
+    settings: Settings
+    detector: DetectorFolder
+    source: Index | None
+
+
+def scoring(
+    index: Index,
+    manifests: str,
+    trained_on: str | None,
+    preset: str | None,
+    overrides: list[str] | None,
+    reference: str | None,
+    view: str | None,
+    work: str,
+) -> Scoring:
+    """The detector of a path, URL or fingerprint, `reference`, or of a preset and a dataset, by default the index's.
+
+    Raises ConfigError or StageError: there is none; or as `run_settings`.
     """
     if reference is not None:
-        return open_detector(reference, work)
-    assert source is not None
-    settings = run_settings(source, preset, overrides, None, None, work)
-    return Graph(settings, source.about["dataset"], work).trained_detector(source, preset or "mini")
-
-
-def source_of(detector: DetectorFolder, manifests: str) -> Index | None:
-    """The index of the dataset that a detector was trained on, where it is at hand."""
-    name = detector.about.dataset
-    return read_index(manifests, name) if name and has_index(manifests, name) else None
+        settings, detector = (
+            run_settings(index, preset, overrides, reference, view, work),
+            open_detector(reference, work),
+        )
+        name = detector.about.dataset
+        return Scoring(settings, detector, read_index(manifests, name) if name and has_index(manifests, name) else None)
+    source = read_index(manifests, trained_on or index.about["dataset"])
+    trained_with = run_settings(source, preset, overrides, None, None, work)  # whatever the view of the test images
+    detector = Graph(trained_with, source.about["dataset"], work).trained_detector(source, preset or "mini")
+    return Scoring(run_settings(source, preset, overrides, None, view, work), detector, source)

@@ -15,9 +15,8 @@ from sare_core.config import load_settings
 from sare_core.engine.folders import Folder
 from sare_core.engine.manifest import read_index
 from sare_core.engine.runner import run
-from sare_core.engine.selection import chosen_shards
 from sare_core.engine.terminal import console
-from sare_core.graph import ALL_SPLITS, Graph
+from sare_core.graph import Graph
 from stages.exits import tell_failed
 from stages.options import Dataset, Manifests, Preset, Set, Shard, Work, run_command
 
@@ -33,8 +32,8 @@ def retry_failed(
     """Do the failed images of finished shards once more, and nothing else. Exits with 1 when some fail again."""
     index = read_index(manifests, dataset)
     settings = load_settings(preset, set_, index.about["layout"])
-    shards = chosen_shards(index, ALL_SPLITS, settings.train_subsets, shard)
     graph = Graph(settings, dataset, work)
+    shards = graph.shards(index, wanted=shard)
     reconstruct = graph.reconstruct(index)
     stages: list[Any] = [graph.caption(index)] if reconstruct.folder.upstream else []  # where the method reads them
     stages.append(reconstruct)

@@ -165,6 +165,11 @@ class Folder:
         states |= self.states_and_entries({s: digest for s, digest in digests.items() if s not in states})[0]
         return {shard: states[shard] for shard in digests}
 
+    def undone(self, index: "Index", shards: Collection[int]) -> dict[int, State]:
+        """The states of those of an index's shards that are not done."""
+        states = self.states({shard: index.digests[shard] for shard in shards})
+        return {shard: state for shard, state in states.items() if state.kind != "done"}
+
     def _surely_done(self, digests: pl.DataFrame) -> pl.DataFrame:
         """Shards that a complete folder's parquet shows to be done, with the SHA-256 of their outputs."""
         rows = self.ledger.gathered().join(digests, on="shard").filter(pl.col("status") == "done")

@@ -135,12 +135,9 @@ def measure(
 
 def require_done(folder: Folder, index: Index, shards: list[int], arguments: str) -> None:
     """Raises ConfigError, naming the command to run, unless every shard is done."""
-    states = folder.states({shard: index.digests[shard] for shard in shards})
-    undone = [shard for shard, state in states.items() if state.kind != "done"]
-    if undone:
-        first = states[undone[0]]
-        command = f"sare {COMMANDS[folder.stage]}"
+    if undone := folder.undone(index, shards):
+        first, state = next(iter(undone.items()))
         raise ConfigError(
             f"{folder.store.url}: {len(undone)} of {len(shards)} test shards have no {folder.stage}, the first is "
-            f"{undone[0]} ({first}). Run: {command} {arguments}."
+            f"{first} ({state}). Run: sare {COMMANDS[folder.stage]} {arguments}."
         )

@@ -84,11 +84,9 @@ def without_captions(folder: Folder, index: Index, shards: list[int]) -> tuple[F
         other = Folder.open(folder.work, folder.dataset, folder.stage, name)
         if _captioned(other) or _without_text(other) != wanted:
             continue
-        states = other.states({shard: index.digests[shard] for shard in shards}).values()
-        if all(state.kind == "done" for state in states):
+        if not (unfinished := other.undone(index, shards)):
             return other, ""
-        unfinished = sum(state.kind != "done" for state in states)
-        reason = f"Without captions, {unfinished} of {len(shards)} test shards are not reconstructed yet. {cure}"
+        reason = f"Without captions, {len(unfinished)} of {len(shards)} test shards are not reconstructed yet. {cure}"
     return None, reason
 
 
