@@ -17,7 +17,7 @@ from sare_core.config.stored import changed
 from sare_core.detectors import code_version, detector_class, named_encoders
 from sare_core.detectors.folder import DetectorFolder, find_detector, open_detector
 from sare_core.detectors.parts import map_role
-from sare_core.engine.about import About
+from sare_core.engine.about import read_about
 from sare_core.engine.checkpoints import Checkpoint, digest_of
 from sare_core.engine.folders import Folder
 from sare_core.engine.manifest import Index, has_index, read_index
@@ -206,7 +206,7 @@ def on_reconstructions(settings: Settings, name: str, dataset: str, work: str) -
     """
     store = Store(work).at(f"{dataset}/{reconstruction.NAME}/{name}")
     try:
-        about = About.model_validate_json(store.read("about.json"))
+        about = read_about(store)
     except (FileNotFoundError, ValueError) as error:
         raise ConfigError(
             f"--reconstructions {name}: no such reconstructions of {dataset!r} in {work}. See: sare ls."

@@ -12,7 +12,7 @@ from typing import Any
 
 from sare_core.config import Settings
 from sare_core.config.stored import read_settings
-from sare_core.engine.about import About, Upstream
+from sare_core.engine.about import About, Upstream, read_about
 from sare_core.engine.checkpoints import Checkpoint, read_checkpoint
 from sare_core.engine.fingerprint import differences
 from sare_core.engine.folders import Folder
@@ -113,7 +113,7 @@ def find_detector(folder: Folder, arguments: str) -> DetectorFolder:
     for name in stage.folders():
         store = stage.at(name)
         try:
-            about = About.model_validate_json(store.read("about.json"))
+            about = read_about(store)
         except (FileNotFoundError, ValueError):
             continue
         if _without_inputs(about.made_by) == wanted:
@@ -135,10 +135,10 @@ def trained(folder: Folder) -> Checkpoint | None:
 
 def _read(store: Store) -> DetectorFolder | None:
     try:
-        about = About.model_validate_json(store.read("about.json"))
+        about = read_about(store)
     except FileNotFoundError:
         return None
-    except (ValueError, KeyError, TypeError) as error:
+    except ValueError as error:
         raise ConfigError(f"{store.path('about.json')}: does not describe a detector.") from error
     best = read_checkpoint(store, "best")
     return DetectorFolder(store, about, best) if best is not None and store.exists(best.file) else None
