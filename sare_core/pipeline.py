@@ -96,11 +96,9 @@ class Pipeline:
             self._mapper = Mapper.load(settings, self.settings.seed, fetch(weights["model"]), self.device)
         pixels = [self._mapper.fit(self.view(image)) for image in images]
         ids = [image_id(to_rgb(image)) for image in images]
-        by_size: dict[tuple[int, ...], list[int]] = {}
-        for place, each in enumerate(pixels):
-            by_size.setdefault(each.shape, []).append(place)
         found: dict[int, Mapped] = {}
-        for places in by_size.values():
+        for shape in {each.shape for each in pixels}:
+            places = [place for place, each in enumerate(pixels) if each.shape == shape]
             for start in range(0, len(places), settings.batch_size):
                 batch = places[start : start + settings.batch_size]
                 results = self._mapper.maps(

@@ -12,7 +12,6 @@ from typing import Any
 import typer
 
 from sare_core.config import load_settings
-from sare_core.engine.folders import Folder
 from sare_core.engine.manifest import read_index
 from sare_core.engine.runner import run
 from sare_core.engine.terminal import console
@@ -40,30 +39,22 @@ def retry_failed(
     left = changed = 0
     for stage in stages:
         folder = stage.folder
-        before = _failures(folder, shards)
+        before = folder.failures(shards)
         outcome = run(stage, index, shards, console, retry=True)
-        after = _failures(folder, shards)
+        after = folder.failures(shards)
         console.print(
             f"{folder.stage}: {len(outcome.done)} shards lacked images; {len(before)} images had failed, "
             f"{len(after)} still do. {folder.store.url}",
             soft_wrap=True,
         )
-        for path, reason in sorted(after.items())[:5]:
-            console.print(f"  {path}: {reason}", soft_wrap=True)
+        for failure in sorted(after, key=lambda failure: failure.path)[:5]:
+            console.print(f"  {failure.path}: {failure.reason}", soft_wrap=True)
         tell_failed(outcome)
         left, changed = left + len(after) + len(outcome.failed), changed + len(outcome.done)
     if changed:
         console.print("Detectors and predictions that were made from these shards: run train and evaluate again.")
     if left:
         raise typer.Exit(1)
-
-
-def _failures(folder: Folder, shards: list[int]) -> dict[str, str]:
-    """Path and reason of each image that failed in shards that are done."""
-    entries, _ = folder.ledger.entries(shards)
-    failing = [shard for shard, entry in entries.items() if entry.status == "done" and entry.failed]
-    records = folder.records(failing) if failing else {}
-    return {failure.path: failure.reason for record in records.values() for failure in record.failures}
 
 
 if __name__ == "__main__":

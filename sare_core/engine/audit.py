@@ -3,7 +3,6 @@
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from itertools import chain
 from typing import NamedTuple
 
 from sare_core.engine.checkpoints import load_tensors, read_checkpoint
@@ -117,9 +116,8 @@ def summarize(folder: Folder, index: Index) -> Summary:
     claimed = {shard: live[shard] for shard, state in states.items() if state.kind != "done" and shard in live}
     summary.states = states | {shard: State("running", claim.holder()) for shard, claim in claimed.items()}
     done = {shard: entry for shard, entry in entries.items() if entry.status == "done"}
-    failing = [shard for shard, entry in done.items() if entry.failed]
-    failures = chain.from_iterable(record.failures for record in folder.records(failing).values()) if failing else ()
-    summary.failures = Counter(failure.reason for failure in failures)
+    if any(entry.failed for entry in done.values()):
+        summary.failures = Counter(failure.reason for failure in folder.failures(done))
     seconds = sum(entry.seconds for entry in done.values())
     if seconds > 0:
         summary.rate = sum(entry.images for entry in done.values()) / seconds

@@ -38,11 +38,9 @@ class PredictStage:
         folder: Folder,
         encoders: dict[str, Weights],
         detector: DetectorFolder,
-        view: str | None = None,
     ) -> None:
-        """view: of the test images, whatever the detector was trained on; None: the settings'."""
         self.settings, self.index, self.folder = settings, index, folder
-        self.encoders, self.detector, self.view = encoders, detector, view or settings.view
+        self.encoders, self.detector = encoders, detector
 
     def load(self, device: str) -> None:
         from sare_core.detectors.trained import TrainedDetector
@@ -65,7 +63,7 @@ class PredictStage:
         return [rows[start : start + size] for start in range(0, len(rows), size)]
 
     def read(self, row: dict[str, Any]) -> Any:
-        parts = read_parts(type(self.trained.model), self.readers, self.index.about["root"], row, self.view)
+        parts = read_parts(type(self.trained.model), self.readers, self.index.about["root"], row, self.settings.view)
         return self.trained.prepare(parts)
 
     def process(self, items: list[Any]) -> list[Any]:

@@ -18,7 +18,7 @@ from sare_core.evaluation.tables import result_tables, to_csv
 from sare_core.graph import Graph
 from sare_core.report.examples import examples
 from sare_core.report.measures import keep, measure_maps, read_kept, without_captions
-from sare_core.report.page import Page, render
+from sare_core.report.page import render
 from sare_core.report.parts import distributions_part, shift_part, training_part
 from sare_core.report.plate import examples_plate
 from sare_core.report.provenance import failures, libraries, stage_row
@@ -86,7 +86,7 @@ def write_report(
     groups = examples(reconstructions, index, results.predictions, measures, settings)
     tables = result_tables(f"{dataset}, {origin}", results.runs, results.paper)
     folders = [*reconstructions.upstream.values(), reconstructions, detector.folder(), predictions]
-    page = Page(
+    page = render(
         dataset=dataset,
         preset=origin,
         run=run,
@@ -113,7 +113,7 @@ def write_report(
     if shown := next((subset for subset in groups if subset in seen), next(iter(groups), None)):
         store.write("figures/examples.png", examples_plate(shown, groups[shown]))
     store.write("tables/metrics.csv", to_csv(results.runs).encode())
-    store.write("index.html", render(page).encode())
+    store.write("index.html", page.encode())
     return Report(result_sentence(results.name, results.runs, seen), store.path("index.html"))
 
 

@@ -9,12 +9,12 @@ import polars as pl
 from PIL import Image
 
 from sare_core.config import Settings
+from sare_core.detectors.parts import read_image
 from sare_core.engine.folders import Folder
 from sare_core.engine.manifest import Index
 from sare_core.engine.shardfiles import TarReader
 from sare_core.evaluation.metrics import paper_order
 from sare_core.images.decoding import encode_png, resize
-from sare_core.images.sources import read_source, view_image
 from sare_core.report.numbers import CLASSES
 
 SHOWN = 2  # of each subset and class
@@ -80,9 +80,8 @@ def examples(
 def _example(reader: TarReader, row: dict[str, Any], index: Index, settings: Settings) -> Example:
     key, fields = row["image_id"], reader.fields(row["image_id"])
     about = json.loads(reader.read(key, "json"))
-    kept = row["extension"] in fields
-    source = reader.read(key, row["extension"]) if kept else read_source(index.about["root"], row)
-    image = resize(view_image(source, row, settings.view), tuple(about["size"]), settings.reconstruct.resample)
+    image = read_image(reader, index.about["root"], row, settings.view)
+    image = resize(image, tuple(about["size"]), settings.reconstruct.resample)
     sare = Image.open(io.BytesIO(reader.read(key, "sare.png"))).convert("RGB")
     found = "reconstruction.png" in fields
     return Example(
