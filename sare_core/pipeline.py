@@ -27,6 +27,7 @@ from sare_core.detectors import detector_class, named_encoders
 from sare_core.detectors.folder import DetectorFolder, open_detector
 from sare_core.detectors.trained import TrainedDetector
 from sare_core.engine.checkpoints import load_tensors
+from sare_core.engine.flow import in_batches
 from sare_core.errors import ImageError
 from sare_core.images.decoding import image_id, to_rgb
 from sare_core.images.views import apply_view
@@ -76,11 +77,11 @@ class Pipeline:
         if self._captions is None:
             self._captions = Captions(settings, caption_weights(settings, self.work), self.device)
         found: list[str] = []
-        for start in range(0, len(images), settings.batch_size):
-            batch = [to_rgb(image) for image in images[start : start + settings.batch_size]]
+        for several in in_batches(images, settings.batch_size):
+            batch = [to_rgb(image) for image in several]
             rows = [{"image_id": image_id(image), "path": ""} for image in batch]
             said = self._captions.say([self.view(image) for image in batch], rows)
-            found += [self._captions.cut(_good(each, start + n)).text for n, each in enumerate(said)]
+            found += [self._captions.cut(_good(each, len(found) + n)).text for n, each in enumerate(said)]
         return found
 
     def reconstruct(self, images: list[Image.Image], captions: list[str]) -> list[Mapped]:
@@ -99,8 +100,7 @@ class Pipeline:
         found: dict[int, Mapped] = {}
         for shape in {each.shape for each in pixels}:
             places = [place for place, each in enumerate(pixels) if each.shape == shape]
-            for start in range(0, len(places), settings.batch_size):
-                batch = places[start : start + settings.batch_size]
+            for batch in in_batches(places, settings.batch_size):
                 results = self._mapper.maps(
                     [pixels[place] for place in batch],
                     [captions[place] for place in batch],
@@ -188,8 +188,8 @@ class Detector:
                 parts[name] = Image.fromarray(maps[place].sare)
             samples.append(self.scorer.prepare({k: v for k, v in parts.items() if k in self._wanted}))
         logits: list[float] = []
-        for start in range(0, len(samples), size := self.settings.evaluate.batch_size):
-            logits += self.scorer.logits(samples[start : start + size]).tolist()
+        for batch in in_batches(samples, self.settings.evaluate.batch_size):
+            logits += self.scorer.logits(list(batch)).tolist()
         return [
             Explanation(
                 logit,

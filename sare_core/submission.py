@@ -16,6 +16,7 @@ from sare_core.config import Settings
 from sare_core.detectors import detector_class
 from sare_core.detectors.folder import open_detector, trained
 from sare_core.detectors.parts import map_role
+from sare_core.engine.flow import in_batches
 from sare_core.engine.folders import Folder
 from sare_core.engine.manifest import Index
 from sare_core.engine.selection import ranges_text
@@ -143,7 +144,7 @@ class Plan:
         return [Step(stage, self._ranges(ready))] if ready else [], waiting
 
     def _ranges(self, shards: list[int]) -> list[list[int] | None]:
-        return [shards[start : start + self.per_task] for start in range(0, len(shards), self.per_task)]
+        return [list(part) for part in in_batches(shards, self.per_task)]
 
     def _refuse_missing_maps(self, shards: list[int]) -> None:
         """Raises ConfigError: the detector reads further maps, of other settings, which are not done."""

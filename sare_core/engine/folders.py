@@ -185,11 +185,8 @@ class Folder:
             and entry.output
             and read_inputs(entry.inputs)["index"] == digests[shard]
             and not state.waiting
-            and (entry.failed if state.kind == "done" else self._there(entry))
+            and (entry.failed if state.kind == "done" else self.store.exists(entry.output))
         ]
-
-    def _there(self, entry: Entry) -> bool:
-        return entry.output is not None and self.store.exists(entry.output)
 
     def states_and_entries(self, digests: dict[int, str]) -> tuple[dict[int, State], dict[int, Entry]]:
         """As `states`, and what the records say, from one reading of them."""

@@ -3,6 +3,7 @@
 A prediction: image_id, subset, label, logit, score = sigmoid(logit).
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from sare_core.config import Settings
 from sare_core.detectors.folder import DetectorFolder
 from sare_core.detectors.parts import read_parts
 from sare_core.engine.checkpoints import load_tensors
+from sare_core.engine.flow import Row, in_batches
 from sare_core.engine.folders import Folder
 from sare_core.engine.manifest import Index
 from sare_core.engine.shardfiles import ParquetWriter, TarReader
@@ -58,9 +60,8 @@ class PredictStage:
     def keeps(self, row: dict[str, Any], sample: dict[str, Any]) -> bool:
         return False  # the map may be another
 
-    def batches(self, rows: list[dict[str, Any]]) -> list[list[dict[str, Any]]]:
-        size = self.settings.evaluate.batch_size
-        return [rows[start : start + size] for start in range(0, len(rows), size)]
+    def batches(self, rows: list[Row]) -> Sequence[Sequence[Row]]:
+        return in_batches(rows, self.settings.evaluate.batch_size)
 
     def read(self, row: dict[str, Any]) -> Any:
         parts = read_parts(type(self.trained.model), self.readers, self.index.about["root"], row, self.settings.view)

@@ -26,7 +26,6 @@ from sare_core.report.verdict import result_sentence, verdict
 from sare_core.store.storage import Store
 
 NAME = "report"
-KEPT = "measures.parquet"
 
 
 class Report(NamedTuple):
@@ -125,11 +124,11 @@ def measure(
     silent = captions is None or captions.made_by["settings"]["captioner"] == "none"
     plain, missing = without_captions(reconstructions, index, shards)
     found = {"without" if silent else "with": reconstructions} | ({"without": plain} if plain else {})
-    kept = read_kept(store, KEPT)
+    kept = read_kept(store)
     images = sum(record.ok for folder in found.values() for record in folder.records(shards).values())
     with bar(console, NAME, images) as advance:
         variants = {kind: measure_maps(folder, shards, kept, advance) for kind, folder in found.items()}
-    keep(store, KEPT, pl.concat(variants.values()))
+    keep(store, pl.concat(variants.values()))
     return variants, missing
 
 

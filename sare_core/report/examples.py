@@ -53,17 +53,16 @@ class Group(NamedTuple):
     examples: list[Example]
 
 
-def pick(predictions: pl.DataFrame) -> pl.DataFrame:
-    """The first SHOWN of each subset and class by image_id: a digest of the pixels, so as good as drawn by lot."""
-    return predictions.sort("image_id").group_by("subset", "label", maintain_order=True).head(SHOWN)
-
-
 def examples(
     folder: Folder, index: Index, predictions: pl.DataFrame, measures: pl.DataFrame, settings: Settings
 ) -> dict[str, list[Group]]:
-    """The picked images by subset, in the paper's order, real ones first. Raises ImageError: a source is gone."""
+    """Images by subset, in the paper's order, real ones first. Raises ImageError: a source is gone.
+
+    Of each subset and class the first SHOWN by image_id: a digest of the pixels, so as good as drawn by lot.
+    """
+    picked = predictions.sort("image_id").group_by("subset", "label", maintain_order=True).head(SHOWN)
     rows = index.frame().filter(pl.col("split") == "test").drop("label")
-    chosen = pick(predictions).join(rows, on=["image_id", "subset"])
+    chosen = picked.join(rows, on=["image_id", "subset"])
     chosen = chosen.join(measures.select("image_id", "subset", "sare"), on=["image_id", "subset"])
     records = folder.records(chosen["shard"].unique().to_list())
     readers = {shard: TarReader(folder.output(record)) for shard, record in records.items()}
