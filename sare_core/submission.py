@@ -79,7 +79,7 @@ def open_shards(folder: Folder, index: Index, shards: list[int]) -> tuple[list[i
 
 
 @dataclass(frozen=True)
-class Plan:
+class Submission:
     """What is left to do of a dataset, in tasks of `per_task` shards.
 
     source: the dataset whose detector is used; detector: the path, URL or fingerprint of one. With either nothing is
