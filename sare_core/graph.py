@@ -246,10 +246,8 @@ def scoring(
     Raises ConfigError or StageError: there is none; or as `run_settings`.
     """
     if reference is not None:
-        settings, detector = (
-            run_settings(index, preset, overrides, reference, view, work),
-            open_detector(reference, work),
-        )
+        settings = run_settings(index, preset, overrides, reference, view, work)
+        detector = open_detector(reference, work)
         name = detector.about.dataset
         return Scoring(settings, detector, read_index(manifests, name) if name and has_index(manifests, name) else None)
     source = read_index(manifests, trained_on or index.about["dataset"])
