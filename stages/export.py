@@ -24,6 +24,7 @@ from sare_core.graph import Graph
 from sare_core.report import export as exported
 from sare_core.report.export import What
 from sare_core.store.storage import Store
+from stages.exits import tell_first
 from stages.options import Dataset, Manifests, Preset, Set, Shard, Work, run_command
 
 
@@ -90,10 +91,7 @@ def export(
     console.print(
         f"export: {len(captions)} images, {written} files written. {store.path(exported.CAPTIONS)}", soft_wrap=True
     )
-    for line in missing[:5]:
-        console.print(f"  {line}", soft_wrap=True)
-    if len(missing) > 5:
-        console.print(f"  … and {len(missing) - 5} more")
+    tell_first(missing)
     if missing:
         raise typer.Exit(1)
 

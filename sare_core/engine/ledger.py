@@ -188,6 +188,13 @@ class Ledger:
             self._store.delete_many([name for name, data in batch.items() if now.get(name) == data])
         return True
 
+    def gathered(self) -> pl.DataFrame:
+        """What the parquet says beside the records' JSON, but for shards that have a later record."""
+        later = list(self._loose_names(None))
+        if (path := self._parquet()) is None:
+            return pl.DataFrame(_SCHEMA.empty_table().select(_LIGHT))
+        return pl.DataFrame(_light(path)).filter(~pl.col("shard").is_in(later))
+
     def libraries(self) -> list[tuple[dict[str, str], int]]:
         """Each set of library versions that made a shard's output, and how many shards it made."""
         loose = self._loose(None)

@@ -23,6 +23,7 @@ from sare_core.store.storage import Store
 from tests.builders import shard_record
 
 COUNT = 40
+TABLE = {"shard": pl.Int32, "digest": pl.String}
 DIGESTS = {shard: f"rows-of-{shard}" for shard in range(COUNT)}
 
 
@@ -328,7 +329,7 @@ def test_a_parquet_that_was_changed_is_told(folder: Folder) -> None:
 
 
 def test_what_was_compacted_shows_what_became_stale(folder: Folder) -> None:
-    """Of many shards the state is what is found one by one."""
+    """Of many shards the state is found by a join; it says what is found one by one."""
     maps = Folder(folder.work, "it", "reconstructions", {"stage": "reconstructions"}, {"captions": folder})
     for shard in range(COUNT):
         output = Output(name=f"{shard:05d}-map.tar", bytes=3, sha256=f"{shard:064x}")
@@ -339,6 +340,9 @@ def test_what_was_compacted_shows_what_became_stale(folder: Folder) -> None:
     assert {str(state) for state in maps.states(DIGESTS).values()} == {"done"}
     assert folder.ledger.compact(range(COUNT)) and maps.ledger.compact(range(COUNT))
     assert {str(state) for state in maps.states(DIGESTS).values()} == {"done"}
+    assert (
+        len(maps._surely_done(pl.DataFrame({"shard": list(DIGESTS), "digest": list(DIGESTS.values())}, TABLE))) == COUNT
+    )
     do(folder, 3, "xyz")  # its captions changed
     maps.store.delete("00005-map.tar")
     maps.commit(shard_record(maps, 6, {"index": "x"}, status="failed", error="disk", output=None))
