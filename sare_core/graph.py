@@ -35,9 +35,12 @@ PREDICTIONS, PREDICTIONS_VERSION = "predictions", 1  # … when the same checkpo
 
 
 class Graph:
-    """The folders of a dataset under some settings. Raises ConfigError where a model is unavailable."""
+    """The folders of a dataset under some settings. Raises ConfigError where a model is unavailable.
 
-    def __init__(self, settings: Settings, dataset: str, work: str) -> None:
+    work: the work folder; None where images are in memory: then hub models are taken at their newest commit.
+    """
+
+    def __init__(self, settings: Settings, dataset: str, work: str | None) -> None:
         self.settings, self.dataset, self.work = settings, dataset, work
 
     def _folder(
@@ -46,7 +49,8 @@ class Graph:
         made_by = {"stage": stage, **made_by, "weights": {role: model.digest for role, model in models.items()}}
         made_by |= {role: folder.fingerprint for role, folder in upstream.items()}
         names = {role: model.model for role, model in models.items()}
-        return Folder(self.work, self.dataset, stage, made_by, upstream, names, self.settings.model_dump(mode="json"))
+        settings = self.settings.model_dump(mode="json")
+        return Folder(self.work or ".", self.dataset, stage, made_by, upstream, names, settings)
 
     @cached_property
     def captions(self) -> Folder:
@@ -88,10 +92,27 @@ class Graph:
         return {role: resolve(*named, self.work) for role, named in named_encoders(self.settings.detector).items()}
 
     @cached_property
+    def code(self) -> str | None:
+        """Of a detector of somebody's own the digest of its source."""
+        return code_version(self.settings.detector.detector)
+
+    @property
     def detector_fields(self) -> dict[str, Any]:
         """What a fingerprint hashes of the detector: its settings, and of a foreign class its source."""
-        code = code_version(self.settings.detector.detector)
-        return self.settings.detector.fingerprint_fields() | ({"code": code} if code else {})
+        return self.settings.detector.fingerprint_fields() | ({"code": self.code} if self.code else {})
+
+    def check(self, detector: DetectorFolder) -> None:
+        """Raises ConfigError: with these settings images would be scored otherwise than as the detector learnt them."""
+        detector.require_same(self.code, self.encoders, self.maps)
+
+    @cached_property
+    def variants(self) -> "list[Graph]":
+        """These settings, then those of the further maps that their detector reads."""
+        found = {self.reconstructions.fingerprint: self}
+        for changes in detector_class(self.settings.detector.detector).maps.values():
+            other = Graph(changed(self.settings, changes), self.dataset, self.work)
+            found.setdefault(other.reconstructions.fingerprint, other)
+        return list(found.values())
 
     def detectors(self, inputs: list[str]) -> Folder:
         """The folder of a detector: settings, encoders, and the bytes of the shards that it is trained on."""
@@ -114,6 +135,15 @@ class Graph:
         }
         made_by |= {} if self.maps else {"view": self.settings.view}
         return self._folder(PREDICTIONS, made_by, self.maps, self.encoders)
+
+    def caption_stages(self, index: Index) -> list[captioning.CaptionStage]:
+        """Of the captions of these settings, and of those of the further maps that their detector reads."""
+        graphs = [self, *(other for other in self.variants[1:] if captioning.NAME in other.reconstructions.upstream)]
+        return list({graph.captions.fingerprint: graph.caption(index) for graph in graphs}.values())
+
+    def reconstruct_stages(self, index: Index) -> list[reconstruction.ReconstructStage]:
+        """Of the maps of these settings, and of the further ones that their detector reads."""
+        return [graph.reconstruct(index) for graph in self.variants]
 
     def caption(self, index: Index) -> captioning.CaptionStage:
         return captioning.CaptionStage(self.settings.caption, self.settings.view, index, self.captions)
@@ -245,6 +275,8 @@ def scoring(
 
     Raises ConfigError or StageError: there is none; or as `run_settings`.
     """
+    if reference is not None and trained_on is not None:
+        raise ConfigError("--detector names one detector, --trained-on another dataset's: leave one of them out.")
     if reference is not None:
         settings = run_settings(index, preset, overrides, reference, view, work)
         detector = open_detector(reference, work)

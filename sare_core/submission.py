@@ -1,6 +1,5 @@
 """What is left to do of a dataset, as tasks of a cluster: only what is not done, behind what it waits for."""
 
-import json
 import shlex
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -13,9 +12,7 @@ import typer
 from rich.table import Table
 
 from sare_core.config import Settings
-from sare_core.detectors import detector_class
 from sare_core.detectors.folder import open_detector, trained
-from sare_core.detectors.parts import map_role
 from sare_core.engine.flow import in_batches
 from sare_core.engine.folders import Folder
 from sare_core.engine.manifest import Index
@@ -23,7 +20,7 @@ from sare_core.engine.selection import ranges_text
 from sare_core.engine.signals import abandon, signals_of_the_launcher
 from sare_core.engine.slurm import Slurm, answers, job_options
 from sare_core.engine.terminal import console
-from sare_core.errors import ConfigError, StageError
+from sare_core.errors import StageError
 from sare_core.graph import ALL_SPLITS, Graph
 
 # What a stage waits for: the first of these that is submitted with it.
@@ -112,11 +109,10 @@ class Submission:
         """What is to be done of the four stages; captions and reconstructions in the same ranges."""
         graph, index = self.graph, self.index
         shards = graph.shards(index, ["test"] if self.given else ALL_SPLITS)
-        self._refuse_missing_maps(shards)
-        maps = graph.maps.get("reconstructions")  # None: the detector reads images alone
-        captions = maps.upstream.get("captions") if maps else None  # None: the method reads none
-        uncaptioned, _ = open_shards(captions, index, shards) if captions else ([], [])
-        ranges = self._ranges(sorted({*uncaptioned, *(maps.undone(index, shards) if maps else ())}))
+        maps = graph.maps.values()  # none: the detector reads images alone
+        captions = [folder.upstream["captions"] for folder in maps if "captions" in folder.upstream]
+        uncaptioned = {shard for folder in captions for shard in open_shards(folder, index, shards)[0]}
+        ranges = self._ranges(sorted(uncaptioned.union(*(folder.undone(index, shards) for folder in maps))))
         steps = [Step("caption", ranges)] if uncaptioned else []
         steps += [Step("reconstruct", ranges)] if ranges else []
         if not self.given and not self.trains():
@@ -139,23 +135,15 @@ class Submission:
         if stage == "evaluate":
             ready, waiting = self._unpredicted(wanted)
         else:
-            folder = self.graph.captions if stage == "caption" else self.graph.reconstructions
-            ready, waiting = open_shards(folder, self.index, self.graph.shards(self.index, wanted=wanted))
+            graph, shards = self.graph, self.graph.shards(self.index, wanted=wanted)
+            stages: Any = graph.caption_stages if stage == "caption" else graph.reconstruct_stages
+            parts = [open_shards(each.folder, self.index, shards) for each in stages(self.index)]
+            ready, waiting = (sorted({*chain(*found)}) for found in zip(*parts, strict=True))
+            waiting = [shard for shard in waiting if shard not in ready]
         return [Step(stage, self._ranges(ready))] if ready else [], waiting
 
     def _ranges(self, shards: list[int]) -> list[list[int] | None]:
         return [list(part) for part in in_batches(shards, self.per_task)]
-
-    def _refuse_missing_maps(self, shards: list[int]) -> None:
-        """Raises ConfigError: the detector reads further maps, of other settings, which are not done."""
-        name = self.settings.detector.detector
-        for map_name, changes in detector_class(name).maps.items():
-            if changes and self.graph.maps[map_role(map_name)].undone(self.index, shards):
-                sets = " ".join(f"--set {key}={json.dumps(value)}" for key, value in changes.items())
-                raise ConfigError(
-                    f"The detector {name} also reads maps that are not all done. Run first, with the same other "
-                    f"arguments: sare submit caption {sets}, then sare submit reconstruct {sets}."
-                )
 
     def _untrained(self) -> bool:
         return trained(self.graph.detector_of(self.index)) is None

@@ -6,6 +6,7 @@ sare caption --dataset photos --detector /shared/my-detector   # as that detecto
 accelerate launch --num_processes 8 --multi_gpu -m stages.caption --dataset genimage --preset paper
 """
 
+from sare_core.detectors.folder import open_detector
 from sare_core.engine.manifest import read_index
 from sare_core.graph import Graph, run_settings
 from sare_core.miniature.foreign import refuse_foreign_images
@@ -29,7 +30,9 @@ def caption(
     settings = run_settings(index, preset, set_, detector, view, work)
     refuse_foreign_images([settings.caption.model], index)
     graph = Graph(settings, dataset, work)
-    precompute(graph.caption(index), graph, index, shard, preset, detector, run_name)
+    if detector is not None:
+        graph.check(open_detector(detector, work))
+    precompute(graph.caption_stages(index), graph, index, shard, preset, detector, run_name)
 
 
 if __name__ == "__main__":

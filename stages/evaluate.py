@@ -36,8 +36,7 @@ def evaluate(
     index = read_index(manifests, dataset)
     settings, found, source = scoring(index, manifests, trained_on, preset, set_, detector, view, work)
     graph = Graph(settings, dataset, work)
-    found.require_encoders(graph.encoders)
-    found.require_maps(graph.maps)
+    graph.check(found)
     stage = graph.predict(index, found)
     folder, shards, wanted = stage.folder, graph.tested_shards(index), graph.tested_shards(index, shard)
     name = folder.describe(

@@ -51,6 +51,13 @@ def _complain(text: str) -> None:
 
 def finish(outcome: Outcome, stage: str, where: str) -> None:
     """Say what came of a run. Exits with 1 when a shard that was asked for is not done."""
+    tell_outcome(outcome, stage, where)
+    if not outcome.complete:
+        raise typer.Exit(1)
+
+
+def tell_outcome(outcome: Outcome, stage: str, where: str) -> None:
+    """Say what came of a run."""
     rank = Rank()
     who = f"rank {rank.number}: " if rank.world > 1 else ""
     parts = [f"{len(outcome.done)} shards done"]
@@ -61,8 +68,6 @@ def finish(outcome: Outcome, stage: str, where: str) -> None:
     tell_first([f"shard {shard} is not done: {why}" for shard, why in outcome.waiting.items()])
     if rank.first:  # which sees what the others failed at, too
         tell_failed(outcome)
-    if not outcome.complete:
-        raise typer.Exit(1)
 
 
 def tell_failed(outcome: Outcome) -> None:

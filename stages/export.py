@@ -13,25 +13,24 @@ from typing import Annotated
 
 import typer
 
-from sare_core.config import load_settings
 from sare_core.engine.manifest import read_index
 from sare_core.engine.progress import bar
 from sare_core.engine.shardfiles import TarReader
 from sare_core.engine.signals import check_stop, stop_cleanly
 from sare_core.engine.terminal import console
 from sare_core.errors import ConfigError, ImageError
-from sare_core.graph import Graph
+from sare_core.graph import Graph, run_settings
 from sare_core.report import export as exported
 from sare_core.report.export import What
 from sare_core.store.storage import Store
 from stages.exits import tell_first
-from stages.options import Dataset, Manifests, Preset, Set, Shard, Work, run_command
+from stages.options import Dataset, Detector, Manifests, OtherPreset, Set, Shard, View, Work, run_command
 
 
 def export(
     dataset: Dataset,
     out: Annotated[str, typer.Option("--out", help="Folder or URL to write to. Nothing in it is overwritten.")],
-    preset: Preset = "mini",
+    preset: OtherPreset = None,
     set_: Set = None,
     shard: Shard = None,
     image: Annotated[
@@ -45,6 +44,8 @@ def export(
     ] = None,
     work: Work = "work",
     manifests: Manifests = "manifests",
+    detector: Detector = None,
+    view: View = None,
 ) -> None:
     """Write SARE maps as PNG files, with captions.csv beside them.
 
@@ -52,8 +53,7 @@ def export(
     1 when something that was asked for is not there.
     """
     index = read_index(manifests, dataset)
-    settings = load_settings(preset, set_, index.about["layout"])
-    graph, store = Graph(settings, dataset, work), Store(out)
+    graph, store = Graph(run_settings(index, preset, set_, detector, view, work), dataset, work), Store(out)
     folder = graph.reconstructions
     wanted = list(dict.fromkeys(what or [What.sare]))
     shards = graph.shards(index, wanted=shard)

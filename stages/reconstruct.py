@@ -6,6 +6,7 @@ sare reconstruct --dataset photos --detector /shared/my-detector     # as that d
 accelerate launch --num_processes 8 --multi_gpu -m stages.reconstruct --dataset genimage --preset paper
 """
 
+from sare_core.detectors.folder import open_detector
 from sare_core.engine.manifest import read_index
 from sare_core.graph import Graph, run_settings
 from sare_core.miniature.foreign import refuse_foreign_images
@@ -29,7 +30,9 @@ def reconstruct(
     settings = run_settings(index, preset, set_, detector, view, work)
     refuse_foreign_images([settings.reconstruct.model], index)
     graph = Graph(settings, dataset, work)
-    precompute(graph.reconstruct(index), graph, index, shard, preset, detector, run_name)
+    if detector is not None:
+        graph.check(open_detector(detector, work))
+    precompute(graph.reconstruct_stages(index), graph, index, shard, preset, detector, run_name)
 
 
 if __name__ == "__main__":

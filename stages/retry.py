@@ -2,40 +2,46 @@
 
     sare retry-failed --dataset genimage --preset paper
     sare retry-failed --dataset genimage --preset paper --shard 3
+    sare retry-failed --dataset photos --detector /shared/my-detector
 
 The captions and maps of all other images stay as they are, word for word and byte for byte. An image that gets its
 caption now gets its map now, too. Files that `sare index` could not read: run `sare index` again.
 """
 
-from typing import Any
-
 import typer
 
-from sare_core.config import load_settings
 from sare_core.engine.manifest import read_index
 from sare_core.engine.runner import run
+from sare_core.engine.stage import Stage
 from sare_core.engine.terminal import console
-from sare_core.graph import Graph
+from sare_core.errors import ConfigError
+from sare_core.graph import Graph, run_settings
 from stages.exits import tell_failed
-from stages.options import Dataset, Manifests, Preset, Set, Shard, Work, run_command
+from stages.options import Dataset, Detector, Manifests, OtherPreset, Set, Shard, View, Work, run_command
 
 
 def retry_failed(
     dataset: Dataset,
-    preset: Preset = "mini",
+    preset: OtherPreset = None,
     set_: Set = None,
     shard: Shard = None,
     work: Work = "work",
     manifests: Manifests = "manifests",
+    detector: Detector = None,
+    view: View = None,
 ) -> None:
     """Do the failed images of finished shards once more, and nothing else. Exits with 1 when some fail again."""
     index = read_index(manifests, dataset)
-    settings = load_settings(preset, set_, index.about["layout"])
-    graph = Graph(settings, dataset, work)
+    graph = Graph(run_settings(index, preset, set_, detector, view, work), dataset, work)
     shards = graph.shards(index, wanted=shard)
-    reconstruct = graph.reconstruct(index)
-    stages: list[Any] = [graph.caption(index)] if reconstruct.folder.upstream else []  # where the method reads them
-    stages.append(reconstruct)
+    maps = graph.reconstruct_stages(index)
+    read = {folder.fingerprint for stage in maps for folder in stage.folder.upstream.values()}
+    stages: list[Stage] = [*(stage for stage in graph.caption_stages(index) if stage.folder.fingerprint in read), *maps]
+    if not any(stage.folder.ledger.entries(shards)[0] for stage in stages):
+        raise ConfigError(
+            f"{work}: nothing was captioned or reconstructed of {dataset!r} with these settings. `sare ls` shows what "
+            "was; give the --preset, --set, --detector and --view of that run."
+        )
     left = changed = 0
     for stage in stages:
         folder = stage.folder

@@ -147,15 +147,21 @@ def mixed_libraries(folder: Folder) -> list[str]:
 
 
 def superseded(summaries: list[Summary]) -> dict[str, str]:
-    """By fingerprint: folders that are not the latest of any run, and in one short line what the latest has changed."""
+    """By fingerprint: folders that are not the latest of any run, and in one short line what the latest has changed.
+
+    What the latest of a run is made from is no older one: a detector may read several maps.
+    """
     latest: dict[tuple[str, str, str], Summary] = {}
     for summary in sorted(summaries, key=lambda summary: summary.about.described):
         for run in summary.about.names():
             latest[summary.folder.dataset, summary.folder.stage, run] = summary
+    used: set[str] = set()
+    for summary in latest.values():
+        used |= _before(summary.folder)
     lines = {}
     for summary in summaries:
         newer = [latest[summary.folder.dataset, summary.folder.stage, run] for run in summary.about.names()]
-        if all(other is not summary for other in newer):
+        if all(other is not summary for other in newer) and summary.folder.store.url not in used:
             changes = others_differ(summary, newer[-1])
             shown = changes[:2]  # each is short, and so is the line
             more = f" and {len(changes) - 2} more" if len(changes) > 2 else ""
@@ -164,6 +170,11 @@ def superseded(summaries: list[Summary]) -> dict[str, str]:
                 f"{'; '.join(shown)}{more}"
             )
     return lines
+
+
+def _before(folder: Folder) -> set[str]:
+    """The URLs of all that a folder is made from."""
+    return {url for before in folder.upstream.values() for url in (before.store.url, *_before(before))}
 
 
 class IntegrityError(NamedTuple):
