@@ -46,7 +46,7 @@ def find(root: str, problems: list[Problem]) -> Iterator[Found]:
         split = place.split if place.splits else above
         for file in files:
             subset = place.subsets[0] if place.subsets else generator
-            yield Found.of(folder, file, subset, split, place.label)
+            yield Found(_path(folder, file), file.bytes, file.mtime_ns, subset, split, place.label, None)
     labels = {place.label for place in places.values()}
     problems += [Problem("", f"no {name} images") for label, name in NAMES.items() if label not in labels]
 
@@ -59,4 +59,8 @@ def find_unlabelled(root: str, problems: list[Problem]) -> Iterator[Found]:
 def _unlabelled(folders: Iterable[tuple[str, list[File]]]) -> Iterator[Found]:
     for folder, files in folders:
         for file in files:
-            yield Found.of(folder, file, UNNAMED, "test", None)
+            yield Found(_path(folder, file), file.bytes, file.mtime_ns, UNNAMED, "test", None, None)
+
+
+def _path(folder: str, file: File) -> str:
+    return f"{folder}/{file.name}".lstrip("/")

@@ -7,7 +7,7 @@ ProGAN's name. Another folder with 0_real and 1_fake inside is a subset of its o
 from collections.abc import Iterator
 
 from sare_core.errors import ConfigError
-from sare_core.index.listing import Found, Problem, ancestry, walk_known
+from sare_core.index.listing import Found, Problem, ancestry, walk
 from sare_core.index.words import SPLITS, is_split_like, plain
 
 _NAMED = (
@@ -28,14 +28,23 @@ def find(root: str, problems: list[Problem]) -> Iterator[Found]:
     Other folders are reported. Raises ConfigError when there is no such folder.
     """
     above = _known_tail(ancestry(root))
-    layout = ("ForenSynths", "progan/airplane/0_real and biggan/1_fake", "not in a 0_real or 1_fake folder")
-
-    def known(folder: str) -> tuple[str, str, int, str | None] | None:
-        return _place(above + folder.split("/") if folder else above, ancestry(root)[-1])
-
-    for folder, files, place in walk_known(root, problems, known, layout):
+    passed_over: list[str] = []
+    empty = True
+    for folder, files in walk(root, problems):
+        place = _place(above + folder.split("/") if folder else above, ancestry(root)[-1])
+        if place is None:
+            passed_over.append(folder or ".")
+            problems.append(Problem(folder, f"{len(files):,} files not read: not in a 0_real or 1_fake folder"))
+            continue
+        empty = False
         for file in files:
-            yield Found.of(folder, file, *place)
+            yield Found(f"{folder}/{file.name}".lstrip("/"), file.bytes, file.mtime_ns, *place)
+    if empty:
+        raise ConfigError(
+            f"{root}: no ForenSynths here. Expected folders such as progan/airplane/0_real and biggan/1_fake; "
+            f"found files in: {', '.join(passed_over[:10]) or 'no folder at all'}. "
+            "Give the folder that holds the unpacked generators, or use --layout folder for your own images."
+        )
 
 
 def knows(names: set[str]) -> bool:

@@ -13,7 +13,7 @@ import re
 from collections.abc import Iterator
 
 from sare_core.errors import ConfigError
-from sare_core.index.listing import Found, Problem, ancestry, walk_known
+from sare_core.index.listing import Found, Problem, ancestry, walk
 from sare_core.index.words import SPLITS, plain
 
 # Names without case, dashes, dots, spaces and underscores.
@@ -39,17 +39,26 @@ def find(root: str, problems: list[Problem]) -> Iterator[Found]:
     Folders that are not GenImage's are reported. Raises ConfigError when there is no folder of GenImage's.
     """
     above = ancestry(root)[-_DEPTH:]
+    passed_over: list[str] = []
     held_out: set[tuple[str, str]] = set()
-    examples = "Midjourney/imagenet_midjourney/train/ai (and nature), or Midjourney/0_real and 1_fake"
-    layout = ("GenImage", examples, "not a folder of GenImage's layout")
-
-    def known(folder: str) -> tuple[str, str, int] | None:
-        return place_of(above + tuple(folder.split("/")) if folder else above)
-
-    for folder, files, (subset, released, label) in walk_known(root, problems, known, layout):
+    for folder, files in walk(root, problems):
+        names = above + tuple(folder.split("/")) if folder else above
+        place = place_of(names)
+        if place is None:
+            passed_over.append(folder or ".")
+            problems.append(Problem(folder, f"{len(files):,} files not read: not a folder of GenImage's layout"))
+            continue
+        subset, released, label = place
         held_out.add((subset, released))
         for file in files:
-            yield Found.of(folder, file, subset, _SPLITS[released], label, class_of(file.name, label))
+            path = f"{folder}/{file.name}".lstrip("/")
+            yield Found(path, file.bytes, file.mtime_ns, subset, _SPLITS[released], label, class_of(file.name, label))
+    if not held_out:
+        raise ConfigError(
+            f"{root}: no GenImage here. Expected folders such as Midjourney/imagenet_midjourney/train/ai (and nature), "
+            f"or Midjourney/0_real and 1_fake; found files in: {', '.join(passed_over[:10]) or 'no folder at all'}. "
+            "Give the folder that holds the unpacked subsets, or use --layout folder for your own images."
+        )
     for subset, released in sorted(held_out):
         if released == "val" and (subset, "test") in held_out:
             problems.append(Problem("", f"{subset} has both val and test folders: both are its test split"))

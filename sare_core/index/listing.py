@@ -7,9 +7,9 @@ no image by its extension (archives, tables, notes). All else is found; whether 
 import os
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 from sare_core.errors import ConfigError
 from sare_core.store import web
@@ -21,7 +21,6 @@ _SIDECAR = re.compile(r"\.(txt|csv|tsv|json|jsonl|md|zip|z\d\d|parquet|npz|pth|l
 TABLES = (".csv", ".tsv", ".jsonl", ".parquet")  # of paths, with layout folder
 
 
-Place = TypeVar("Place")
 _Identity = tuple[int, int]  # device and inode of a folder
 
 
@@ -35,14 +34,6 @@ class Found(NamedTuple):
     split: str  # train, val or test
     label: int | None  # 0 real, 1 fake
     class_name: str | None  # what the "class" column of the index holds
-
-    @classmethod
-    def of(
-        cls, folder: str, file: "File", subset: str, split: str, label: int | None, class_name: str | None = None
-    ) -> "Found":
-        """A file that lies in a folder of the root."""
-        path = f"{folder}/{file.name}".lstrip("/")
-        return cls(path, file.bytes, file.mtime_ns, subset, split, label, class_name)
 
 
 class Problem(NamedTuple):
@@ -104,31 +95,6 @@ def walk(root: str, problems: list[Problem]) -> Iterator[tuple[str, list[File]]]
         if images:
             yield folder, images
     problems += [Problem("", f"{count:,} {kind} files left out: not images") for kind, count in sorted(skipped.items())]
-
-
-def walk_known(
-    root: str, problems: list[Problem], place_of: Callable[[str], Place | None], layout: tuple[str, str, str]
-) -> Iterator[tuple[str, list[File], Place]]:
-    """As `walk`, the folders that `place_of` knows, each with what it says; the others are told as problems.
-
-    layout: for messages, its name, folders that are looked for, and what an image lies outside of.
-    Raises ConfigError: none is known.
-    """
-    name, examples, outside = layout
-    known, passed_over = False, []
-    for folder, files in walk(root, problems):
-        if (place := place_of(folder)) is None:
-            passed_over.append(folder or ".")
-            problems.append(Problem(folder, f"{len(files):,} files not read: {outside}"))
-        else:
-            known = True
-            yield folder, files, place
-    if not known:
-        raise ConfigError(
-            f"{root}: no {name} here. Expected folders such as {examples}; found files in: "
-            f"{', '.join(passed_over[:10]) or 'no folder at all'}. Give the folder that holds what was unpacked, or "
-            "use --layout folder for your own images."
-        )
 
 
 def stat(path: str) -> tuple[int | None, int | None]:

@@ -11,28 +11,18 @@ import os
 import re
 from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import Annotated
-
-from pydantic import BaseModel, Field, ValidationError
 
 from sare_core.errors import ConfigError
 from sare_core.store.storage import Store
 
 LOCKS = "models.lock"
-_COMMIT = r"^[0-9a-f]{40}$"
 
 log = logging.getLogger("sare")
 
 
-class Lock(BaseModel):
-    """What a lock file says."""
-
-    commit: Annotated[str, Field(pattern=_COMMIT)]
-
-
 def is_commit(revision: str | None) -> bool:
     """Whether a revision can never move: a whole commit, not a branch, a tag or null."""
-    return revision is not None and re.fullmatch(_COMMIT, revision) is not None
+    return revision is not None and re.fullmatch(r"[0-9a-f]{40}", revision) is not None
 
 
 def locked_commit(work: str, model: str, revision: str | None, newest: Callable[[], str]) -> str:
@@ -56,14 +46,17 @@ def locked_commit(work: str, model: str, revision: str | None, newest: Callable[
 
 def _read(store: Store, name: str) -> str | None:
     try:
-        return Lock.model_validate_json(store.read(name)).commit
+        commit = json.loads(store.read(name))["commit"]
     except FileNotFoundError:
         return None
-    except ValidationError as error:
+    except (ValueError, KeyError, TypeError):
+        commit = None
+    if not is_commit(commit if isinstance(commit, str) else None):
         raise ConfigError(
             f"{store.path(name)}: names no commit. Write the one that the work folder's about.json files name into "
             'it, as {"commit": "<40 hex digits>"}; or delete it, and the newest commit is locked.'
-        ) from error
+        )
+    return str(commit)
 
 
 def _tell(text: str, *values: str) -> None:
