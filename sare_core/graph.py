@@ -5,8 +5,9 @@
 Run, status, retry, submit, plan, study and report all ask here; nobody else derives a folder's name.
 """
 
+from collections.abc import Sequence
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 from sare_core.captioning import captioner_code
 from sare_core.captioning import stage as captioning
@@ -16,7 +17,7 @@ from sare_core.config.stored import changed
 from sare_core.detectors import code_version, detector_class, named_encoders
 from sare_core.detectors.folder import DetectorFolder, find_detector, open_detector
 from sare_core.detectors.parts import map_role
-from sare_core.engine.about import About
+from sare_core.engine.about import read_about
 from sare_core.engine.checkpoints import Checkpoint, digest_of
 from sare_core.engine.folders import Folder
 from sare_core.engine.manifest import Index, has_index, read_index
@@ -34,9 +35,12 @@ PREDICTIONS, PREDICTIONS_VERSION = "predictions", 1  # … when the same checkpo
 
 
 class Graph:
-    """The folders of a dataset under some settings. Raises ConfigError where a model is unavailable."""
+    """The folders of a dataset under some settings. Raises ConfigError where a model is unavailable.
 
-    def __init__(self, settings: Settings, dataset: str, work: str) -> None:
+    work: the work folder; None where images are in memory: then hub models are taken at their newest commit.
+    """
+
+    def __init__(self, settings: Settings, dataset: str, work: str | None) -> None:
         self.settings, self.dataset, self.work = settings, dataset, work
 
     def _folder(
@@ -45,7 +49,8 @@ class Graph:
         made_by = {"stage": stage, **made_by, "weights": {role: model.digest for role, model in models.items()}}
         made_by |= {role: folder.fingerprint for role, folder in upstream.items()}
         names = {role: model.model for role, model in models.items()}
-        return Folder(self.work, self.dataset, stage, made_by, upstream, names, self.settings.model_dump(mode="json"))
+        settings = self.settings.model_dump(mode="json")
+        return Folder(self.work or ".", self.dataset, stage, made_by, upstream, names, settings)
 
     @cached_property
     def captions(self) -> Folder:
@@ -87,10 +92,27 @@ class Graph:
         return {role: resolve(*named, self.work) for role, named in named_encoders(self.settings.detector).items()}
 
     @cached_property
+    def code(self) -> str | None:
+        """Of a detector of somebody's own the digest of its source."""
+        return code_version(self.settings.detector.detector)
+
+    @property
     def detector_fields(self) -> dict[str, Any]:
         """What a fingerprint hashes of the detector: its settings, and of a foreign class its source."""
-        code = code_version(self.settings.detector.detector)
-        return self.settings.detector.fingerprint_fields() | ({"code": code} if code else {})
+        return self.settings.detector.fingerprint_fields() | ({"code": self.code} if self.code else {})
+
+    def check(self, detector: DetectorFolder) -> None:
+        """Raises ConfigError: with these settings images would be scored otherwise than as the detector learnt them."""
+        detector.require_same(self.code, self.encoders, self.maps)
+
+    @cached_property
+    def variants(self) -> "list[Graph]":
+        """These settings, then those of the further maps that their detector reads."""
+        found = {self.reconstructions.fingerprint: self}
+        for changes in detector_class(self.settings.detector.detector).maps.values():
+            other = Graph(changed(self.settings, changes), self.dataset, self.work)
+            found.setdefault(other.reconstructions.fingerprint, other)
+        return list(found.values())
 
     def detectors(self, inputs: list[str]) -> Folder:
         """The folder of a detector: settings, encoders, and the bytes of the shards that it is trained on."""
@@ -114,6 +136,15 @@ class Graph:
         made_by |= {} if self.maps else {"view": self.settings.view}
         return self._folder(PREDICTIONS, made_by, self.maps, self.encoders)
 
+    def caption_stages(self, index: Index) -> list[captioning.CaptionStage]:
+        """Of the captions of these settings, and of those of the further maps that their detector reads."""
+        graphs = [self, *(other for other in self.variants[1:] if captioning.NAME in other.reconstructions.upstream)]
+        return list({graph.captions.fingerprint: graph.caption(index) for graph in graphs}.values())
+
+    def reconstruct_stages(self, index: Index) -> list[reconstruction.ReconstructStage]:
+        """Of the maps of these settings, and of the further ones that their detector reads."""
+        return [graph.reconstruct(index) for graph in self.variants]
+
     def caption(self, index: Index) -> captioning.CaptionStage:
         return captioning.CaptionStage(self.settings.caption, self.settings.view, index, self.captions)
 
@@ -126,10 +157,13 @@ class Graph:
     def predict(self, index: Index, detector: DetectorFolder) -> PredictStage:
         return PredictStage(self.settings, index, self.predictions(detector.best), self.encoders, detector)
 
+    def shards(self, index: Index, splits: Sequence[str] = ALL_SPLITS, wanted: str | None = None) -> list[int]:
+        """The shards that these settings work on, or those that are `wanted` of them: see `chosen_shards`."""
+        return chosen_shards(index, splits, self.settings.train_subsets, wanted)
+
     def trained_shards(self, index: Index) -> tuple[list[int], list[int]]:
         """The shards that a detector is trained on, and those held out."""
-        train, val = (chosen_shards(index, [split], self.settings.train_subsets, None) for split in ("train", "val"))
-        return train, val
+        return self.shards(index, ["train"]), self.shards(index, ["val"])
 
     def training_data(self, index: Index) -> tuple[Any, Any]:
         """The training images, and those held out. Raises StageError: not reconstructed; ConfigError: of one class."""
@@ -173,7 +207,7 @@ class Graph:
 
     def tested_shards(self, index: Index, wanted: str | None = None) -> list[int]:
         """The shards of the test split, or those that are `wanted` of them. Raises ConfigError: there are none."""
-        shards = chosen_shards(index, ["test"], self.settings.train_subsets, wanted)
+        shards = self.shards(index, ["test"], wanted)
         if not shards:
             raise ConfigError(f"{index.about['dataset']!r} has no test split. `sare index` prints what it has.")
         return shards
@@ -202,7 +236,7 @@ def on_reconstructions(settings: Settings, name: str, dataset: str, work: str) -
     """
     store = Store(work).at(f"{dataset}/{reconstruction.NAME}/{name}")
     try:
-        about = About.model_validate_json(store.read("about.json"))
+        about = read_about(store)
     except (FileNotFoundError, ValueError) as error:
         raise ConfigError(
             f"--reconstructions {name}: no such reconstructions of {dataset!r} in {work}. See: sare ls."
@@ -219,21 +253,36 @@ def on_reconstructions(settings: Settings, name: str, dataset: str, work: str) -
     return found
 
 
-def chosen_detector(
-    reference: str | None, preset: str | None, overrides: list[str] | None, source: Index | None, work: str
-) -> DetectorFolder:
-    """The detector that a command names: by its path, URL or fingerprint; else the one of a preset and a dataset.
+class Scoring(NamedTuple):
+    """What a command scores images with. source: of the dataset that the detector was trained on, where at hand."""
 
-    Raises ConfigError or StageError: there is none.
+    settings: Settings
+    detector: DetectorFolder
+    source: Index | None
+
+
+def scoring(
+    index: Index,
+    manifests: str,
+    trained_on: str | None,
+    preset: str | None,
+    overrides: list[str] | None,
+    reference: str | None,
+    view: str | None,
+    work: str,
+) -> Scoring:
+    """The detector of a path, URL or fingerprint, `reference`, or of a preset and a dataset, by default the index's.
+
+    Raises ConfigError or StageError: there is none; or as `run_settings`.
     """
+    if reference is not None and trained_on is not None:
+        raise ConfigError("--detector names one detector, --trained-on another dataset's: leave one of them out.")
     if reference is not None:
-        return open_detector(reference, work)
-    assert source is not None
-    settings = run_settings(source, preset, overrides, None, None, work)
-    return Graph(settings, source.about["dataset"], work).trained_detector(source, preset or "mini")
-
-
-def source_of(detector: DetectorFolder, manifests: str) -> Index | None:
-    """The index of the dataset that a detector was trained on, where it is at hand."""
-    name = detector.about.dataset
-    return read_index(manifests, name) if name and has_index(manifests, name) else None
+        settings = run_settings(index, preset, overrides, reference, view, work)
+        detector = open_detector(reference, work)
+        name = detector.about.dataset
+        return Scoring(settings, detector, read_index(manifests, name) if name and has_index(manifests, name) else None)
+    source = read_index(manifests, trained_on or index.about["dataset"])
+    trained_with = run_settings(source, preset, overrides, None, None, work)  # whatever the view of the test images
+    detector = Graph(trained_with, source.about["dataset"], work).trained_detector(source, preset or "mini")
+    return Scoring(run_settings(source, preset, overrides, None, view, work), detector, source)

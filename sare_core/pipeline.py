@@ -12,7 +12,8 @@
 The parts are those that the stages work with, so an image gets the score here that `sare evaluate` gives it.
 """
 
-from collections.abc import Iterable
+import os
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -23,14 +24,17 @@ from sare_core.captioning.captions import Captions
 from sare_core.captioning.captions import weights_of as caption_weights
 from sare_core.config import Settings, load_settings
 from sare_core.config.stored import changed
-from sare_core.detectors import detector_class, named_encoders
+from sare_core.detectors import detector_class
 from sare_core.detectors.folder import DetectorFolder, open_detector
 from sare_core.detectors.trained import TrainedDetector
 from sare_core.engine.checkpoints import load_tensors
+from sare_core.engine.flow import in_batches
 from sare_core.errors import ImageError
+from sare_core.graph import Graph
 from sare_core.images.decoding import image_id, to_rgb
 from sare_core.images.views import apply_view
-from sare_core.models.weights import fetch, resolve
+from sare_core.models.weights import fetch
+from sare_core.reconstruction import method_of
 from sare_core.reconstruction.mapper import Mapped, Mapper
 from sare_core.reconstruction.stage import weights_of as reconstruction_weights
 
@@ -70,24 +74,31 @@ class Pipeline:
         rgb = to_rgb(image)
         return apply_view(rgb, self.settings.view, image_id(rgb))
 
-    def caption(self, images: list[Image.Image]) -> list[str]:
+    @property
+    def needs_captions(self) -> bool:
+        """Whether the reconstruction reads captions."""
+        return method_of(self.settings.reconstruct).needs_captions
+
+    def caption(self, images: Sequence[Image.Image]) -> list[str]:
         """One caption an image, cut to what the text encoder takes (paper 3.2). Raises ImageError: one has none."""
+        _require_list(images)
         settings = self.settings.caption
         if self._captions is None:
             self._captions = Captions(settings, caption_weights(settings, self.work), self.device)
         found: list[str] = []
-        for start in range(0, len(images), settings.batch_size):
-            batch = [to_rgb(image) for image in images[start : start + settings.batch_size]]
+        for several in in_batches(images, settings.batch_size):
+            batch = [to_rgb(image) for image in several]
             rows = [{"image_id": image_id(image), "path": ""} for image in batch]
             said = self._captions.say([self.view(image) for image in batch], rows)
-            found += [self._captions.cut(_good(each, start + n)).text for n, each in enumerate(said)]
+            found += [self._captions.cut(_good(each, len(found) + n)).text for n, each in enumerate(said)]
         return found
 
-    def reconstruct(self, images: list[Image.Image], captions: list[str]) -> list[Mapped]:
+    def reconstruct(self, images: Sequence[Image.Image], captions: Sequence[str]) -> list[Mapped]:
         """x̂ and SARE map of each image under its caption, in order (paper 3.2, equations 1 to 4).
 
         Raises ImageError: one cannot be reconstructed; ValueError: not as many captions as images.
         """
+        _require_list(images)
         if len(captions) != len(images):
             raise ValueError(f"{len(images)} images, but {len(captions)} captions")
         settings = self.settings.reconstruct
@@ -96,13 +107,10 @@ class Pipeline:
             self._mapper = Mapper.load(settings, self.settings.seed, fetch(weights["model"]), self.device)
         pixels = [self._mapper.fit(self.view(image)) for image in images]
         ids = [image_id(to_rgb(image)) for image in images]
-        by_size: dict[tuple[int, ...], list[int]] = {}
-        for place, each in enumerate(pixels):
-            by_size.setdefault(each.shape, []).append(place)
         found: dict[int, Mapped] = {}
-        for places in by_size.values():
-            for start in range(0, len(places), settings.batch_size):
-                batch = places[start : start + settings.batch_size]
+        for shape in {each.shape for each in pixels}:
+            places = [place for place, each in enumerate(pixels) if each.shape == shape]
+            for batch in in_batches(places, settings.batch_size):
                 results = self._mapper.maps(
                     [pixels[place] for place in batch],
                     [captions[place] for place in batch],
@@ -120,6 +128,8 @@ class Detector:
     ) -> None:
         self.folder, self.settings = folder, settings
         self.kind = detector_class(settings.detector.detector)
+        graph = Graph(settings, folder.about.dataset or "images", work)
+        graph.check(folder)
         self.pipelines: dict[str, Pipeline] = {}
         for name, changes in self.kind.maps.items():
             self.pipelines[name] = Pipeline(changed(settings, changes), device, work)
@@ -128,11 +138,9 @@ class Detector:
             if first is not None and other.settings.reconstruct == first.settings.reconstruct:
                 other.reconstruct = first.reconstruct  # type: ignore[method-assign]  # one diffusion model for all
         self._looks = first or Pipeline(settings, device, work)
-        encoders = {role: resolve(*named, work) for role, named in named_encoders(settings.detector).items()}
-        folder.require_encoders(encoders)
         self.scorer = TrainedDetector(
             settings.detector,
-            {role: fetch(weights) for role, weights in encoders.items()},
+            {role: fetch(weights) for role, weights in graph.encoders.items()},
             load_tensors(folder.store, folder.best),
             self._looks.device,
             settings.evaluate.dtype,
@@ -141,7 +149,7 @@ class Detector:
     @classmethod
     def from_pretrained(
         cls,
-        path: str,
+        path: str | os.PathLike[str],
         *,
         device: str | None = None,
         work: str | None = None,
@@ -165,8 +173,6 @@ class Detector:
         be of a label is another matter, and takes calibration. Raises ImageError: one cannot be worked on.
         """
         listed = [images] if isinstance(images, Image.Image) else images
-        if odd := [each for each in listed if not isinstance(each, Image.Image)]:
-            raise TypeError(f"give Pillow images, such as Image.open(path), not {odd[0]!r}")
         results = []
         for explained in self.explain(listed):
             score = 1 / (1 + float(np.exp(-explained.logit)))
@@ -175,11 +181,12 @@ class Detector:
             )
         return results[0] if isinstance(images, Image.Image) else results
 
-    def explain(self, images: list[Image.Image]) -> list[Explanation]:
+    def explain(self, images: Sequence[Image.Image]) -> list[Explanation]:
         """What leads to each image's score, in order. Raises ImageError: one cannot be worked on."""
+        _require_list(images)
         captions, mapped = [""] * len(images), dict[str, list[Mapped]]()
         for place, (name, pipeline) in enumerate(self.pipelines.items()):
-            said = pipeline.caption(images)
+            said = pipeline.caption(images) if pipeline.needs_captions else [""] * len(images)  # as the stages do
             captions = said if place == 0 else captions
             mapped[name] = pipeline.reconstruct(images, said)
         samples = []
@@ -190,8 +197,8 @@ class Detector:
                 parts[name] = Image.fromarray(maps[place].sare)
             samples.append(self.scorer.prepare({k: v for k, v in parts.items() if k in self._wanted}))
         logits: list[float] = []
-        for start in range(0, len(samples), size := self.settings.evaluate.batch_size):
-            logits += self.scorer.logits(samples[start : start + size]).tolist()
+        for batch in in_batches(samples, self.settings.evaluate.batch_size):
+            logits += self.scorer.logits(list(batch)).tolist()
         return [
             Explanation(
                 logit,
@@ -206,6 +213,13 @@ class Detector:
     def _wanted(self) -> set[str]:
         needs = set(self.kind.needs)
         return needs - {"sare"} | (set(self.kind.maps) if "sare" in needs else set())
+
+
+def _require_list(images: Sequence[Image.Image]) -> None:
+    if isinstance(images, Image.Image):
+        raise TypeError("give a list of images: [image]")
+    if odd := [each for each in images if not isinstance(each, Image.Image)]:
+        raise TypeError(f"give Pillow images, such as Image.open(path), not {odd[0]!r}")
 
 
 def _good(result: Any, place: int) -> Any:

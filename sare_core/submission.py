@@ -1,26 +1,26 @@
 """What is left to do of a dataset, as tasks of a cluster: only what is not done, behind what it waits for."""
 
-import json
 import shlex
 from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import cached_property
 from importlib import import_module
+from itertools import chain
 from typing import Any, NamedTuple
 
 import typer
 from rich.table import Table
 
 from sare_core.config import Settings
-from sare_core.detectors import detector_class
 from sare_core.detectors.folder import open_detector, trained
-from sare_core.detectors.parts import map_role
+from sare_core.engine.flow import in_batches
 from sare_core.engine.folders import Folder
 from sare_core.engine.manifest import Index
-from sare_core.engine.selection import chosen_shards, ranges_text
+from sare_core.engine.selection import ranges_text
 from sare_core.engine.signals import abandon, signals_of_the_launcher
 from sare_core.engine.slurm import Slurm, answers, job_options
 from sare_core.engine.terminal import console
-from sare_core.errors import ConfigError, StageError
+from sare_core.errors import StageError
 from sare_core.graph import ALL_SPLITS, Graph
 
 # What a stage waits for: the first of these that is submitted with it.
@@ -71,119 +71,94 @@ class Step(NamedTuple):
 
 def open_shards(folder: Folder, index: Index, shards: list[int]) -> tuple[list[int], list[int]]:
     """Those of the shards that are not done and can be, and those that wait for the stage before."""
-    states = folder.states({shard: index.digests[shard] for shard in shards})
-    left = [shard for shard, state in states.items() if state.kind != "done"]
-    return [s for s in left if not states[s].waiting], [s for s in left if states[s].waiting]
+    left = folder.undone(index, shards)
+    return [s for s, state in left.items() if not state.waiting], [s for s, state in left.items() if state.waiting]
 
 
-def _ranges(shards: list[int], per_task: int) -> list[list[int] | None]:
-    return [shards[start : start + per_task] for start in range(0, len(shards), per_task)]
-
-
-def steps_of_all(
-    settings: Settings,
-    index: Index,
-    work: str,
-    preset: str,
-    per_task: int,
-    source: Index | None = None,
-    detector: str | None = None,
-) -> list[Step]:
-    """What is to be done of the four stages; captions and reconstructions in the same ranges.
+@dataclass(frozen=True)
+class Submission:
+    """What is left to do of a dataset, in tasks of `per_task` shards.
 
     source: the dataset whose detector is used; detector: the path, URL or fingerprint of one. With either nothing is
     trained, and of this dataset the test split is worked on.
     """
-    given = source is not None or detector is not None
-    graph = Graph(settings, index.about["dataset"], work)
-    splits = ["test"] if given else list(ALL_SPLITS)
-    shards = chosen_shards(index, splits, settings.train_subsets, None)
-    _refuse_missing_maps(graph, index, shards)
-    maps = graph.maps.get("reconstructions")  # None: the detector reads images alone
-    captions = maps.upstream.get("captions") if maps else None  # None: the method reads none
-    uncaptioned, _ = open_shards(captions, index, shards) if captions else ([], [])
-    ready, waiting = open_shards(maps, index, shards) if maps else ([], [])
-    ranges = _ranges(sorted({*uncaptioned, *ready, *waiting}), per_task)
-    steps = [Step("caption", ranges)] if uncaptioned else []
-    steps += [Step("reconstruct", ranges)] if ranges else []
-    if not given and not trains(settings, index):
-        return steps
-    untrained = not given and (bool(ranges) or _untrained(settings, index, work))
-    steps += [Step("train", [None])] if untrained else []
-    if given or chosen_shards(index, ["test"], settings.train_subsets, None):
-        unpredicted = graph.tested_shards(index)
-        if not untrained:
-            ready, waiting = _unpredicted(settings, index, source or index, work, preset, detector)
-            unpredicted = sorted([*ready, *waiting])  # its reconstructions are submitted with it
-        steps += [Step("evaluate", _ranges(unpredicted, per_task))]
-    return [step for step in steps if step.ranges]
 
+    settings: Settings
+    index: Index
+    work: str
+    preset: str
+    per_task: int
+    source: Index | None = None
+    detector: str | None = None
 
-def _refuse_missing_maps(graph: Graph, index: Index, shards: list[int]) -> None:
-    """Raises ConfigError: the detector reads further maps, of other settings, which are not done."""
-    kind = detector_class(graph.settings.detector.detector)
-    for name, changes in kind.maps.items():
-        if changes and any(open_shards(graph.maps[map_role(name)], index, shards)):
-            sets = " ".join(f"--set {key}={json.dumps(value)}" for key, value in changes.items())
-            raise ConfigError(
-                f"The detector {graph.settings.detector.detector} also reads maps that are not all done. Run first, "
-                f"with the same other arguments: sare submit caption {sets}, then sare submit reconstruct {sets}."
-            )
+    @cached_property
+    def graph(self) -> Graph:
+        return Graph(self.settings, self.index.about["dataset"], self.work)
 
+    @property
+    def given(self) -> bool:
+        """Whether the detector is another dataset's, or somebody's."""
+        return self.source is not None or self.detector is not None
 
-def steps_of_one(
-    stage: str,
-    settings: Settings,
-    index: Index,
-    work: str,
-    preset: str,
-    per_task: int,
-    source: Index | None = None,
-    wanted: str | None = None,
-    detector: str | None = None,
-) -> tuple[list[Step], list[int]]:
-    """What is to be done of one stage now, and the shards that wait for the stage before. wanted: as --shard has it."""
-    if stage == "train":
-        return [Step("train", [None])] if _untrained(settings, index, work) else [], []
-    if stage == "evaluate":
-        ready, waiting = _unpredicted(settings, index, source or index, work, preset, detector, wanted)
-    else:
-        graph = Graph(settings, index.about["dataset"], work)
-        shards = chosen_shards(index, ALL_SPLITS, settings.train_subsets, wanted)
-        ready, waiting = open_shards(graph.captions if stage == "caption" else graph.reconstructions, index, shards)
-    return [Step(stage, _ranges(ready, per_task))] if ready else [], waiting
+    def trains(self) -> bool:
+        """Whether the dataset has images to train a detector on."""
+        subsets = self.settings.train_subsets
+        return not self.index.select(["train"], None if subsets is None else list(subsets)).is_empty()
 
+    def steps_of_all(self) -> list[Step]:
+        """What is to be done of the four stages; captions and reconstructions in the same ranges."""
+        graph, index = self.graph, self.index
+        shards = graph.shards(index, ["test"] if self.given else ALL_SPLITS)
+        maps = graph.maps.values()  # none: the detector reads images alone
+        captions = [folder.upstream["captions"] for folder in maps if "captions" in folder.upstream]
+        uncaptioned = {shard for folder in captions for shard in open_shards(folder, index, shards)[0]}
+        ranges = self._ranges(sorted(uncaptioned.union(*(folder.undone(index, shards) for folder in maps))))
+        steps = [Step("caption", ranges)] if uncaptioned else []
+        steps += [Step("reconstruct", ranges)] if ranges else []
+        if not self.given and not self.trains():
+            return steps
+        untrained = not self.given and (bool(ranges) or self._untrained())
+        steps += [Step("train", [None])] if untrained else []
+        if self.given or graph.shards(index, ["test"]):
+            # Their reconstructions are submitted with them.
+            unpredicted = graph.tested_shards(index) if untrained else sorted(chain(*self._unpredicted()))
+            steps += [Step("evaluate", self._ranges(unpredicted))]
+        return [step for step in steps if step.ranges]
 
-def trains(settings: Settings, index: Index) -> bool:
-    """Whether a dataset has images to train a detector on."""
-    subsets = settings.train_subsets
-    return not index.select(["train"], None if subsets is None else list(subsets)).is_empty()
+    def steps_of_one(self, stage: str, wanted: str | None = None) -> tuple[list[Step], list[int]]:
+        """What is to be done of one stage now, and the shards that wait for the stage before.
 
+        wanted: as --shard has it.
+        """
+        if stage == "train":
+            return [Step("train", [None])] if self._untrained() else [], []
+        if stage == "evaluate":
+            ready, waiting = self._unpredicted(wanted)
+        else:
+            graph, shards = self.graph, self.graph.shards(self.index, wanted=wanted)
+            stages: Any = graph.caption_stages if stage == "caption" else graph.reconstruct_stages
+            parts = [open_shards(each.folder, self.index, shards) for each in stages(self.index)]
+            ready, waiting = (sorted({*chain(*found)}) for found in zip(*parts, strict=True))
+            waiting = [shard for shard in waiting if shard not in ready]
+        return [Step(stage, self._ranges(ready))] if ready else [], waiting
 
-def _untrained(settings: Settings, index: Index, work: str) -> bool:
-    return trained(Graph(settings, index.about["dataset"], work).detector_of(index)) is None
+    def _ranges(self, shards: list[int]) -> list[list[int] | None]:
+        return [list(part) for part in in_batches(shards, self.per_task)]
 
+    def _untrained(self) -> bool:
+        return trained(self.graph.detector_of(self.index)) is None
 
-def _unpredicted(
-    settings: Settings,
-    index: Index,
-    source: Index,
-    work: str,
-    preset: str,
-    detector: str | None,
-    wanted: str | None = None,
-) -> tuple[list[int], list[int]]:
-    graph = Graph(settings, index.about["dataset"], work)
-    shards = graph.tested_shards(index, wanted)
-    if detector is not None:
-        found = open_detector(detector, work)
-    else:
-        found = Graph(settings, source.about["dataset"], work).trained_detector(source, preset)
-    folder = graph.predictions(found.best)
-    ready, waiting = open_shards(folder, index, shards)
-    # All predicted but no tables: whoever did the last shard was killed before it wrote them.
-    complete = bool(ready or waiting or wanted) or folder.store.exists("tables.md")
-    return ready if complete else shards[-1:], waiting
+    def _unpredicted(self, wanted: str | None = None) -> tuple[list[int], list[int]]:
+        shards, source = self.graph.tested_shards(self.index, wanted), self.source or self.index
+        if self.detector is not None:
+            found = open_detector(self.detector, self.work)
+        else:
+            found = Graph(self.settings, source.about["dataset"], self.work).trained_detector(source, self.preset)
+        folder = self.graph.predictions(found.best)
+        ready, waiting = open_shards(folder, self.index, shards)
+        # All predicted but no tables: whoever did the last shard was killed before it wrote them.
+        complete = bool(ready or waiting or wanted) or folder.store.exists("tables.md")
+        return ready if complete else shards[-1:], waiting
 
 
 def tasks_of(step: Step, arguments: dict[str, Any], trained_on: str | None) -> list[Task]:

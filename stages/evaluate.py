@@ -14,7 +14,7 @@ from sare_core.engine.ranks import Rank
 from sare_core.engine.runner import run
 from sare_core.engine.terminal import console
 from sare_core.evaluation.results import write_tables
-from sare_core.graph import Graph, chosen_detector, run_settings, source_of
+from sare_core.graph import Graph, scoring
 from stages import options
 from stages.exits import finish
 from stages.options import run_command
@@ -34,13 +34,9 @@ def evaluate(
 ) -> None:
     """Predict the test split and print ACC and AUC; beside the paper's where the images are the paper's."""
     index = read_index(manifests, dataset)
-    source = None if detector else read_index(manifests, trained_on or dataset)
-    settings = run_settings(source or index, preset, set_, detector, view, work)
-    found = chosen_detector(detector, preset, set_, source, work)
-    source = source or source_of(found, manifests)
+    settings, found, source = scoring(index, manifests, trained_on, preset, set_, detector, view, work)
     graph = Graph(settings, dataset, work)
-    found.require_encoders(graph.encoders)
-    found.require_maps(graph.maps)
+    graph.check(found)
     stage = graph.predict(index, found)
     folder, shards, wanted = stage.folder, graph.tested_shards(index), graph.tested_shards(index, shard)
     name = folder.describe(
@@ -51,9 +47,8 @@ def evaluate(
         splits=["test"],
     )
     outcome = run(stage, index, wanted, console)
-    states = folder.states({shard: index.digests[shard] for shard in shards})
     # No rank waits for the others: whichever finds all shards done writes the tables, and the bytes are the same.
-    if all(state.kind == "done" for state in states.values()) and (Rank().first or outcome.done):
+    if not folder.undone(index, shards) and (Rank().first or outcome.done):
         write_tables(settings, index, source, folder, shards, options.origin(preset, detector), name)
     finish(outcome, folder.stage, f"{folder.store.url} ({name})")
 

@@ -51,6 +51,13 @@ def _complain(text: str) -> None:
 
 def finish(outcome: Outcome, stage: str, where: str) -> None:
     """Say what came of a run. Exits with 1 when a shard that was asked for is not done."""
+    tell_outcome(outcome, stage, where)
+    if not outcome.complete:
+        raise typer.Exit(1)
+
+
+def tell_outcome(outcome: Outcome, stage: str, where: str) -> None:
+    """Say what came of a run."""
     rank = Rank()
     who = f"rank {rank.number}: " if rank.world > 1 else ""
     parts = [f"{len(outcome.done)} shards done"]
@@ -58,17 +65,15 @@ def finish(outcome: Outcome, stage: str, where: str) -> None:
     parts += [f"{len(outcome.before)} were done before"]
     parts += [f"{outcome.failures} images failed (sare status shows why)"] if outcome.failures else []
     console.print(f"{who}{stage}: {', '.join(parts)}. {where}", soft_wrap=True)
-    _name_shards(outcome.waiting, "is not done")
+    tell_first([f"shard {shard} is not done: {why}" for shard, why in outcome.waiting.items()])
     if rank.first:  # which sees what the others failed at, too
         tell_failed(outcome)
-    if not outcome.complete:
-        raise typer.Exit(1)
 
 
 def tell_failed(outcome: Outcome) -> None:
     """Name the shards that failed, why, and what to do."""
     if outcome.failed:
-        _name_shards(outcome.failed, "failed")
+        tell_first([f"shard {shard} failed: {why}" for shard, why in outcome.failed.items()])
         console.print(
             f"Failed shards: {ranges_text(sorted(outcome.failed))}. Fix what is named above, then run the same "
             "command again: it does these and whatever else is open.",
@@ -76,8 +81,9 @@ def tell_failed(outcome: Outcome) -> None:
         )
 
 
-def _name_shards(shards: dict[int, str], what: str) -> None:
-    for shard, why in list(shards.items())[:5]:
-        console.print(f"  shard {shard} {what}: {why}", soft_wrap=True)
-    if len(shards) > 5:
-        console.print(f"  … and {len(shards) - 5} more")
+def tell_first(lines: list[str]) -> None:
+    """The first five of some lines, and how many more there are."""
+    for line in lines[:5]:
+        console.print(f"  {line}", soft_wrap=True)
+    if len(lines) > 5:
+        console.print(f"  … and {len(lines) - 5} more")

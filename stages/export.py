@@ -13,33 +13,24 @@ from typing import Annotated
 
 import typer
 
-from sare_core.config import load_settings
 from sare_core.engine.manifest import read_index
 from sare_core.engine.progress import bar
-from sare_core.engine.selection import chosen_shards
 from sare_core.engine.shardfiles import TarReader
 from sare_core.engine.signals import check_stop, stop_cleanly
 from sare_core.engine.terminal import console
 from sare_core.errors import ConfigError, ImageError
-from sare_core.graph import ALL_SPLITS, Graph
-from sare_core.report.export import (
-    CAPTIONS,
-    What,
-    caption_row,
-    exportable,
-    files_of,
-    place,
-    read_captions,
-    write_captions,
-)
+from sare_core.graph import Graph, run_settings
+from sare_core.report import export as exported
+from sare_core.report.export import What
 from sare_core.store.storage import Store
-from stages.options import Dataset, Manifests, Preset, Set, Shard, Work, run_command
+from stages.exits import tell_first
+from stages.options import Dataset, Detector, Manifests, OtherPreset, Set, Shard, View, Work, run_command
 
 
 def export(
     dataset: Dataset,
     out: Annotated[str, typer.Option("--out", help="Folder or URL to write to. Nothing in it is overwritten.")],
-    preset: Preset = "mini",
+    preset: OtherPreset = None,
     set_: Set = None,
     shard: Shard = None,
     image: Annotated[
@@ -53,6 +44,8 @@ def export(
     ] = None,
     work: Work = "work",
     manifests: Manifests = "manifests",
+    detector: Detector = None,
+    view: View = None,
 ) -> None:
     """Write SARE maps as PNG files, with captions.csv beside them.
 
@@ -60,18 +53,18 @@ def export(
     1 when something that was asked for is not there.
     """
     index = read_index(manifests, dataset)
-    settings = load_settings(preset, set_, index.about["layout"])
-    folder, store = Graph(settings, dataset, work).reconstructions, Store(out)
+    graph, store = Graph(run_settings(index, preset, set_, detector, view, work), dataset, work), Store(out)
+    folder = graph.reconstructions
     wanted = list(dict.fromkeys(what or [What.sare]))
-    shards = chosen_shards(index, ALL_SPLITS, settings.train_subsets, shard)
+    shards = graph.shards(index, wanted=shard)
     states = folder.states({number: index.digests[number] for number in shards})
     done = [number for number, state in states.items() if state.kind == "done"]
     records = {number: record for number, record in folder.records(done).items() if record.output}
     if What.reconstruction in wanted and any("reconstruction.png" not in r.fields for r in records.values()):
         raise ConfigError(f"{folder.store.url}: contains no x̂ (reconstruct.keep_reconstruction is off).")
-    before = read_captions(store, folder.fingerprint)
+    before = exported.read_captions(store, folder.fingerprint)
 
-    rows = exportable(index, records, image, limit)
+    rows = exported.exportable(index, records, image, limit)
     missing = [f"shard {n} has no maps: {states[n]}" for n in shards if n not in records and not image]
     missing += [
         f"image {name} has no map in these shards: it failed, its shard is not done, or there is no such image"
@@ -86,20 +79,19 @@ def export(
                 for row in part:
                     check_stop()
                     try:
-                        for name, data in files_of(reader, row, wanted, index.about["root"]):
-                            written += place(store, name, data)
+                        for name, data in exported.files_of(reader, row, wanted, index.about["root"]):
+                            written += exported.place(store, name, data)
                     except ImageError as error:
                         missing.append(f"image {row['image_id']} has no source: {error}")
-                    captions.append(caption_row(reader, row, folder))
+                    captions.append(exported.caption_row(reader, row, folder))
                     advance(1)
         finally:
             if captions:
-                write_captions(store, before, captions)
-    console.print(f"export: {len(captions)} images, {written} files written. {store.path(CAPTIONS)}", soft_wrap=True)
-    for line in missing[:5]:
-        console.print(f"  {line}", soft_wrap=True)
-    if len(missing) > 5:
-        console.print(f"  … and {len(missing) - 5} more")
+                exported.write_captions(store, before, captions)
+    console.print(
+        f"export: {len(captions)} images, {written} files written. {store.path(exported.CAPTIONS)}", soft_wrap=True
+    )
+    tell_first(missing)
     if missing:
         raise typer.Exit(1)
 

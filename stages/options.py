@@ -12,9 +12,9 @@ from stages.exits import exit_codes
 
 
 def filled(param: typer.CallbackParam, value: str | None) -> str | None:
-    """A path as it was given. Raises ConfigError: given but empty, which would mean the root or the current folder."""
+    """What was given. Raises ConfigError: given but empty, which would mean the root, the current folder or none."""
     if value == "":
-        raise ConfigError(f"--{param.name}: is empty; name a folder or URL.")
+        raise ConfigError(f"--{param.name}: is empty; give a value or leave it out.")
     return value
 
 
@@ -43,7 +43,11 @@ TrainedOn = Annotated[
 ]
 Detector = Annotated[
     str | None,
-    typer.Option("--detector", help="A trained detector: its folder or URL, or a fingerprint that `sare ls` shows."),
+    typer.Option(
+        "--detector",
+        callback=filled,
+        help="A trained detector: its folder or URL, or a fingerprint that `sare ls` shows.",
+    ),
 ]
 View = Annotated[
     str | None, typer.Option("--view", help="How the test images are viewed, e.g. jpeg:70. Default: as in training.")
@@ -89,6 +93,8 @@ def with_plugins(arguments: list[str]) -> list[str]:
             found[-1:] = ["--set", f"plugins+={argument}"]
         else:
             found.append(argument)
+    if found and found[-1] == "--plugin":
+        raise ConfigError("--plugin: name a module, as --plugin my_module (docs/extending.md).")
     return found
 
 

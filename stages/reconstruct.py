@@ -6,55 +6,34 @@ sare reconstruct --dataset photos --detector /shared/my-detector     # as that d
 accelerate launch --num_processes 8 --multi_gpu -m stages.reconstruct --dataset genimage --preset paper
 """
 
+from sare_core.detectors.folder import open_detector
 from sare_core.engine.manifest import read_index
-from sare_core.engine.runner import run
-from sare_core.engine.selection import chosen_shards
-from sare_core.engine.terminal import console
-from sare_core.graph import ALL_SPLITS, Graph, run_settings
+from sare_core.graph import Graph, run_settings
 from sare_core.miniature.foreign import refuse_foreign_images
-from stages.exits import finish
-from stages.options import (
-    Dataset,
-    Detector,
-    Manifests,
-    OtherPreset,
-    RunName,
-    Set,
-    Shard,
-    View,
-    Work,
-    run_command,
-    source_name,
-)
+from stages import options
+from stages.precompute import precompute
 
 
 def reconstruct(
-    dataset: Dataset,
-    preset: OtherPreset = None,
-    set_: Set = None,
-    shard: Shard = None,
-    work: Work = "work",
-    manifests: Manifests = "manifests",
-    detector: Detector = None,
-    view: View = None,
-    run_name: RunName = None,
+    dataset: options.Dataset,
+    preset: options.OtherPreset = None,
+    set_: options.Set = None,
+    shard: options.Shard = None,
+    work: options.Work = "work",
+    manifests: options.Manifests = "manifests",
+    detector: options.Detector = None,
+    view: options.View = None,
+    run_name: options.RunName = None,
 ) -> None:
     """Reconstruct images under their captions: one tar of SARE maps a shard."""
     index = read_index(manifests, dataset)
     settings = run_settings(index, preset, set_, detector, view, work)
     refuse_foreign_images([settings.reconstruct.model], index)
     graph = Graph(settings, dataset, work)
-    folder = graph.reconstructions
-    splits = ["test"] if detector else list(ALL_SPLITS)
-    shards = chosen_shards(index, splits, settings.train_subsets, shard)
-    name = folder.describe(
-        run_name,
-        preset=source_name(preset, detector),
-        splits=splits,
-        train_subsets=settings.train_subsets,
-    )
-    finish(run(graph.reconstruct(index), index, shards, console), folder.stage, f"{folder.store.url} ({name})")
+    if detector is not None:
+        graph.check(open_detector(detector, work))
+    precompute(graph.reconstruct_stages(index), graph, index, shard, preset, detector, run_name)
 
 
 if __name__ == "__main__":
-    run_command(reconstruct)
+    options.run_command(reconstruct)

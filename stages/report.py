@@ -15,7 +15,7 @@ import typer
 from sare_core.engine.folders import check_run_name
 from sare_core.engine.manifest import read_index
 from sare_core.engine.terminal import console
-from sare_core.graph import chosen_detector, run_settings, source_of
+from sare_core.graph import scoring
 from sare_core.report.build import write_report
 from stages import options
 from stages.options import filled, run_command
@@ -39,11 +39,9 @@ def report(
 ) -> None:
     """Write a page of all that a run found: pictures, tables, figures, settings."""
     index = read_index(manifests, dataset)
-    source = None if detector else read_index(manifests, trained_on or dataset)
-    settings = run_settings(source or index, preset, set_, detector, view, work)
-    found = chosen_detector(detector, preset, set_, source, work)
+    settings, found, source = scoring(index, manifests, trained_on, preset, set_, detector, view, work)
     run, name = run_name and check_run_name(run_name), options.origin(preset, detector)
-    written = write_report(settings, index, found, source or source_of(found, manifests), work, name, run, out)
+    written = write_report(settings, index, found, source, work, name, run, out)
     console.print(written.result, soft_wrap=True)
     console.print(f"report: {written.page}", soft_wrap=True)
 

@@ -59,7 +59,8 @@ def _show(summaries: list[Summary]) -> None:
             table.add_column(column, justify="right", no_wrap=True)
         for summary in summaries:
             if summary.folder.dataset == name:
-                runs = ", ".join(reversed(summary.runs[-3:])) + (", …" if len(summary.runs) > 3 else "")
+                names = summary.about.names()
+                runs = ", ".join(reversed(names[-3:])) + (", …" if len(names) > 3 else "")
                 table.add_row(summary.folder.stage, summary.folder.fingerprint, runs, *_figures(summary))
         console.print(table)
     older = superseded(summaries)

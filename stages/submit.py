@@ -22,7 +22,7 @@ from sare_core.engine.terminal import console
 from sare_core.errors import ConfigError
 from sare_core.graph import run_settings
 from sare_core.store.storage import Store
-from sare_core.submission import print_dry_run, queue, steps_of_all, steps_of_one, tasks_of, trains
+from sare_core.submission import Submission, print_dry_run, queue, tasks_of
 from stages.options import Dataset, Detector, Manifests, OtherPreset, RunName, Set, Shard, TrainedOn, View, Work
 
 STAGES = tuple(COMMANDS.values())
@@ -66,19 +66,14 @@ def submit(
     trained_on = trained_on if trained_on != dataset else None
     source = read_index(manifests, trained_on) if trained_on else None
     settings = run_settings(source or index, preset, set_, detector, view, work)
-    waiting: list[int] = []
-    if stage == "all":
-        steps = steps_of_all(settings, index, work, preset or "mini", shards_per_task, source, detector)
-    else:
-        steps, waiting = steps_of_one(
-            stage, settings, index, work, preset or "mini", shards_per_task, source, shard, detector
-        )
+    left = Submission(settings, index, work, preset or "mini", shards_per_task, source, detector)
+    steps, waiting = (left.steps_of_all(), []) if stage == "all" else left.steps_of_one(stage, shard)
     arguments: dict[str, Any] = {"dataset": dataset, "preset": preset if detector else preset or "mini", "set_": set_}
     arguments |= {"work": work, "manifests": manifests}
     more = {"detector": detector, "view": view, "run_name": run_name and check_run_name(run_name)}
     arguments |= {key: value for key, value in more.items() if value is not None}
     tasks = {step.stage: tasks_of(step, arguments, trained_on) for step in steps}
-    without_detector = stage == "all" and source is None and detector is None and not trains(settings, index)
+    without_detector = stage == "all" and not left.given and not left.trains()
     if steps and dry_run:
         print_dry_run(steps, tasks, options, gpus)
     elif steps:

@@ -11,6 +11,7 @@ import typer
 
 from sare_core.config import load_settings
 from sare_core.detectors import named_encoders
+from sare_core.detectors.folder import finish
 from sare_core.engine.checkpoints import read_checkpoint
 from sare_core.engine.claims import LOST, Claims, read_claim
 from sare_core.engine.folders import Folder
@@ -23,7 +24,7 @@ from sare_core.errors import ConfigError, StageError
 from sare_core.graph import Graph, on_reconstructions
 from sare_core.miniature.foreign import refuse_foreign_images
 from sare_core.training.loop import train_detector
-from stages.options import Dataset, Manifests, Preset, RunName, Set, Work, run_command
+from stages.options import Dataset, Manifests, Preset, RunName, Set, Work, filled, run_command
 
 
 def train(
@@ -33,7 +34,10 @@ def train(
     work: Work = "work",
     manifests: Manifests = "manifests",
     reconstructions: Annotated[
-        str | None, typer.Option("--reconstructions", help="Train on these, by fingerprint; else as the settings say.")
+        str | None,
+        typer.Option(
+            "--reconstructions", callback=filled, help="Train on these, by fingerprint; else as the settings say."
+        ),
     ] = None,
     run_name: RunName = None,
 ) -> None:
@@ -55,6 +59,7 @@ def train(
             f"{steps} steps; delete it, train again."
         )
     if last is not None and last.finished and best is not None and folder.store.exists(best.file):
+        finish(folder)
         console.print(f"detectors: trained before. {where}", soft_wrap=True)
         return
     if last is not None and last.finished:
@@ -70,10 +75,8 @@ def train(
             train_detector(settings, graph.encoders, train_part, val_part, folder, project)
     finally:
         claims.free()
-    best = read_checkpoint(folder.store, "best")
-    if best is not None and Rank().first:
-        chosen = best.history[-1]
-        console.print(f"detectors: best epoch {chosen['epoch']:.0f}, {_describe(chosen)}. {where}", soft_wrap=True)
+    if Rank().first and (best := finish(folder)):
+        console.print(f"detectors: best epoch {best.epoch}, {_describe(best.entry())}. {where}", soft_wrap=True)
 
 
 def _take(claims: Claims, folder: Folder) -> None:

@@ -17,7 +17,7 @@ from sare_core.engine import slurm as cluster
 from sare_core.engine.signals import release_on_preemption
 from sare_core.engine.slurm import Slurm, array_limit
 from sare_core.errors import ConfigError, StageError
-from sare_core.submission import Task, steps_of_all, steps_of_one
+from sare_core.submission import Submission, Task
 from stages import submit
 from stages.app import app
 from tests.conftest import STANDIN, standin_overrides
@@ -93,10 +93,10 @@ def test_only_what_is_open_is_submitted(tmp_path: Path, standin_settings: Callab
     first, second, third, *rest = pipeline.shards()
 
     def of_all() -> dict[str, list[list[int] | None]]:
-        return dict(steps_of_all(pipeline.settings, index, pipeline.work, "test", per_task=2))
+        return dict(Submission(pipeline.settings, index, pipeline.work, "test", per_task=2).steps_of_all())
 
     def of_one(stage: str) -> Any:
-        return steps_of_one(stage, pipeline.settings, index, pipeline.work, "test", per_task=2)
+        return Submission(pipeline.settings, index, pipeline.work, "test", per_task=2).steps_of_one(stage)
 
     assert of_all()["caption"] == of_all()["reconstruct"] == [[first, second], [third, rest[0]], [rest[1]]]
     assert of_one("reconstruct") == ([], [first, second, third, *rest]), "all wait for captions"

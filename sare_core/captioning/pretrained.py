@@ -1,8 +1,13 @@
-"""Loads a captioning model from a folder, and says what is wrong with the folder and what to do about it."""
+"""Captioning models of transformers: loaded from a folder, whose faults are told with the cure, and at work."""
 
 import json
+import pickle
 from pathlib import Path
 from typing import Any
+
+import torch
+from PIL import Image
+from safetensors import SafetensorError
 
 from sare_core.config.captioning import CaptionSettings
 from sare_core.errors import ConfigError
@@ -43,11 +48,6 @@ def load_model(model_class: Any, folder: str, settings: CaptionSettings, device:
     A pytorch_model.bin is read as tensors only: one that holds code is refused, not run.
     Raises ConfigError: the weights are damaged, or lack some, which transformers would fill at random.
     """
-    import pickle
-
-    import torch
-    from safetensors import SafetensorError
-
     try:
         model, loading = model_class.from_pretrained(
             folder,
@@ -61,3 +61,41 @@ def load_model(model_class: Any, folder: str, settings: CaptionSettings, device:
     if missing:
         raise ConfigError(f"{folder}: the weights lack {len(missing)} tensors, such as {missing[0]}. {_CURE}")
     return model.to(device).eval()
+
+
+class Generating:
+    """A captioner that generates words by greedy or beam search, never sampled.
+
+    text: what the model is given beside each image. answers: it gives that back first, and the caption is the rest.
+    options: of `generate`.
+    """
+
+    revision = None
+
+    def __init__(
+        self,
+        name: str,
+        settings: CaptionSettings,
+        processor: Any,
+        model: Any,
+        text: str | None,
+        answers: bool = False,
+        **options: Any,
+    ) -> None:
+        self.name, self.settings, self.processor, self.model = name, settings, processor, model
+        self.text, self.answers, self.options = text, answers, options
+
+    @torch.inference_mode()
+    def caption(self, images: list[Image.Image], rows: list[dict[str, Any]]) -> list[str | None]:
+        """See Captioner. Where the model says nothing, the empty caption."""
+        text = [self.text] * len(images) if self.text else None
+        inputs = self.processor(images=images, text=text, padding=True, return_tensors="pt")
+        tokens = self.model.generate(
+            **inputs.to(self.model.device, self.model.dtype),  # casts pixels only: token ids stay whole numbers
+            max_new_tokens=self.settings.max_new_tokens,
+            num_beams=self.settings.num_beams,
+            do_sample=False,
+            **self.options,
+        )
+        said = tokens[:, inputs["input_ids"].shape[1] :] if self.answers else tokens
+        return [words.strip() for words in self.processor.batch_decode(said, skip_special_tokens=True)]

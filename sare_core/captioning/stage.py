@@ -4,6 +4,7 @@ A row: image_id, caption, captioner, revision (of its weights), n_tokens (of the
 truncated (cut to what the CLIP text encoder takes).
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import pyarrow as pa
 
 from sare_core.captioning.captions import Captions, weights_of
 from sare_core.config.captioning import CaptionSettings
+from sare_core.engine.flow import Row, in_batches
 from sare_core.engine.folders import Folder
 from sare_core.engine.manifest import Index
 from sare_core.engine.shardfiles import ParquetWriter
@@ -50,9 +52,8 @@ class CaptionStage:
     def keeps(self, row: dict[str, Any], sample: dict[str, Any]) -> bool:
         return True
 
-    def batches(self, rows: list[dict[str, Any]]) -> list[list[dict[str, Any]]]:
-        size = self.settings.batch_size
-        return [rows[start : start + size] for start in range(0, len(rows), size)]
+    def batches(self, rows: list[Row]) -> Sequence[Sequence[Row]]:
+        return in_batches(rows, self.settings.batch_size)
 
     def read(self, row: dict[str, Any]) -> Any:
         return row, view_image(read_source(self.root, row), row, self.view)

@@ -166,6 +166,10 @@ def _explain(fault: Any, known: list[str]) -> str:
     key = ".".join(str(part) for part in fault["loc"])
     if fault["type"] == "extra_forbidden":
         return f"no setting {key!r}.{_nearest(key, known)}"
+    if key == "plugins":
+        return (
+            f"setting plugins: write a list, as plugins=[my_module], or --plugin my_module (given: {fault['input']!r})."
+        )
     if fault["type"] == "missing":
         return f"setting {key} is missing."
     return f"setting {key}: {fault['msg']} (given: {fault['input']!r})."

@@ -68,8 +68,14 @@ def _import(module: str, setting: str) -> Any:
         sys.path.append(here)  # last, so that nothing in it hides a library
     try:
         return import_module(module)
-    except (ImportError, SyntaxError, ValueError, TypeError) as error:
+    except ModuleNotFoundError as error:
+        if error.name is None or not f"{module}.".startswith(f"{error.name}."):  # it is there, and lacks another
+            raise ConfigError(f"{setting}: {module} cannot be imported: {error}. Install that, or mend it.") from error
         raise ConfigError(f"{setting}: cannot be imported ({error}). {_cure(module)}") from error
+    except Exception as error:  # whatever somebody's own code does when it is imported
+        raise ConfigError(
+            f"{setting}: {module} fails when it is imported: {type(error).__name__}: {error}. Mend it."
+        ) from error
 
 
 def _cure(module: str) -> str:

@@ -1,6 +1,8 @@
 """Settings that are not read from a preset: those that an artifact keeps, and a run's own with something changed."""
 
 import copy
+from functools import reduce
+from operator import getitem
 from typing import Any
 
 from sare_core.config import Settings, apply_overrides, validated
@@ -27,8 +29,5 @@ def changed(settings: Settings, changes: dict[str, Any]) -> Settings:
     values = settings.model_dump(mode="json")
     for key, value in changes.items():
         *path, leaf = key.split(".")
-        section = values
-        for part in path:
-            section = section[part]
-        section[leaf] = value
+        reduce(getitem, path, values)[leaf] = value
     return validated(values)

@@ -25,11 +25,6 @@ def register(name: str, target: str) -> None:
         raise ValueError(f"detector {name!r} is registered already, as {_DETECTORS[name]}")
 
 
-def detector_names() -> list[str]:
-    """Names that the setting detector.detector takes."""
-    return sorted(_DETECTORS)
-
-
 def detector_class(name: str) -> "type[Detector]":
     """The class that the setting detector.detector names.
 
@@ -41,7 +36,7 @@ def detector_class(name: str) -> "type[Detector]":
     target = _DETECTORS.get(name, name)
     if not all(target.partition(":")):
         raise ConfigError(
-            f"no detector {name!r}. The detectors are {', '.join(detector_names())}; an own one is written "
+            f"no detector {name!r}. The detectors are {', '.join(sorted(_DETECTORS))}; an own one is written "
             'as "package.module:Class".'
         )
     found = find(target, f"detector.detector={name}")

@@ -1,18 +1,21 @@
 """A trained detector as it lies in a folder that needs nothing beside it: settings, provenance, history, weights.
 
     about.json                      what made it, in full: settings, encoders by name and digest, training data
-    best.json, best-….safetensors   the epoch that the held-out images chose, and its weights
+    best.json, best-….safetensors   the epoch that the held-out images chose, its weights, the history of all epochs
 
 A copy of these three at any path or URL is the detector.
 """
 
+import os
 import re
 from dataclasses import dataclass
 from typing import Any
 
+from pydantic import BaseModel
+
 from sare_core.config import Settings
 from sare_core.config.stored import read_settings
-from sare_core.engine.about import About, Upstream
+from sare_core.engine.about import About, Upstream, read_about
 from sare_core.engine.checkpoints import Checkpoint, read_checkpoint
 from sare_core.engine.fingerprint import differences
 from sare_core.engine.folders import Folder
@@ -20,6 +23,22 @@ from sare_core.engine.ledger import Ledger
 from sare_core.errors import ConfigError
 from sare_core.models.weights import Weights
 from sare_core.store.storage import Store
+
+
+class _Name(BaseModel):
+    detector: str
+
+
+class _Settings(BaseModel):
+    detector: _Name
+
+
+class _Provenance(BaseModel):
+    """What about.json says of a detector at least."""
+
+    weights: dict[str, str]
+    detector: dict[str, Any]
+    settings: _Settings | None
 
 
 @dataclass(frozen=True)
@@ -63,19 +82,36 @@ class DetectorFolder:
         folder.store, folder.ledger = self.store, Ledger(self.store)
         return folder
 
+    def require_same(self, code: str | None, encoders: dict[str, Weights], maps: dict[str, Folder]) -> None:
+        """Raises ConfigError: something that scores are made with is not what it was in training.
+
+        code: the digest of the detector's own source, None of sare's detectors. maps: by role; views may differ.
+        """
+        self._require_code(code)
+        self._require_encoders(encoders)
+        self.require_maps(maps)
+
+    def _require_code(self, code: str | None) -> None:
+        trained = self.about.made_by["detector"].get("code")
+        if code != trained:
+            raise ConfigError(
+                f"{self.store.url}: the code of its detector is not that of its training ({trained}, now {code}). "
+                "Use the file that it was trained with, or train again."
+            )
+
     def require_maps(self, maps: dict[str, Folder]) -> None:
         """Raises ConfigError: the maps to be scored are made otherwise than those of its training, view aside."""
         for role, folder in maps.items():
-            trained, now = self.about.upstream[role], Upstream.model_validate(folder.origin())
-            told = differences(_without_view(trained), _without_view(now))
+            if (trained := self.about.upstream.get(role)) is None:
+                raise ConfigError(f"{self.store.path('about.json')}: does not say what its {role} were made by.")
+            told = differences(_without_view(trained), _without_view(Upstream.model_validate(folder.origin())))
             if told and trained.made_by:
                 raise ConfigError(
                     f"{self.store.url}: was trained on maps made otherwise: {'; '.join(told[:5])}. Leave --set of "
                     "these out, or name the models that it was trained with."
                 )
 
-    def require_encoders(self, encoders: dict[str, Weights]) -> None:
-        """Raises ConfigError: an encoder's weights are not those that the detector was trained with."""
+    def _require_encoders(self, encoders: dict[str, Weights]) -> None:
         for role, digest in self.about.made_by["weights"].items():
             if (encoder := encoders.get(role)) is None or encoder.digest != digest:
                 found = encoder and f"{encoder.model} has {encoder.digest}"
@@ -85,21 +121,27 @@ class DetectorFolder:
                 )
 
 
-def open_detector(reference: str, work: str) -> DetectorFolder:
+def open_detector(reference: str | os.PathLike[str], work: str) -> DetectorFolder:
     """The detector at a path or URL, or in the work folder under a fingerprint that `sare ls` shows.
 
     Raises ConfigError: there is none, or it is not trained to its end.
     """
+    reference = os.fspath(reference)
     store = Store(reference)
     if re.fullmatch(r"[0-9a-f]{12}", reference):
         places = [f"{name}/detectors/{reference}" for name in Store(work).folders()]
         found = [place for place in places if Store(work).exists(f"{place}/about.json")]
         if not found:
-            raise ConfigError(f"--detector {reference}: no such detector in {work}. `sare ls` shows what there is.")
+            raise ConfigError(f"detector {reference}: there is none in {work}. `sare ls` shows what there is.")
         store = Store(work).at(found[0])
     detector = _read(store)
     if detector is None:
         raise ConfigError(f"{store.url}: holds no trained detector (about.json, best.json and the file it names).")
+    if not detector.best.finished and not _ended(store):
+        raise ConfigError(
+            f"{store.url}: its training has not come to its end. Run the same `sare train` again: it goes on where it "
+            "was, or writes into best.json that it is done. Then copy the folder again, if this is a copy."
+        )
     return detector
 
 
@@ -113,13 +155,13 @@ def find_detector(folder: Folder, arguments: str) -> DetectorFolder:
     for name in stage.folders():
         store = stage.at(name)
         try:
-            about = About.model_validate_json(store.read("about.json"))
+            about = read_about(store)
         except (FileNotFoundError, ValueError):
             continue
         if _without_inputs(about.made_by) == wanted:
-            last = read_checkpoint(store, "last")
-            begun = begun or last is not None
-            if last is not None and last.finished and (detector := _read(store)):
+            detector = _read(store)
+            begun = begun or read_checkpoint(store, "last") is not None
+            if detector is not None and (detector.best.finished or _ended(store)):
                 found.append(detector)
     if not found:
         state = "is trained only in part" if begun else "is not trained"
@@ -129,16 +171,36 @@ def find_detector(folder: Folder, arguments: str) -> DetectorFolder:
 
 def trained(folder: Folder) -> Checkpoint | None:
     """The best checkpoint of a detector whose training has come to its end."""
+    best = read_checkpoint(folder.store, "best")
+    return best if best is not None and (best.finished or _ended(folder.store)) else None
+
+
+def finish(folder: Folder) -> Checkpoint | None:
+    """Write into best.json that the training has come to its end, and the history of all its epochs. Returns it.
+
+    So a copy without last.json tells a whole training from a part of one. None: there is no best checkpoint, or the
+    training has not ended.
+    """
     best, last = read_checkpoint(folder.store, "best"), read_checkpoint(folder.store, "last")
-    return best if last is not None and last.finished and best is not None else None
+    if best is None or best.finished or last is None or not last.finished:
+        return best if best is not None and best.finished else None
+    best = best.model_copy(update={"finished": True, "history": last.history})
+    folder.store.write("best.json", best.model_dump_json(indent=1).encode())
+    return best
+
+
+def _ended(store: Store) -> bool:
+    last = read_checkpoint(store, "last")
+    return last is not None and last.finished
 
 
 def _read(store: Store) -> DetectorFolder | None:
     try:
-        about = About.model_validate_json(store.read("about.json"))
+        about = read_about(store)
+        _Provenance.model_validate({**about.made_by, "settings": about.settings})
     except FileNotFoundError:
         return None
-    except (ValueError, KeyError, TypeError) as error:
+    except ValueError as error:  # pydantic's is one
         raise ConfigError(f"{store.path('about.json')}: does not describe a detector.") from error
     best = read_checkpoint(store, "best")
     return DetectorFolder(store, about, best) if best is not None and store.exists(best.file) else None

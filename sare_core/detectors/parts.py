@@ -58,13 +58,17 @@ def read_image(reader: TarReader | None, root: str, row: dict[str, Any], view: s
 
     Raises ImageError or TransientError when it cannot be read.
     """
-    key, extension = row["image_id"], row["extension"]
     try:
-        kept = reader is not None and extension in reader.fields(key)
-        source = reader.read(key, extension) if reader and kept else read_source(root, row)
+        source = image_file(reader, root, row)
     except OSError as error:
         raise TransientError(f"shard {row['shard']} of the reconstructions: reading failed: {error}") from error
     return view_image(source, row, view)
+
+
+def image_file(reader: TarReader | None, root: str, row: dict[str, Any]) -> bytes:
+    """The bytes of an image's file: from its shard where that holds it, else from the dataset."""
+    key, extension = row["image_id"], row["extension"]
+    return reader.read(key, extension) if reader and extension in reader.fields(key) else read_source(root, row)
 
 
 def _picture(reader: TarReader, key: str, field: str) -> Image.Image:

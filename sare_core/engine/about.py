@@ -1,11 +1,13 @@
 """What a folder says of itself in about.json, and what its files say of a shard."""
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, field_validator
 
 from sare_core.engine.names import DatasetName, Fingerprint
+from sare_core.store.storage import Store
 
 
 @dataclass(frozen=True)
@@ -45,6 +47,7 @@ class About(BaseModel):
     settings: dict[str, Any] | None = None
     dataset: str = ""
     described: str = ""
+    detector: str = ""  # of predictions: where it lies
     runs: list[str] = []
     preset: str = ""
     splits: list[str] = ["train", "val", "test"]
@@ -54,4 +57,15 @@ class About(BaseModel):
     @classmethod
     def by_role(cls, value: Any) -> Any:
         """Version 0.1 had one folder before, or null."""
-        return {} if value is None else {value["stage"]: value} if "stage" in value else value
+        if isinstance(value, dict) and "stage" in value:
+            return {value["stage"]: value}
+        return {} if value is None else value
+
+    def names(self) -> list[str]:
+        """The names of the runs that use the folder, the latest last; else its preset's."""
+        return self.runs or [Path(self.preset).stem]
+
+
+def read_about(store: Store) -> About:
+    """What a folder says of itself. Raises FileNotFoundError; ValueError: it cannot be read."""
+    return About.model_validate_json(store.read("about.json"))

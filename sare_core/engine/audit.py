@@ -3,13 +3,12 @@
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from itertools import chain
 from typing import NamedTuple
 
 from sare_core.engine.checkpoints import load_tensors, read_checkpoint
 from sare_core.engine.claims import Claims, claimed_shards, read_claim
 from sare_core.engine.fingerprint import differences
-from sare_core.engine.folders import COMMANDS, STAGES, Folder, Record, State
+from sare_core.engine.folders import COMMANDS, About, Folder, Record, State, places
 from sare_core.engine.manifest import Index, check_name, has_index, read_index
 from sare_core.engine.shardfiles import read_back
 from sare_core.errors import ConfigError, StageError
@@ -21,20 +20,17 @@ def folders(work: str, dataset: str | None = None, broken: list[str] | None = No
 
     A folder that cannot be opened is left out and told in `broken`; without that list it raises ConfigError.
     """
-    store = Store(work)
-    for name in [dataset] if dataset else store.folders():
-        for stage in STAGES:
-            for fingerprint in store.folders(f"{name}/{stage}"):
-                try:
-                    yield Folder.open(work, name, stage, fingerprint)
-                except ConfigError as error:
-                    left = store.at(f"{name}/{stage}/{fingerprint}")
-                    if not left.names() and not left.names("records"):  # a directory that gc emptied
-                        continue
-                    if broken is None:
-                        raise
-                    if str(error) not in broken:  # others may be made from it
-                        broken.append(str(error))
+    for place in places(work, dataset):
+        try:
+            yield Folder.open(work, *place)
+        except ConfigError as error:
+            left = Store(work).at("/".join(place))
+            if not left.names() and not left.names("records"):  # a directory that gc emptied
+                continue
+            if broken is None:
+                raise
+            if str(error) not in broken:  # others may be made from it
+                broken.append(str(error))
 
 
 class Training(NamedTuple):
@@ -59,7 +55,7 @@ def indexed_folders(
         raise ConfigError(f"{work}: no such folder. Name the one where the stages wrote (--work).")
     if dataset is not None:
         check_name(dataset)
-        computed = [name for name in store.folders() if any(store.exists(f"{name}/{stage}") for stage in STAGES)]
+        computed = list(dict.fromkeys(place[0] for place in places(work)))
         if dataset not in computed and not has_index(manifests, dataset):
             there = f"It has: {', '.join(computed)}." if computed else "Nothing has been computed there."
             raise ConfigError(f"{work}: has no dataset {dataset!r}. {there}")
@@ -83,8 +79,7 @@ class Summary:
     """
 
     folder: Folder
-    preset: str
-    runs: list[str]  # names of the runs that use it, the latest last
+    about: About  # as it lies
     states: dict[int, State] = field(default_factory=dict)
     rate: float | None = None
     eta: float | None = None
@@ -103,7 +98,7 @@ class Summary:
 
 def summarize(folder: Folder, index: Index) -> Summary:
     """The state of one folder now, from its records and claims alone."""
-    summary = Summary(folder, folder.notes().get("preset", ""), folder.runs())
+    summary = Summary(folder, folder.about())
     if folder.stage == "detectors":
         last, best = read_checkpoint(folder.store, "last"), read_checkpoint(folder.store, "best")
         epochs = folder.made_by["settings"]["epochs"]
@@ -121,9 +116,8 @@ def summarize(folder: Folder, index: Index) -> Summary:
     claimed = {shard: live[shard] for shard, state in states.items() if state.kind != "done" and shard in live}
     summary.states = states | {shard: State("running", claim.holder()) for shard, claim in claimed.items()}
     done = {shard: entry for shard, entry in entries.items() if entry.status == "done"}
-    failing = [shard for shard, entry in done.items() if entry.failed]
-    failures = chain.from_iterable(record.failures for record in folder.records(failing).values()) if failing else ()
-    summary.failures = Counter(failure.reason for failure in failures)
+    if any(entry.failed for entry in done.values()):
+        summary.failures = Counter(failure.reason for failure in folder.failures(done))
     seconds = sum(entry.seconds for entry in done.values())
     if seconds > 0:
         summary.rate = sum(entry.images for entry in done.values()) / seconds
@@ -153,23 +147,34 @@ def mixed_libraries(folder: Folder) -> list[str]:
 
 
 def superseded(summaries: list[Summary]) -> dict[str, str]:
-    """By fingerprint: folders that are not the latest of any run, and in one short line what the latest has changed."""
+    """By fingerprint: folders that are not the latest of any run, and in one short line what the latest has changed.
+
+    What the latest of a run is made from is no older one: a detector may read several maps.
+    """
     latest: dict[tuple[str, str, str], Summary] = {}
-    for summary in sorted(summaries, key=lambda summary: summary.folder.notes().get("described", "")):
-        for run in summary.runs:
+    for summary in sorted(summaries, key=lambda summary: summary.about.described):
+        for run in summary.about.names():
             latest[summary.folder.dataset, summary.folder.stage, run] = summary
+    used: set[str] = set()
+    for summary in latest.values():
+        used |= _before(summary.folder)
     lines = {}
     for summary in summaries:
-        newer = [latest[summary.folder.dataset, summary.folder.stage, run] for run in summary.runs]
-        if all(other is not summary for other in newer):
+        newer = [latest[summary.folder.dataset, summary.folder.stage, run] for run in summary.about.names()]
+        if all(other is not summary for other in newer) and summary.folder.store.url not in used:
             changes = others_differ(summary, newer[-1])
             shown = changes[:2]  # each is short, and so is the line
             more = f" and {len(changes) - 2} more" if len(changes) > 2 else ""
             lines[summary.folder.fingerprint] = (
-                f"older than {newer[-1].folder.fingerprint}, the latest of run {summary.runs[-1]}: "
+                f"older than {newer[-1].folder.fingerprint}, the latest of run {summary.about.names()[-1]}: "
                 f"{'; '.join(shown)}{more}"
             )
     return lines
+
+
+def _before(folder: Folder) -> set[str]:
+    """The URLs of all that a folder is made from."""
+    return {url for before in folder.upstream.values() for url in (before.store.url, *_before(before))}
 
 
 class IntegrityError(NamedTuple):

@@ -22,7 +22,8 @@ Tensors = dict[str, "torch.Tensor"]
 
 
 class Checkpoint(BaseModel):
-    """What a checkpoint's JSON says. `step` optimizer steps are done; `history` holds one entry a finished epoch.
+    """What a checkpoint's JSON says. `step` optimizer steps and `epoch` epochs are done; `history` holds an entry an
+    epoch, of the best checkpoint of a whole training also those after it. finished: the training has come to its end.
 
     loss_sum, unreadable: of the epoch under way so far: losses of its steps, and images that could not be read.
     """
@@ -39,6 +40,10 @@ class Checkpoint(BaseModel):
     unreadable: int = 0
     scaler: dict[str, int | float] | None = None  # of mixed precision's loss
     about: dict[str, Any]
+
+    def entry(self) -> dict[str, float | None]:
+        """The history's entry of the last epoch that is done here."""
+        return next(entry for entry in self.history if entry["epoch"] == self.epoch)
 
 
 def save_checkpoint(store: Store, name: str, tensors: Tensors, **facts: Any) -> None:

@@ -1,13 +1,14 @@
 """One shard through a stage: files are read and results encoded in threads, so that neither holds up the model."""
 
 from collections import deque
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import chain
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from sare_core.errors import ImageError
 
+T = TypeVar("T")
 Row = dict[str, Any]
 AHEAD = 2  # batches that are read while the model works, and batches of results that may wait to be written
 # Of the images that are read and not yet through the model, by the index: 0.5 GB as Pillow holds them. A larger batch
@@ -15,10 +16,15 @@ AHEAD = 2  # batches that are read while the model works, and batches of results
 PIXELS = 1 << 27
 
 
+def in_batches(items: Sequence[T], size: int) -> list[Sequence[T]]:
+    """The items in their order, `size` at a time; the last may be fewer."""
+    return [items[start : start + size] for start in range(0, len(items), size)]
+
+
 class Work(Protocol):
     """What a stage does with the images of one shard. Each image's result depends on that image alone."""
 
-    def batches(self, rows: list[Row]) -> list[list[Row]]:
+    def batches(self, rows: list[Row]) -> Sequence[Sequence[Row]]:
         """The rows grouped as the model takes them; the order is the output's order."""
 
     def read(self, row: Row) -> Any:
@@ -66,7 +72,7 @@ def _pixels(row: Row) -> int:
     return int(row["width"] * row["height"])
 
 
-def _cut(batch: list[Row]) -> Iterator[list[Row]]:
+def _cut(batch: Sequence[Row]) -> Iterator[list[Row]]:
     """A batch in parts of at most PIXELS pixels, or of one image."""
     part, pixels = list[Row](), 0
     for row in batch:

@@ -11,14 +11,14 @@ One folder a fingerprint, under `WORK/<dataset>/<stage>/<fp>/`:
 
 import json
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
-from sare_core.engine.about import About, State
+from sare_core.engine.about import About, State, read_about
 from sare_core.engine.fingerprint import fingerprint
 from sare_core.engine.ledger import FEW, Entry, Ledger, inputs_text, read_inputs
 from sare_core.engine.outputs import checked_output
@@ -29,10 +29,19 @@ from sare_core.store.storage import Store
 if TYPE_CHECKING:
     from sare_core.engine.manifest import Index
 
-__all__ = ["COMMANDS", "STAGES", "About", "Failure", "Folder", "Output", "Record", "State"]
+__all__ = ["COMMANDS", "STAGES", "About", "Failure", "Folder", "Output", "Record", "State", "places"]
 
 STAGES = ("captions", "reconstructions", "detectors", "predictions")  # each is made from one that stands before it
 COMMANDS = dict(zip(STAGES, ("caption", "reconstruct", "train", "evaluate"), strict=True))  # of `sare`
+
+
+def places(work: str, dataset: str | None = None) -> Iterator[tuple[str, str, str]]:
+    """Dataset, stage and fingerprint of every folder of every stage, of one dataset or of all, readable or not."""
+    store = Store(work)
+    for name in [dataset] if dataset else store.folders():
+        for stage in STAGES:
+            for folder in store.folders(f"{name}/{stage}"):
+                yield name, stage, folder
 
 
 class Folder:
@@ -58,20 +67,20 @@ class Folder:
         self.fingerprint = fingerprint(made_by)
         self.store = Store(work).at(f"{dataset}/{stage}/{self.fingerprint}")
         self.ledger = Ledger(self.store)
-        self._described: dict[str, Any] | None = None  # by this process
+        self._described: About | None = None  # by this process
 
     @staticmethod
     def open(work: str, dataset: str, stage: str, name: str) -> "Folder":
         """A folder that is there, from its own description. Raises ConfigError: no or a broken about.json."""
         store = Store(work).at(f"{dataset}/{stage}/{name}")
         try:
-            about = About.model_validate_json(store.read("about.json"))
+            about = read_about(store)
             for source in about.upstream.values():
                 if source.stage not in STAGES[: STAGES.index(stage)]:
                     raise ValueError(f"{stage} are not made from {source.stage}")
             before = {r: Folder.open(work, s.dataset, s.stage, s.name) for r, s in about.upstream.items()}
             folder = Folder(work, dataset, stage, about.made_by, before, about.models, about.settings)
-        except (FileNotFoundError, KeyError, TypeError, ValueError) as error:  # pydantic's is a ValueError
+        except (FileNotFoundError, ValueError) as error:  # pydantic's is a ValueError
             raise ConfigError(
                 f"{store.path('about.json')}: missing or unreadable; run the stage again to write it anew."
             ) from error
@@ -85,13 +94,18 @@ class Folder:
         run: a name for what it is made for. A folder keeps the names of all runs that use it; it is not part of the
         fingerprint. Raises ConfigError: not a name.
         """
-        names = [name for name in self._run_names() if name != run] + ([] if run is None else [check_run_name(run)])
+        try:
+            before = self.about().runs
+        except (FileNotFoundError, ValueError):  # not described yet, or unreadable and now written anew
+            before = []
+        names = [name for name in before if name != run] + ([] if run is None else [check_run_name(run)])
         now = datetime.now(UTC).isoformat(timespec="seconds")
         about = self.origin()
         del about["name"]  # its place says it
-        self._described = about | {"settings": self.settings, "described": now, "runs": names} | notes
-        self.store.write("about.json", json.dumps(self._described, indent=1, ensure_ascii=False).encode())
-        return _runs(self._described)[-1]
+        about |= {"settings": self.settings, "described": now, "runs": names} | notes
+        self.store.write("about.json", json.dumps(about, indent=1, ensure_ascii=False).encode())
+        self._described = About.model_validate(about)
+        return self._described.names()[-1]
 
     def origin(self) -> dict[str, Any]:
         """What made it, and what made the folders before, as about.json has it."""
@@ -104,19 +118,13 @@ class Folder:
             "upstream": {role: folder.origin() for role, folder in self.upstream.items()},
         }
 
-    def notes(self) -> dict[str, Any]:
-        """about.json as it lies. Raises FileNotFoundError."""
-        return json.loads(self.store.read("about.json"))
+    def about(self) -> About:
+        """What about.json says of it now. Raises FileNotFoundError; ValueError: it cannot be read."""
+        return read_about(self.store)
 
     def runs(self) -> list[str]:
         """The names of the runs that use the folder, the latest last; else its preset's. Raises FileNotFoundError."""
-        return _runs(self.notes())
-
-    def _run_names(self) -> list[str]:
-        try:
-            return list(self.notes().get("runs", []))
-        except (FileNotFoundError, ValueError):  # not described yet, or unreadable and now written anew
-            return []
+        return self.about().names()
 
     def record(self, shard: int) -> Record | None:
         """The record of a shard, or None. Raises ConfigError when it cannot be read."""
@@ -132,13 +140,19 @@ class Folder:
         """The records of some shards, or all; one that cannot be read is left out (the shard's state says so)."""
         return self.ledger.records(shards)
 
+    def failures(self, shards: Collection[int]) -> list[Failure]:
+        """The images that failed in those of some shards that are done."""
+        entries, _ = self.ledger.entries(shards)
+        failing = [shard for shard, entry in entries.items() if entry.status == "done" and entry.failed]
+        return [failure for record in self.records(failing).values() for failure in record.failures]
+
     def commit(self, record: Record) -> None:
         """Put a record in place: from here on its output counts."""
         self.ledger.commit(record)
 
     def expected(self, index: "Index") -> list[int]:
         """The shards that the folder's last run was to bring up to date, as its description says."""
-        about = About.model_validate(self._described or self.notes())
+        about = self._described or self.about()
         shards: list[int] = []
         for split in about.splits:
             shards += index.select([split], None if split == "test" else about.train_subsets)["shard"].to_list()
@@ -164,6 +178,11 @@ class Folder:
         states = dict.fromkeys(self._surely_done(table)["shard"].to_list(), State("done"))
         states |= self.states_and_entries({s: digest for s, digest in digests.items() if s not in states})[0]
         return {shard: states[shard] for shard in digests}
+
+    def undone(self, index: "Index", shards: Collection[int]) -> dict[int, State]:
+        """The states of those of an index's shards that are not done."""
+        states = self.states({shard: index.digests[shard] for shard in shards})
+        return {shard: state for shard, state in states.items() if state.kind != "done"}
 
     def _surely_done(self, digests: pl.DataFrame) -> pl.DataFrame:
         """Shards that a complete folder's parquet shows to be done, with the SHA-256 of their outputs."""
@@ -192,11 +211,8 @@ class Folder:
             and entry.output
             and read_inputs(entry.inputs)["index"] == digests[shard]
             and not state.waiting
-            and (entry.failed if state.kind == "done" else self._there(entry))
+            and (entry.failed if state.kind == "done" else self.store.exists(entry.output))
         ]
-
-    def _there(self, entry: Entry) -> bool:
-        return entry.output is not None and self.store.exists(entry.output)
 
     def states_and_entries(self, digests: dict[int, str]) -> tuple[dict[int, State], dict[int, Entry]]:
         """As `states`, and what the records say, from one reading of them."""
@@ -241,10 +257,6 @@ class Folder:
             return {s for s, e in asked.items() if e.output is None or not self.store.exists(e.output)}
         names = set(self.store.names())
         return {shard for shard, entry in asked.items() if entry.output not in names}
-
-
-def _runs(notes: dict[str, Any]) -> list[str]:
-    return notes.get("runs") or [Path(notes.get("preset", "")).stem]
 
 
 def check_run_name(name: str) -> str:

@@ -90,18 +90,14 @@ def _named(folder: Folder, known: Collection[int] | None) -> tuple[Collection[st
 
 def _unnamed(store: Store, grace: float, name: str, *namers: str) -> bool:
     """Whether a file has lain for so long, and what could have named it until then has not changed for so long."""
-    try:
-        if store.age(name) < grace:
-            return False
-    except FileNotFoundError:
-        return False
-    for namer in namers:
+
+    def changed(file: str) -> bool:
         try:
-            if store.age(namer) < grace:
-                return False
+            return store.age(file) < grace
         except FileNotFoundError:
-            continue
-    return True
+            return file == name  # gone already; what names it need not be there
+
+    return not any(map(changed, (name, *namers)))
 
 
 def replaced_indexes(manifests: Store, dataset: str) -> Iterator[str]:

@@ -99,24 +99,26 @@ class Ledger:
 
     def record(self, shard: int) -> Record | None:
         """The record of a shard, or None. Raises ConfigError when it cannot be read."""
-        name, loose = _name(shard), self._loose([shard])
-        data = (self._compacted_texts([shard]) | loose).get(shard)
-        try:
-            return Record.model_validate_json(data) if data is not None else None
-        except ValidationError as error:
+        records, broken = self._read([shard])
+        if broken:
             raise ConfigError(
-                f"{self._store.path(name)}: not a whole record; delete it and run the stage again."
-            ) from error
+                f"{self._store.path(_name(shard))}: not a whole record; delete it and run the stage again."
+            )
+        return records.get(shard)
 
     def records(self, shards: Collection[int] | None = None) -> dict[int, Record]:
         """The records of some shards, or of all, by shard; one that cannot be read is left out."""
-        loose, found = self._loose(shards), {}
+        return self._read(shards)[0]
+
+    def _read(self, shards: Collection[int] | None) -> tuple[dict[int, Record], set[int]]:
+        """Records by shard, and the shards whose record cannot be read."""
+        loose, found, broken = self._loose(shards), dict[int, Record](), set[int]()
         for shard, data in sorted((self._compacted_texts(shards) | loose).items()):
             try:
                 found[shard] = Record.model_validate_json(data)
             except ValidationError:
-                continue
-        return found
+                broken.add(shard)
+        return found, broken
 
     def file(self) -> str | None:
         """The name of the parquet that counts, or None. Raises ConfigError: the switch cannot be read."""

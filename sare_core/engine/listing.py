@@ -16,8 +16,7 @@ def artifact_tree(title: str, folders: list[Folder]) -> Tree:
 
 
 def _line(folder: Folder, more: list[str]) -> str:
-    about = folder.notes()
-    made_by, settings = folder.made_by, about.get("settings") or {}
+    about, made_by, settings = folder.about(), folder.made_by, folder.settings or {}
     kind = {"captions": "caption.captioner", "reconstructions": "reconstruct.method", "detectors": "detector.detector"}
     section, _, key = kind.get(folder.stage, "").partition(".")
     words = [f"{folder.stage} {folder.fingerprint}", str(settings.get(section, {}).get(key, ""))]
@@ -25,7 +24,7 @@ def _line(folder: Folder, more: list[str]) -> str:
     view = made_by.get("view") or next((f.made_by.get("view", "") for f in folder.upstream.values()), "")
     words += [f"view {view}" if view not in ("", "raw") else ""]
     words += [f"of {folder.dataset}" if folder.stage == "predictions" else ""]
-    words += [f"with {about['detector']}" if folder.stage == "predictions" and about.get("detector") else ""]
+    words += [f"with {about.detector}" if folder.stage == "predictions" and about.detector else ""]
     words += [f"also from {', '.join(each.rpartition('/')[2] for each in more)}" if more else ""]
-    words += [f"run {', '.join(folder.runs())}", about.get("described", "")]
+    words += [f"run {', '.join(about.names())}", about.described]
     return " · ".join(word for word in words if word)

@@ -158,10 +158,10 @@ def has_index(manifests: str, dataset: str) -> bool:
 def named_files(store: Store) -> set[str]:
     """The files that a dataset's committed index consists of; none where there is no index that can be read."""
     try:
-        switch = json.loads(store.read(INDEX_FILE))
-        return {switch["images"], switch["shards"]}
-    except (FileNotFoundError, ValueError, KeyError, TypeError):
+        switch = Switch.model_validate_json(store.read(INDEX_FILE))
+    except (FileNotFoundError, ValidationError):
         return set()
+    return {switch.images, switch.shards}
 
 
 def read_index(manifests: str, dataset: str) -> Index:

@@ -4,17 +4,16 @@ Records go first, about.json last: a removal that is killed leaves a folder in w
 `gc` and another `sare rm` still know.
 """
 
-import json
 import re
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
+from sare_core.engine.about import About, read_about
 from sare_core.engine.checkpoints import read_checkpoint
 from sare_core.engine.claims import FOLDER, claimed_folder, claimed_shards, read_claim
 from sare_core.engine.fingerprint import differences
-from sare_core.engine.folders import STAGES, About
+from sare_core.engine.folders import STAGES, places
 from sare_core.engine.ledger import SWITCH
 from sare_core.errors import ConfigError, StageError
 from sare_core.store.storage import Store
@@ -22,13 +21,13 @@ from sare_core.store.storage import Store
 
 @dataclass(frozen=True)
 class Removable:
-    """A folder by its place in the work folder. about: what its about.json says; empty when that cannot be read."""
+    """A folder by its place in the work folder. about: what its about.json says; None when that cannot be read."""
 
     work: str
     dataset: str
     stage: str
     name: str
-    about: dict[str, Any] = field(compare=False, repr=False)
+    about: About | None = field(compare=False, repr=False)
 
     @property
     def store(self) -> Store:
@@ -40,13 +39,10 @@ class Removable:
 
 def every_folder(work: str) -> list[Removable]:
     """All folders of all stages, the readable and the others."""
-    store = Store(work)
     return [
-        Removable(work, dataset, stage, name, _about(store.at(f"{dataset}/{stage}/{name}")))
-        for dataset in store.folders()
-        for stage in STAGES
-        for name in store.folders(f"{dataset}/{stage}")
-        if re.fullmatch(r"[0-9a-f]{12}", name)
+        Removable(work, *place, _about(Store(work).at("/".join(place))))
+        for place in places(work)
+        if re.fullmatch(r"[0-9a-f]{12}", place[-1])
     ]
 
 
@@ -57,8 +53,8 @@ def find(asked: str, work: str, dataset: str | None = None) -> Removable:
         where = work
     else:
         full = asked.rstrip("/") if "://" in asked else str(Path(asked).absolute())
-        where, name, stage, data = _parts(full)
-        found = [f for f in every_folder(where) if f.key() == (data, stage, name)]
+        where, *key = full.rsplit("/", 3)
+        found = [f for f in every_folder(where) if f.key() == tuple(key)]
     if not found:
         raise ConfigError(f"{asked}: no folder of a stage in {where}. Give a fingerprint of `sare status`, or a path.")
     if len(found) > 1:
@@ -68,14 +64,6 @@ def find(asked: str, work: str, dataset: str | None = None) -> Removable:
     if found[0].store.on_disk and (place := found[0].store.local("")).is_symlink():
         raise ConfigError(f"{place}: a symbolic link. Remove what it leads to, then the link.")
     return found[0]
-
-
-def _parts(path: str) -> tuple[str, str, str, str]:
-    """Work folder, fingerprint, stage and dataset of a path."""
-    rest, _, name = path.rpartition("/")
-    rest, _, stage = rest.rpartition("/")
-    work, _, dataset = rest.rpartition("/")
-    return work, name, stage, dataset
 
 
 def made_from(target: Removable) -> list[Removable]:
@@ -94,27 +82,24 @@ def made_from(target: Removable) -> list[Removable]:
 
 
 def _sources(folder: Removable, detectors: dict[str, tuple[str, str, str]]) -> set[tuple[str, str, str]]:
-    try:
-        before = list(About.model_validate(folder.about).upstream.values())
-    except (ValueError, KeyError, TypeError):  # not readable
-        before = []
-    sources = {(source.dataset, source.stage, source.name) for source in before}
-    detector = detectors.get(folder.about.get("made_by", {}).get("checkpoint"))
+    if folder.about is None:
+        return set()
+    sources = {(source.dataset, source.stage, source.name) for source in folder.about.upstream.values()}
+    detector = detectors.get(folder.about.made_by.get("checkpoint", ""))
     return sources | ({detector} if detector else set())
 
 
 def description(folder: Removable) -> str:
     """What it is, in one line: stage, dataset, preset, when it was last used, and how it differs from the newest."""
-    if not folder.about:
+    if (about := folder.about) is None:
         return f"{folder.stage} of {folder.dataset}, about.json not readable"
-    about = folder.about
-    text = f"{folder.stage} of {folder.dataset}, preset {about.get('preset')}, last run {about.get('described')}"
-    alike = [f for f in every_folder(folder.work) if (f.dataset, f.stage) == (folder.dataset, folder.stage) and f.about]
-    newest = max(alike, key=lambda f: str(f.about.get("described")))
-    if newest.name == folder.name:
+    text = f"{folder.stage} of {folder.dataset}, preset {about.preset}, last run {about.described}"
+    alike = [f for f in every_folder(folder.work) if f.key()[:2] == folder.key()[:2]]
+    name, newest = max(((f.name, f.about) for f in alike if f.about), key=lambda found: found[1].described)
+    if name == folder.name:
         return text
-    changed = differences(about["made_by"], newest.about["made_by"])[:5]
-    return f"{text}, other settings than {newest.name}, the latest: {'; '.join(changed)}"
+    changed = differences(about.made_by, newest.made_by)[:5]
+    return f"{text}, other settings than {name}, the latest: {'; '.join(changed)}"
 
 
 def refuse_in_use(folder: Removable) -> None:
@@ -154,9 +139,7 @@ def _description(store: Store) -> bytes | None:
         return None
 
 
-def _about(store: Store) -> dict[str, Any]:
-    try:
-        about = json.loads(store.read("about.json"))
-        return about if isinstance(about, dict) and isinstance(about.get("made_by"), dict) else {}
-    except (FileNotFoundError, ValueError):
-        return {}
+def _about(store: Store) -> About | None:
+    with suppress(FileNotFoundError, ValueError):
+        return read_about(store)
+    return None

@@ -202,9 +202,9 @@ def _kept(stage: Stage, rows: list[Row], record: Record) -> dict[str, Sample]:
         return {}
     reader = read_samples(stage.folder.output(record))
     return {
-        row["image_id"]: partial(reader.sample, row["image_id"])
+        row["image_id"]: partial(reader.__getitem__, row["image_id"])
         for row in rows
-        if row["image_id"] in reader and stage.keeps(row, reader.sample(row["image_id"]))
+        if row["image_id"] in reader and stage.keeps(row, reader[row["image_id"]])
     }
 
 

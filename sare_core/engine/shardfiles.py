@@ -120,31 +120,14 @@ class TarReader:
         offset, size = self._places[key][field]
         return os.pread(self._file.fileno(), size, offset)  # threads share the file
 
-    def sample(self, key: str) -> dict[str, Any]:
+    def __getitem__(self, key: str) -> dict[str, Any]:
         """All fields of a sample, and its key as webdataset writes it. Raises KeyError."""
         return {"__key__": key} | {field: self.read(key, field) for field in self._places[key]}
 
 
-class ParquetReader:
-    """The rows of one shard, by image_id."""
-
-    def __init__(self, path: Path) -> None:
-        self._rows = {row["image_id"]: row for row in read_rows(path)}
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._rows)
-
-    def __contains__(self, key: str) -> bool:
-        return key in self._rows
-
-    def sample(self, key: str) -> dict[str, Any]:
-        """One row. Raises KeyError."""
-        return self._rows[key]
-
-
-def read_samples(path: Path) -> "TarReader | ParquetReader":
+def read_samples(path: Path) -> "TarReader | dict[str, dict[str, Any]]":
     """What a stage has written, by image_id, as it was given to the writer."""
-    return ParquetReader(path) if path.suffix == ".parquet" else TarReader(path)
+    return TarReader(path) if path.suffix == ".tar" else {row["image_id"]: row for row in read_rows(path)}
 
 
 def read_rows(path: Path) -> list[dict[str, Any]]:

@@ -77,7 +77,7 @@ def is_mean() -> pl.Expr:
     return pl.col("acc_over").is_not_null()
 
 
-def paper_mean(paper: tuple[str, ...]) -> str:
+def paper_mean(paper: Collection[str]) -> str:
     """Name of the mean over the paper's subsets alone, GENIMAGE or FORENSYNTHS."""
     return f"{MEAN} (paper's {len(paper)})"
 

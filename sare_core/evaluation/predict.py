@@ -3,6 +3,7 @@
 A prediction: image_id, subset, label, logit, score = sigmoid(logit).
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from sare_core.config import Settings
 from sare_core.detectors.folder import DetectorFolder
 from sare_core.detectors.parts import read_parts
 from sare_core.engine.checkpoints import load_tensors
+from sare_core.engine.flow import Row, in_batches
 from sare_core.engine.folders import Folder
 from sare_core.engine.manifest import Index
 from sare_core.engine.shardfiles import ParquetWriter, TarReader
@@ -38,11 +40,9 @@ class PredictStage:
         folder: Folder,
         encoders: dict[str, Weights],
         detector: DetectorFolder,
-        view: str | None = None,
     ) -> None:
-        """view: of the test images, whatever the detector was trained on; None: the settings'."""
         self.settings, self.index, self.folder = settings, index, folder
-        self.encoders, self.detector, self.view = encoders, detector, view or settings.view
+        self.encoders, self.detector = encoders, detector
 
     def load(self, device: str) -> None:
         from sare_core.detectors.trained import TrainedDetector
@@ -60,12 +60,11 @@ class PredictStage:
     def keeps(self, row: dict[str, Any], sample: dict[str, Any]) -> bool:
         return False  # the map may be another
 
-    def batches(self, rows: list[dict[str, Any]]) -> list[list[dict[str, Any]]]:
-        size = self.settings.evaluate.batch_size
-        return [rows[start : start + size] for start in range(0, len(rows), size)]
+    def batches(self, rows: list[Row]) -> Sequence[Sequence[Row]]:
+        return in_batches(rows, self.settings.evaluate.batch_size)
 
     def read(self, row: dict[str, Any]) -> Any:
-        parts = read_parts(type(self.trained.model), self.readers, self.index.about["root"], row, self.view)
+        parts = read_parts(type(self.trained.model), self.readers, self.index.about["root"], row, self.settings.view)
         return self.trained.prepare(parts)
 
     def process(self, items: list[Any]) -> list[Any]:

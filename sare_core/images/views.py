@@ -87,10 +87,6 @@ def _known_steps() -> str:
     return f"Steps are joined by +, for example jpeg:96+blur:2. They are {steps}."
 
 
-def _raw(image: Image.Image, number: float, image_id: str) -> Image.Image:
-    return image
-
-
 def _jpeg(image: Image.Image, quality: float, image_id: str) -> Image.Image:
     return _recode(image, format="JPEG", quality=int(quality), subsampling="4:2:0")
 
@@ -161,7 +157,7 @@ def _shorter(width: int, height: int, number: float) -> tuple[int, int]:
 
 
 OPERATIONS = {
-    "raw": Operation("raw (as it is)", None, 0, _raw),
+    "raw": Operation("raw (as it is)", None, 0, lambda image, number, image_id: image),
     "jpeg": Operation("jpeg:Q (quality 1 to 100, 4:2:0)", WHOLE, 100, _jpeg),
     "webp": Operation("webp:Q (lossy, quality 1 to 100)", WHOLE, 100, _webp),
     "blur": Operation("blur:S (Gaussian, sigma in pixels, up to 100)", DECIMAL, 100, _blur),

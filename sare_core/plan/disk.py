@@ -28,19 +28,9 @@ def index_bytes(images: int) -> int:
 
 def reconstructions_bytes(settings: Settings, images: Images) -> int:
     """All tars. Without the sources' own bytes where these are not known."""
-    tars = _tar_bytes(settings, images.images, images.pixels, images.source_bytes)
-    return tars + images.shards * RECORD_BYTES
-
-
-def spool_bytes(settings: Settings, images: Images) -> int:
-    """The largest tar, which a process writes locally before it is put in place."""
-    return _tar_bytes(settings, images.largest_images, images.largest_pixels, images.largest_source_bytes)
-
-
-def _tar_bytes(settings: Settings, images: int, pixels: int, source_bytes: int | None) -> int:
-    reconstruct = settings.reconstruct
+    reconstruct, pixels = settings.reconstruct, images.pixels
     fields = 2 + reconstruct.keep_source + reconstruct.keep_reconstruction
-    map_pixels = pixels if reconstruct.sare_size == "full" else images * reconstruct.sare_size**2
-    stored = map_pixels + pixels * reconstruct.keep_reconstruction
-    sources = (source_bytes or 0) * reconstruct.keep_source
-    return round(stored * PNG_BYTES_PER_PIXEL) + images * (JSON_BYTES + fields * TAR_BYTES) + sources
+    map_pixels = pixels if reconstruct.sare_size == "full" else images.images * reconstruct.sare_size**2
+    stored = round((map_pixels + pixels * reconstruct.keep_reconstruction) * PNG_BYTES_PER_PIXEL)
+    sources = (images.source_bytes or 0) * reconstruct.keep_source
+    return stored + images.images * (JSON_BYTES + fields * TAR_BYTES) + sources + images.shards * RECORD_BYTES

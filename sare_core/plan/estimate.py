@@ -6,6 +6,7 @@ from functools import partial
 from typing import NamedTuple, TypeVar
 
 from sare_core.config import Settings
+from sare_core.config.stored import changed
 from sare_core.detectors import detector_class
 from sare_core.engine.checkpoints import read_checkpoint
 from sare_core.engine.folders import Folder
@@ -64,7 +65,7 @@ class Plan:
             self.lines.append(f"{what}: FLOPs not counted: {error}")
             return None
 
-    def add_caption(self, settings: Settings, images: int, shards: int, rate: float | None) -> None:
+    def add_caption(self, settings: Settings, images: int, shards: int, rate: float | None, of: str = "") -> None:
         from sare_core.plan import flops  # torch: seconds
 
         caption = settings.caption
@@ -72,9 +73,10 @@ class Plan:
         if per_image and images:
             self.lines.append(f"caption: counted to the last of {caption.max_new_tokens} words; many are shorter.")
         size = disk.captions_bytes(images, shards)
-        self.rows.append(Row("caption", images, shards, per_image, disk=size, rate=rate))
+        self.rows.append(Row(f"caption{of}", images, shards, per_image, disk=size, rate=rate))
 
-    def add_reconstruct(self, settings: Settings, images: Images, rate: float | None) -> None:
+    def add_reconstruct(self, settings: Settings, images: Images, rate: float | None, of: str = "") -> None:
+        """of: which of several maps, in words."""
         from sare_core.plan import flops, models  # torch: seconds
 
         reconstruct, captioned = settings.reconstruct, settings.caption.captioner != "none"
@@ -83,7 +85,8 @@ class Plan:
             each = flops.reconstruct_flops(reconstruct, models.diffusion(reconstruct), images.sizes, captioned)
             return float(sum(each[size] * count for size, count in images.sizes.items()))
 
-        row = Row("reconstruct", images.images, images.shards, flops=self.counted("reconstruct", total), rate=rate)
+        flops_left = self.counted("reconstruct", total)
+        row = Row(f"reconstruct{of}", images.images, images.shards, flops=flops_left, rate=rate)
         row.disk = disk.reconstructions_bytes(settings, images)
         self.rows.append(row)
         if images.sizes:
@@ -92,8 +95,8 @@ class Plan:
             self.lines.append(f"reconstruct: {most if others else f'all {width}×{height}'}.")
             if images.source_bytes is None and reconstruct.keep_source:
                 self.lines.append("reconstruct: disk without the source files, which reconstruct.keep_source adds.")
-            spool = bytes_text(disk.spool_bytes(settings, images))
-            self.lines.append(f"reconstruct: a process first writes each shard to its spool ($SARE_SPOOL): ≤ {spool}.")
+            spool = bytes_text(row.disk / images.shards)
+            self.lines.append(f"reconstruct: a process first writes a shard to its spool ($SARE_SPOOL): about {spool}.")
 
     def add_detector(
         self, settings: Settings, epochs: int, trained: "Split | None", tested: "Split | None", rate: float | None
@@ -133,9 +136,14 @@ def plan_dataset(settings: Settings, index: Index, work: str, given: float | Non
     plan, graph = Plan(f"to do: {index.about['dataset']}"), Graph(settings, index.about["dataset"], work)
     shards = partial(chosen_shards, index, subsets=settings.train_subsets, wanted=None)
     everything, used, tested = shards(ALL_SPLITS), shards(["train", "val"]), shards(["test"])
-    captions = reconstructions = predictions = last = None
+    predictions = last = None
+    read: dict[str, tuple[Settings, Folder | None, Folder | None]] = {
+        of: (each, None, None) for of, each in maps_read(settings).items()
+    }
     try:
-        captions, reconstructions = graph.captions, graph.reconstructions
+        for of, (each, _, _) in read.items():
+            one = Graph(each, graph.dataset, work)
+            read[of] = each, one.captions, one.reconstructions
         if used and not any(remaining(folder, index, used)[0] for folder in graph.maps.values()):
             detector = graph.detector_of(index)
             last, best = read_checkpoint(detector.store, "last"), read_checkpoint(detector.store, "best")
@@ -154,10 +162,12 @@ def plan_dataset(settings: Settings, index: Index, work: str, given: float | Non
             plan.lines.append(f"{stage}: {rate:.3g} images/s, measured on {device} by its finished shards.")
         return todo, rate
 
-    todo, rate = left("caption", captions, everything)
-    plan.add_caption(settings, split(todo).images, len(todo), rate)
-    todo, rate = left("reconstruct", reconstructions, everything)
-    plan.add_reconstruct(settings, indexed_images(index, settings, todo, multiple_of(settings)), given or rate)
+    for of, (each, captions, _) in read.items():
+        todo, rate = left("caption", captions, everything)
+        plan.add_caption(each, split(todo).images, len(todo), rate, of)
+    for of, (each, _, reconstructions) in read.items():
+        todo, rate = left("reconstruct", reconstructions, everything)
+        plan.add_reconstruct(each, indexed_images(index, each, todo, multiple_of(each)), given or rate, of)
     todo, rate = left("evaluate", predictions, tested)
     used = [] if last and last.finished else used
     epochs = settings.train.epochs - (last.epoch if last else 0)
@@ -171,10 +181,18 @@ def plan_images(settings: Settings, count: int, size: Size, given: float | None)
     plan = Plan(f"to do: {count:,} images of {size[0]}×{size[1]}, in shards of {SHARD_SIZE:,}")
     images = supposed_images(count, settings, size, multiple_of(settings))
     plan.rows.append(Row("index", count, images.shards, disk=disk.index_bytes(count)))
-    plan.add_caption(settings, count, images.shards, None)
-    plan.add_reconstruct(settings, images, given)
+    for of, each in maps_read(settings).items():
+        plan.add_caption(each, count, images.shards, None, of)
+    for of, each in maps_read(settings).items():
+        plan.add_reconstruct(each, images, given, of)
     plan.add_detector(settings, settings.train.epochs, None, None, None)
     return plan
+
+
+def maps_read(settings: Settings) -> dict[str, Settings]:
+    """The settings, then those of each further map that their detector reads, by its name as rows show it."""
+    further = detector_class(settings.detector.detector).maps.items()
+    return {"": settings} | {f", {name}": changed(settings, changes) for name, changes in further if changes}
 
 
 def remaining(folder: Folder | None, index: Index, shards: list[int]) -> tuple[list[int], float | None, str]:

@@ -49,10 +49,10 @@ class Method:
 
     name: str
     target: str
-    needs_captions: bool
-    unused: frozenset[str]
-    adds_noise: bool
-    unet_passes: int
+    needs_captions: bool = False
+    unused: Collection[str] = frozenset()
+    adds_noise: bool = False
+    unet_passes: int = 0
 
     def load(self, settings: ReconstructSettings, folder: str, device: str) -> Reconstructor:
         """The method ready to work. folder: of the model. device: as torch names it, e.g. cuda:0.
@@ -79,16 +79,8 @@ class Method:
 _METHODS: dict[str, Method] = {}
 
 
-def register(
-    name: str,
-    target: str,
-    *,
-    needs_captions: bool = False,
-    unused: Collection[str] = (),
-    adds_noise: bool = False,
-    unet_passes: int = 0,
-) -> None:
-    """Make a method known as `name`: see `Method`. Its target is imported when it is first loaded.
+def register(name: str, target: str, **facts: Any) -> None:
+    """Make a method known as `name`. facts: see `Method`. Its target is imported when it is first loaded.
 
     Raises ValueError: the name is taken, `target` is no "module:name", or `unused` names no setting.
     """
@@ -96,9 +88,10 @@ def register(
         raise ValueError(f"method {name!r} is registered already, as {_METHODS[name].target}")
     if not all(target.partition(":")):
         raise ValueError(f"method {name!r}: write its target as 'package.module:Class', not {target!r}")
-    if odd := sorted(set(unused) - ReconstructSettings.model_fields.keys()):
+    method = Method(name, target, **facts)
+    if odd := sorted(set(method.unused) - ReconstructSettings.model_fields.keys()):
         raise ValueError(f"method {name!r}: there is no setting reconstruct.{odd[0]}")
-    _METHODS[name] = Method(name, target, needs_captions, frozenset(unused), adds_noise, unet_passes)
+    _METHODS[name] = method
 
 
 def method_names() -> list[str]:

@@ -6,6 +6,7 @@ caption, seed, sizes, fp, and LPIPS if asked for).
 """
 
 import json
+from collections.abc import Sequence
 from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from sare_core.config.reconstruction import ReconstructSettings
+from sare_core.engine.flow import Row, in_batches
 from sare_core.engine.folders import Folder
 from sare_core.engine.manifest import Index
 from sare_core.engine.shardfiles import TarWriter, read_rows
@@ -76,12 +78,11 @@ class ReconstructStage:
         """Width and height of x̂, known before the file is opened."""
         return self.mapper.size(*viewed_size(self.view, row["width"], row["height"]))
 
-    def batches(self, rows: list[dict[str, Any]]) -> list[list[dict[str, Any]]]:
+    def batches(self, rows: list[Row]) -> Sequence[Sequence[Row]]:
         """Images of one size together, so that a batch needs no padding."""
-        size = self.settings.batch_size
         ordered = sorted(rows, key=lambda row: (self._size(row), row["image_id"]))
         groups = (list(group) for _, group in groupby(ordered, key=self._size))
-        return [group[start : start + size] for group in groups for start in range(0, len(group), size)]
+        return [batch for group in groups for batch in in_batches(group, self.settings.batch_size)]
 
     def read(self, row: dict[str, Any]) -> Item:
         if (caption := self._caption(row)) is None:

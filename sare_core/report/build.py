@@ -18,7 +18,7 @@ from sare_core.evaluation.tables import result_tables, to_csv
 from sare_core.graph import Graph
 from sare_core.report.examples import examples
 from sare_core.report.measures import keep, measure_maps, read_kept, without_captions
-from sare_core.report.page import Page, render
+from sare_core.report.page import render
 from sare_core.report.parts import distributions_part, shift_part, training_part
 from sare_core.report.plate import examples_plate
 from sare_core.report.provenance import failures, libraries, stage_row
@@ -26,7 +26,6 @@ from sare_core.report.verdict import result_sentence, verdict
 from sare_core.store.storage import Store
 
 NAME = "report"
-KEPT = "measures.parquet"
 
 
 class Report(NamedTuple):
@@ -86,7 +85,7 @@ def write_report(
     groups = examples(reconstructions, index, results.predictions, measures, settings)
     tables = result_tables(f"{dataset}, {origin}", results.runs, results.paper)
     folders = [*reconstructions.upstream.values(), reconstructions, detector.folder(), predictions]
-    page = Page(
+    page = render(
         dataset=dataset,
         preset=origin,
         run=run,
@@ -113,7 +112,7 @@ def write_report(
     if shown := next((subset for subset in groups if subset in seen), next(iter(groups), None)):
         store.write("figures/examples.png", examples_plate(shown, groups[shown]))
     store.write("tables/metrics.csv", to_csv(results.runs).encode())
-    store.write("index.html", render(page).encode())
+    store.write("index.html", page.encode())
     return Report(result_sentence(results.name, results.runs, seen), store.path("index.html"))
 
 
@@ -125,22 +124,19 @@ def measure(
     silent = captions is None or captions.made_by["settings"]["captioner"] == "none"
     plain, missing = without_captions(reconstructions, index, shards)
     found = {"without" if silent else "with": reconstructions} | ({"without": plain} if plain else {})
-    kept = read_kept(store, KEPT)
+    kept = read_kept(store)
     images = sum(record.ok for folder in found.values() for record in folder.records(shards).values())
     with bar(console, NAME, images) as advance:
         variants = {kind: measure_maps(folder, shards, kept, advance) for kind, folder in found.items()}
-    keep(store, KEPT, pl.concat(variants.values()))
+    keep(store, pl.concat(variants.values()))
     return variants, missing
 
 
 def require_done(folder: Folder, index: Index, shards: list[int], arguments: str) -> None:
     """Raises ConfigError, naming the command to run, unless every shard is done."""
-    states = folder.states({shard: index.digests[shard] for shard in shards})
-    undone = [shard for shard, state in states.items() if state.kind != "done"]
-    if undone:
-        first = states[undone[0]]
-        command = f"sare {COMMANDS[folder.stage]}"
+    if undone := folder.undone(index, shards):
+        first, state = next(iter(undone.items()))
         raise ConfigError(
             f"{folder.store.url}: {len(undone)} of {len(shards)} test shards have no {folder.stage}, the first is "
-            f"{undone[0]} ({first}). Run: {command} {arguments}."
+            f"{first} ({state}). Run: sare {COMMANDS[folder.stage]} {arguments}."
         )

@@ -9,12 +9,12 @@ import polars as pl
 from PIL import Image
 
 from sare_core.config import Settings
+from sare_core.detectors.parts import read_image
 from sare_core.engine.folders import Folder
 from sare_core.engine.manifest import Index
 from sare_core.engine.shardfiles import TarReader
 from sare_core.evaluation.metrics import paper_order
 from sare_core.images.decoding import encode_png, resize
-from sare_core.images.sources import read_source, view_image
 from sare_core.report.numbers import CLASSES
 
 SHOWN = 2  # of each subset and class
@@ -53,17 +53,16 @@ class Group(NamedTuple):
     examples: list[Example]
 
 
-def pick(predictions: pl.DataFrame) -> pl.DataFrame:
-    """The first SHOWN of each subset and class by image_id: a digest of the pixels, so as good as drawn by lot."""
-    return predictions.sort("image_id").group_by("subset", "label", maintain_order=True).head(SHOWN)
-
-
 def examples(
     folder: Folder, index: Index, predictions: pl.DataFrame, measures: pl.DataFrame, settings: Settings
 ) -> dict[str, list[Group]]:
-    """The picked images by subset, in the paper's order, real ones first. Raises ImageError: a source is gone."""
+    """Images by subset, in the paper's order, real ones first. Raises ImageError: a source is gone.
+
+    Of each subset and class the first SHOWN by image_id: a digest of the pixels, so as good as drawn by lot.
+    """
+    picked = predictions.sort("image_id").group_by("subset", "label", maintain_order=True).head(SHOWN)
     rows = index.frame().filter(pl.col("split") == "test").drop("label")
-    chosen = pick(predictions).join(rows, on=["image_id", "subset"])
+    chosen = picked.join(rows, on=["image_id", "subset"])
     chosen = chosen.join(measures.select("image_id", "subset", "sare"), on=["image_id", "subset"])
     records = folder.records(chosen["shard"].unique().to_list())
     readers = {shard: TarReader(folder.output(record)) for shard, record in records.items()}
@@ -80,9 +79,8 @@ def examples(
 def _example(reader: TarReader, row: dict[str, Any], index: Index, settings: Settings) -> Example:
     key, fields = row["image_id"], reader.fields(row["image_id"])
     about = json.loads(reader.read(key, "json"))
-    kept = row["extension"] in fields
-    source = reader.read(key, row["extension"]) if kept else read_source(index.about["root"], row)
-    image = resize(view_image(source, row, settings.view), tuple(about["size"]), settings.reconstruct.resample)
+    image = read_image(reader, index.about["root"], row, settings.view)
+    image = resize(image, tuple(about["size"]), settings.reconstruct.resample)
     sare = Image.open(io.BytesIO(reader.read(key, "sare.png"))).convert("RGB")
     found = "reconstruction.png" in fields
     return Example(

@@ -15,11 +15,11 @@ from urllib.parse import quote
 
 import polars as pl
 
+from sare_core.detectors.parts import image_file
 from sare_core.engine.folders import Folder, Record
 from sare_core.engine.manifest import Index
 from sare_core.engine.shardfiles import TarReader
 from sare_core.errors import ConfigError
-from sare_core.images.sources import read_source
 from sare_core.report.numbers import CLASSES
 from sare_core.store.storage import Store
 
@@ -70,9 +70,7 @@ def files_of(reader: TarReader, row: dict[str, Any], wanted: list[What], root: s
         if what is not What.image:
             yield f"{stem}.{what}.png", reader.read(key, f"{what}.png")
         else:
-            kept = row["extension"] in reader.fields(key)
-            source = reader.read(key, row["extension"]) if kept else read_source(root, row)
-            yield f"{stem}.{safe_name(row['extension'])}", source
+            yield f"{stem}.{safe_name(row['extension'])}", image_file(reader, root, row)
 
 
 def caption_row(reader: TarReader, row: dict[str, Any], folder: Folder) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from sare_core.engine.manifest import Index
 from sare_core.engine.shardfiles import TarReader
 from sare_core.store.storage import Store
 
+KEPT = "measures.parquet"
 MEASURES = pl.Schema(
     {
         "file": pl.String,  # the tar that holds the map
@@ -41,17 +42,15 @@ def measure_maps(folder: Folder, shards: list[int], kept: pl.DataFrame, advance:
     return pl.concat(parts).sort("subset", "image_id", "label")
 
 
-def read_kept(store: Store, name: str) -> pl.DataFrame:
+def read_kept(store: Store) -> pl.DataFrame:
     """Measures that an earlier report kept, or none."""
-    if not store.exists(name):
-        return pl.DataFrame(schema=MEASURES)
-    return pl.read_parquet(io.BytesIO(store.read(name)))
+    return pl.read_parquet(io.BytesIO(store.read(KEPT))) if store.exists(KEPT) else pl.DataFrame(schema=MEASURES)
 
 
-def keep(store: Store, name: str, measures: pl.DataFrame) -> None:
+def keep(store: Store, measures: pl.DataFrame) -> None:
     out = io.BytesIO()
     measures.write_parquet(out)
-    store.write(name, out.getvalue())
+    store.write(KEPT, out.getvalue())
 
 
 def _measure_tar(path: Path) -> pl.DataFrame:
@@ -84,11 +83,9 @@ def without_captions(folder: Folder, index: Index, shards: list[int]) -> tuple[F
         other = Folder.open(folder.work, folder.dataset, folder.stage, name)
         if _captioned(other) or _without_text(other) != wanted:
             continue
-        states = other.states({shard: index.digests[shard] for shard in shards}).values()
-        if all(state.kind == "done" for state in states):
+        if not (unfinished := other.undone(index, shards)):
             return other, ""
-        unfinished = sum(state.kind != "done" for state in states)
-        reason = f"Without captions, {unfinished} of {len(shards)} test shards are not reconstructed yet. {cure}"
+        reason = f"Without captions, {len(unfinished)} of {len(shards)} test shards are not reconstructed yet. {cure}"
     return None, reason
 
 

@@ -25,29 +25,30 @@ def mean_auc(predictions: pl.DataFrame, subsets: list[str]) -> Mean | None:
     """The plain mean of AUC over those of `subsets` that have real and fake; None where none has."""
     from sklearn.metrics import roc_auc_score
 
-    draws, values = [], []
+    measured = []
     for group in _by_subset(predictions, subsets).values():
         if group["label"].n_unique() == 2:
             labels, logits = group["label"].to_numpy(), group["logit"].to_numpy()
-            values.append(float(roc_auc_score(labels, logits)))
-            draws.append(auc_draws(logits, labels, resamples(group)))
-    return _mean(values, draws)
+            measured.append((float(roc_auc_score(labels, logits)), auc_draws(logits, labels, resamples(group))))
+    return _mean(measured)
 
 
 def mean_acc(predictions: pl.DataFrame, subsets: list[str], threshold: float) -> Mean | None:
     """The plain mean of accuracy over `subsets`; None where no image is labelled."""
-    draws, values = [], []
+    measured = []
     for group in _by_subset(predictions, subsets).values():
         right = ((group["score"] > threshold) == (group["label"] == 1)).cast(pl.Float64).to_numpy()
-        values.append(float(right.mean()))
-        draws.append(mean_draws(right, resamples(group)))
-    return _mean(values, draws)
+        measured.append((float(right.mean()), mean_draws(right, resamples(group))))
+    return _mean(measured)
 
 
-def _mean(values: list[float], draws: list["np.ndarray"]) -> Mean | None:
+def _mean(measured: list[tuple[float, "np.ndarray"]]) -> Mean | None:
     import numpy as np
 
-    return Mean(sum(values) / len(values), interval(np.stack(draws).mean(axis=0))) if values else None
+    if not measured:
+        return None
+    values, draws = zip(*measured, strict=True)
+    return Mean(sum(values) / len(values), interval(np.stack(draws).mean(axis=0)))
 
 
 class Shift(NamedTuple):

@@ -5,41 +5,14 @@ forbids any request. The same content gives the same bytes.
 """
 
 from importlib.resources import files
-from typing import Any, NamedTuple
+from typing import Any
 
 from sare_core.engine.terminal import printable
-from sare_core.evaluation.tables import ResultTable
-from sare_core.report.examples import LONGEST, Group
-from sare_core.report.parts import Part
-from sare_core.report.provenance import StageRow
-from sare_core.report.verdict import Verdict
+from sare_core.report.examples import LONGEST
 
 
-class Page(NamedTuple):
-    """All that the page says."""
-
-    dataset: str
-    preset: str
-    run: str
-    detector: str  # its name in the tables
-    paper: bool  # the paper's rows stand in the tables
-    trained_on: str
-    images: int
-    note: str | None
-    verdict: Verdict
-    groups: dict[str, list[Group]]  # by subset
-    tables: list[ResultTable]
-    notes: list[str]
-    shift: Part
-    distributions: Part
-    training: Part
-    settings: str  # YAML
-    stages: list[StageRow]
-    failures: list[tuple[str, str, int]]
-    libraries: dict[str, str]
-
-
-def render(page: Page) -> str:
+def render(**content: Any) -> str:
+    """The page of all that the template names; what lacks is an error."""
     import jinja2
 
     environment = jinja2.Environment(
@@ -50,9 +23,8 @@ def render(page: Page) -> str:
         undefined=jinja2.StrictUndefined,
         finalize=_finalize,
     )
-    content: dict[str, Any] = page._asdict()
     style = (files("sare_core.report") / "page.css").read_text(encoding="utf-8")
-    return environment.get_template("page.html.jinja").render(content | {"style": style, "longest": LONGEST})
+    return environment.get_template("page.html.jinja").render(content, style=style, longest=LONGEST)
 
 
 def _finalize(value: Any) -> Any:

@@ -64,8 +64,7 @@ def distributions_part(predictions: pl.DataFrame, measures: pl.DataFrame) -> Par
 def training_part(last: Checkpoint, best: Checkpoint) -> Part:
     """The curve of the whole training, and which epoch was chosen."""
     history = pl.DataFrame(last.history, schema=dict.fromkeys(HISTORY, pl.Float64))
-    chosen = best.history[-1]
-    epoch = int(chosen["epoch"] or 0)
+    chosen, epoch = best.entry(), best.epoch
     why = "as the last one: no images were held out to choose by"
     if chosen["accuracy"] is not None:
         auc = "undefined" if chosen["auc"] is None else f"{100 * chosen['auc']:.1f} %"

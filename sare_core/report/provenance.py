@@ -47,10 +47,7 @@ def stage_row(folder: Folder) -> StageRow:
 def failures(folders: Iterable[Folder]) -> list[tuple[str, str, int]]:
     """Stage, reason and how many images, the most frequent first."""
     counts = Counter(
-        (folder.stage, failure.reason)
-        for folder in folders
-        for record in folder.records().values()
-        for failure in record.failures
+        (folder.stage, failure.reason) for folder in folders for failure in folder.failures(folder.ledger.entries()[0])
     )
     return [(stage, reason, count) for (stage, reason), count in sorted(counts.items(), key=lambda it: (-it[1], it[0]))]
 
@@ -59,8 +56,8 @@ def libraries(folders: Iterable[Folder]) -> dict[str, str]:
     """Every library that a record names, with its version; several where stages ran with several."""
     found: dict[str, set[str]] = {}
     for folder in folders:
-        for record in folder.records().values():
-            for library, version in record.libraries.items():
+        for of_shards, _ in folder.ledger.libraries():
+            for library, version in of_shards.items():
                 found.setdefault(library, set()).add(version)
     return {library: ", ".join(sorted(versions)) for library, versions in sorted(found.items())}
 

@@ -121,11 +121,8 @@ def _reading(auc: Mean) -> str:
 
 
 def _key(name: str, mean: Mean) -> Key:
-    return Key(name, _percent(mean.value), f"95 % interval {_span(mean)}")
-
-
-def _span(mean: Mean) -> str:
-    return f"{100 * mean.interval.low:.1f} to {100 * mean.interval.high:.1f}"
+    low, high = mean.interval
+    return Key(name, _percent(mean.value), f"95 % interval {100 * low:.1f} to {100 * high:.1f}")
 
 
 def _percent(value: float) -> str:

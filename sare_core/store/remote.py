@@ -140,7 +140,7 @@ def _tell(url: str, error: Exception, begun: float, end: float) -> None:
 def is_retryable(error: Exception) -> bool:
     """Whether another try may succeed where this one failed."""
     if (status := status_of(error)) is not None:
-        return status >= 500 or status in (408, 409, 429) or _code(error) in _SPOILT
+        return status >= 500 or status in (408, 409, 429) or refused(error) in _SPOILT
     if isinstance(error, OSError):
         return error.errno not in LASTING | _NO_SUCH_HOST and not isinstance(error, _LASTING_KINDS)
     return bool(_names(error) & (_CUT | _UNREACHED))
@@ -153,7 +153,7 @@ def is_unreached(error: Exception) -> bool:
 
 def explained(url: str, error: Exception, patience: float = PATIENCE) -> Exception:
     """An error of a store as one of ours where the user can do something about it; else itself."""
-    code, said = _code(error), _said(error)
+    code, said = refused(error), _said(error)
     ours = isinstance(error, OSError) or type(error).__module__.partition(".")[0] in _REPOSITORIES
     if isinstance(error, SareError) or not ours or _of_this_machine(error):
         return error
@@ -186,11 +186,6 @@ def _of_this_machine(error: Exception) -> bool:
     return isinstance(error, OSError) and error.errno in LASTING and not _response(error)
 
 
-def refused(error: BaseException) -> str:
-    """The store's own word for why it refused a request: NoSuchBucket, PreconditionFailed …; empty when unknown."""
-    return _code(error)
-
-
 def _response(error: BaseException) -> dict[str, Any]:
     for candidate in (error, error.__cause__):  # s3fs turns botocore's errors into OSErrors
         if isinstance(response := getattr(candidate, "response", None), dict):
@@ -198,7 +193,8 @@ def _response(error: BaseException) -> dict[str, Any]:
     return {}
 
 
-def _code(error: BaseException) -> str:
+def refused(error: BaseException) -> str:
+    """The store's own word for why it refused a request: NoSuchBucket, PreconditionFailed …; empty when unknown."""
     return str(_response(error).get("Error", {}).get("Code", ""))
 
 

@@ -124,15 +124,15 @@ def collate(items: list[Item | Unreadable]) -> tuple[Item, list[Unreadable]]:
 
 def _records(folder: Folder, index: Index, shards: list[int], changes: dict[str, Any]) -> dict[int, Record]:
     """The records of shards of reconstructions. Raises StageError: some are not done."""
-    states = folder.states({shard: index.digests[shard] for shard in shards})
-    if missing := [shard for shard, state in states.items() if state.kind != "done"]:
+    if missing := folder.undone(index, shards):
         settings = " ".join(["with these settings", *(f"--set {k}={json.dumps(v)}" for k, v in changes.items())])
-        first = "`sare caption`, then " if any(states[shard].waiting for shard in missing) else ""
+        first = "`sare caption`, then " if any(state.waiting for state in missing.values()) else ""
+        shard, state = next(iter(missing.items()))
         raise StageError(
-            f"{len(missing)} of {len(shards)} shards are not reconstructed, the first is {missing[0]} "
-            f"({states[missing[0]].why or states[missing[0]].kind}). Run {first}`sare reconstruct` {settings}."
+            f"{len(missing)} of {len(shards)} shards are not reconstructed, the first is {shard} "
+            f"({state.why or state.kind}). Run {first}`sare reconstruct` {settings}."
         )
-    return {shard: record for shard, record in folder.records().items() if shard in states}
+    return folder.records(shards)
 
 
 @lru_cache(maxsize=64)

@@ -224,7 +224,7 @@ def test_damaged_checkpoints_are_breaches(tmp_path: Path, index: Index) -> None:
 
 def test_a_summary_counts_shards_and_failures(folder: Folder, index: Index) -> None:
     summary = summarize(folder, index)
-    assert summary.preset == "mini"
+    assert summary.about.preset == "mini"
     assert {shard: str(state) for shard, state in summary.states.items()} == {0: "done", 1: "done"}
     assert summary.failures == {"too dark": 1}
     assert (summary.rate, summary.eta) == (0.5, 0.0)  # 4 images in 8 seconds

@@ -186,7 +186,7 @@ def test_a_description_that_says_what_it_may_not(
 ) -> None:
     captions.describe()
     maps.describe()
-    maps.store.write("about.json", json.dumps(maps.notes() | changes).encode())
+    maps.store.write("about.json", json.dumps(json.loads(maps.store.read("about.json")) | changes).encode())
     with pytest.raises(ConfigError, match=r"about\.json: missing or unreadable; run the stage again"):
         Folder.open(str(tmp_path), "it", "reconstructions", maps.fingerprint)
 
@@ -194,7 +194,9 @@ def test_a_description_that_says_what_it_may_not(
 def test_a_folder_that_is_made_from_itself(maps: Folder, captions: Folder, tmp_path: Path) -> None:
     captions.describe()
     itself = {"dataset": "it", "stage": "captions", "name": captions.fingerprint}
-    captions.store.write("about.json", json.dumps(captions.notes() | {"upstream": itself}).encode())
+    captions.store.write(
+        "about.json", json.dumps(json.loads(captions.store.read("about.json")) | {"upstream": itself}).encode()
+    )
     with pytest.raises(ConfigError, match=r"about\.json: missing or unreadable"):
         Folder.open(str(tmp_path), "it", "captions", captions.fingerprint)
 
@@ -222,7 +224,7 @@ def test_a_folder_is_opened_from_its_description(maps: Folder, captions: Folder,
     do(captions, 0)
     opened = Folder.open(str(tmp_path), "it", "reconstructions", maps.fingerprint)
     assert opened.made_by == maps.made_by
-    assert opened.notes()["shards"] == 2
+    assert json.loads(opened.store.read("about.json"))["shards"] == 2
     assert opened.upstream["captions"].store.url == captions.store.url
     assert states(opened) == states(maps)
 
@@ -230,7 +232,7 @@ def test_a_folder_is_opened_from_its_description(maps: Folder, captions: Folder,
 def test_a_description_that_is_not_the_folders(maps: Folder, captions: Folder, tmp_path: Path) -> None:
     captions.describe()
     maps.describe()
-    about = maps.notes()
+    about = json.loads(maps.store.read("about.json"))
     maps.store.write("about.json", json.dumps(about | {"made_by": {"stage": "other"}}).encode())
     with pytest.raises(ConfigError, match="does not describe this folder"):
         Folder.open(str(tmp_path), "it", "reconstructions", maps.fingerprint)

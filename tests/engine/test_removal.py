@@ -1,5 +1,6 @@
 """`sare rm`: what it removes, what it refuses, and what a kill in the middle leaves."""
 
+import json
 import os
 from collections.abc import Callable
 from itertools import count
@@ -233,4 +234,4 @@ def test_a_stage_that_begins_meanwhile_keeps_its_description(work: str, monkeypa
     monkeypatch.setattr(Store, "delete_folder", begin)
     remove(find(folder.fingerprint, work))
     assert folder.store.names() == ["about.json"]
-    assert folder.notes()["note"] == "begun again"
+    assert json.loads(folder.store.read("about.json"))["note"] == "begun again"

@@ -98,7 +98,7 @@ def test_random_access_is_what_tarfile_extracts(tmp_path: Path) -> None:
     for name, data in reversed(members.items()):
         key, _, field = name.partition(".")
         assert reader.read(key, field) == data
-        assert reader.sample(key)[field] == data
+        assert reader[key][field] == data
     assert reader.fields(SAMPLES[0]["__key__"]) == FIELDS[SAMPLES[0]["__key__"]]
     assert reader.fields("unknown") == set()
     with pytest.raises(KeyError):

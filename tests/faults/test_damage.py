@@ -95,7 +95,7 @@ def swap_files(a: Path, b: Path) -> None:
 def swap_maps(path: Path) -> None:
     """Two images of one tar have each other's map; all else is as it was."""
     reader = TarReader(path)
-    samples = [reader.sample(key) for key in reader]
+    samples = [reader[key] for key in reader]
     samples[0]["sare.png"], samples[1]["sare.png"] = samples[1]["sare.png"], samples[0]["sare.png"]
     assert samples[0]["sare.png"] != samples[1]["sare.png"]
     writer = TarWriter(path)

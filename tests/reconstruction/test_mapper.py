@@ -124,7 +124,7 @@ def test_without_captions_the_stage_waits_for_none(method: str, standin_settings
     assert pipeline.reconstructions().complete
     assert not list(Path(pipeline.work).rglob("*.parquet"))
     readers = [read_samples(path) for path in Path(pipeline.work).rglob("*.tar")]
-    samples = [reader.sample(key) for reader in readers for key in reader]
+    samples = [reader[key] for reader in readers for key in reader]
     assert len(samples) == len(index.frame().filter(pl.col("error").is_null()))
     for sample in samples:
         about = json.loads(sample["json"])

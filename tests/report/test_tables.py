@@ -5,7 +5,7 @@ import pytest
 
 from sare_core.engine.terminal import PlainConsole
 from sare_core.evaluation.metrics import FORENSYNTHS, FORENSYNTHS_EXTRA, GENIMAGE, PREDICTION_SCHEMA, subset_metrics
-from sare_core.evaluation.paper import PAPER_TABLES, TABLE_1, TABLE_4
+from sare_core.evaluation.paper import PAPER_TABLES
 from sare_core.evaluation.tables import TRIVIAL, result_tables, to_csv, to_markdown, to_terminal
 
 SARE = "sare · mini"
@@ -35,8 +35,9 @@ def printed(table, width: int) -> str:
 def test_the_papers_averages_follow_from_its_cells_but_for_known_misprints():
     misprints = {(t.number, detector) for t in PAPER_TABLES.values() for detector in t.rows if t.misprinted(detector)}
     assert misprints == {(4, "DRCT")}
-    assert TABLE_4.printed_average("DRCT") == 79.67
-    assert TABLE_4.cell_average("DRCT") == pytest.approx(80.58, abs=0.005)
+    table_4 = PAPER_TABLES["forensynths", "auc"]
+    assert table_4.printed_average("DRCT") == 79.67
+    assert table_4.cell_average("DRCT") == pytest.approx(80.58, abs=0.005)
 
 
 def test_the_papers_tables_are_whole():
@@ -62,7 +63,11 @@ def test_genimage_stands_beside_the_paper():
     acc, auc = result_tables("paper on genimage", runs, "genimage")
     assert (acc.title, auc.title) == ("paper on genimage: ACC (%)", "paper on genimage: AUC (%)")
     assert acc.columns == ["Detector", *GENIMAGE, "Avg"]
-    assert [row[0] for row in acc.rows] == [SARE, TRIVIAL, *(f"{name} (paper)" for name in TABLE_1.rows)]
+    assert [row[0] for row in acc.rows] == [
+        SARE,
+        TRIVIAL,
+        *(f"{name} (paper)" for name in PAPER_TABLES["genimage", "acc"].rows),
+    ]
     assert cells(acc, SARE)["adm"] == "50.00" and cells(acc, SARE)["Avg"] == "93.75"
     assert cells(auc, SARE)["adm"] == "100.00"
     drct = " ".join(cells(acc, "DRCT (paper)").values())
