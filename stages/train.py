@@ -75,7 +75,8 @@ def train(
             train_detector(settings, graph.encoders, train_part, val_part, folder, project)
     finally:
         claims.free()
-    if Rank().first and (best := finish(folder)):
+    best = read_checkpoint(folder.store, "best")
+    if best is not None and Rank().first:
         console.print(f"detectors: best epoch {best.epoch}, {_describe(best.entry())}. {where}", soft_wrap=True)
 
 

@@ -65,6 +65,20 @@ def test_an_image_gets_the_score_that_the_stages_give_it(kind: str, tmp_path: Pa
     assert alone["logit"] == pytest.approx(results[0]["logit"], abs=2e-3)
 
 
+def test_a_method_without_captions_gets_none(tmp_path: Path, standin_models: Path) -> None:
+    """As in the stages, whose reconstructions then do not know the captions; and no captioner is needed."""
+    overrides = [*standin_overrides(standin_models), *SMALL, "reconstruct.method=autoencoder"]
+    pipeline = run(tmp_path, overrides)
+    (folder,) = Path(pipeline.work).glob("tree/detectors/*")
+    detector = sare_core.Detector.from_pretrained(folder, device="cpu", overrides=["caption.model=/no/such/model"])
+    rows = stored(pipeline)
+    explained = detector.explain([opened(pipeline, path) for path in rows["path"]])
+    assert {each.caption for each in explained} == {""}
+    np.testing.assert_allclose([each.logit for each in explained], rows["logit"], atol=2e-3)
+    with pytest.raises(TypeError, match=r"give a list of images: \[image\]"):
+        detector.explain(opened(pipeline, rows["path"][0]))  # type: ignore[arg-type]
+
+
 def test_captions_and_maps_are_those_of_the_shards(tmp_path: Path, standin_models: Path) -> None:
     overrides = [*standin_overrides(standin_models), *SMALL]
     pipeline = run(tmp_path, overrides)

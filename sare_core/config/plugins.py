@@ -70,12 +70,10 @@ def _import(module: str, setting: str) -> Any:
         return import_module(module)
     except ModuleNotFoundError as error:
         if error.name is None or not f"{module}.".startswith(f"{error.name}."):  # it is there, and lacks another
-            raise ConfigError(f"{setting}: {module} cannot be imported: {error}. Install that, or mend it.") from error
+            raise ConfigError(f"{setting}: cannot be imported ({error}). Install that, or mend {module}.") from error
         raise ConfigError(f"{setting}: cannot be imported ({error}). {_cure(module)}") from error
     except Exception as error:  # whatever somebody's own code does when it is imported
-        raise ConfigError(
-            f"{setting}: {module} fails when it is imported: {type(error).__name__}: {error}. Mend it."
-        ) from error
+        raise ConfigError(f"{setting}: cannot be imported ({type(error).__name__}: {error}). Mend {module}.") from error
 
 
 def _cure(module: str) -> str:

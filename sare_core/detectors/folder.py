@@ -132,7 +132,7 @@ def open_detector(reference: str | os.PathLike[str], work: str) -> DetectorFolde
         places = [f"{name}/detectors/{reference}" for name in Store(work).folders()]
         found = [place for place in places if Store(work).exists(f"{place}/about.json")]
         if not found:
-            raise ConfigError(f"detector {reference}: there is none in {work}. `sare ls` shows what there is.")
+            raise ConfigError(f"{reference}: no such detector in {work}. `sare ls` shows what there is.")
         store = Store(work).at(found[0])
     detector = _read(store)
     if detector is None:
@@ -197,13 +197,14 @@ def _ended(store: Store) -> bool:
 def _read(store: Store) -> DetectorFolder | None:
     try:
         about = read_about(store)
+        if (best := read_checkpoint(store, "best")) is None or not store.exists(best.file):
+            return None
         _Provenance.model_validate({**about.made_by, "settings": about.settings})
     except FileNotFoundError:
         return None
     except ValueError as error:  # pydantic's is one
         raise ConfigError(f"{store.path('about.json')}: does not describe a detector.") from error
-    best = read_checkpoint(store, "best")
-    return DetectorFolder(store, about, best) if best is not None and store.exists(best.file) else None
+    return DetectorFolder(store, about, best)
 
 
 def _without_view(made: Upstream) -> dict[str, Any]:

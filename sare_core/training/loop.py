@@ -36,6 +36,7 @@ def train_detector(
     from torch.utils.data import DataLoader
 
     from sare_core.detectors import build_detector
+    from sare_core.detectors.folder import finish
     from sare_core.training.batchnorm import shared_statistics
     from sare_core.training.samples import MicroBatches, collate
     from sare_core.training.steps import (
@@ -160,6 +161,8 @@ def train_detector(
         except Stopped:
             save("last", **_optimizer_state(accelerator, optimizer))
             raise
+    if accelerator.is_main_process:
+        finish(folder)
     accelerator.end_training()
 
 

@@ -14,6 +14,7 @@ from sare_core.detectors.folder import open_detector
 from sare_core.engine.folders import Folder
 from sare_core.engine.manifest import read_index
 from sare_core.errors import ConfigError
+from sare_core.graph import Graph
 from stages.options import with_plugins
 from tests.conftest import STANDIN, standin_overrides
 from tests.faults.whole import SMALL
@@ -123,6 +124,12 @@ def test_all_stages_work_with_it(settings: Callable[..., Settings], tmp_path: Pa
     code = detector.made_by["detector"]["code"]
     assert len(code) == 16 and pipeline.graph.captions.made_by["settings"]["code"] == code
 
+    (tmp_path / "energyplugin.py").write_text(PLUGIN.replace("self.head(batch", "-self.head(batch"))
+    sys.modules.pop("energyplugin")
+    found = open_detector(detector.store.url, detector.work)
+    with pytest.raises(ConfigError, match="the code of its detector is not that of its training"):
+        Graph(found.settings(["plugins+=energyplugin"]), "tree", pipeline.work).check(found)
+
 
 def _keys(count: int) -> list[tuple[int, int]]:
     from sare_core.training.samples import SampleKey
@@ -142,6 +149,18 @@ def test_the_option_stands_for_a_setting() -> None:
     assert with_plugins(["train", "--plugin", "a.b", "--set", "seed=1", "--plugin=c"]) == [
         *("train", "--set", "plugins+=a.b", "--set", "seed=1", "--set", "plugins+=c"),
     ]
+
+
+def test_a_plugin_that_fails_is_named(module: str, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="--plugin: name a module"):
+        with_plugins(["train", "--plugin"])
+    for text, said in (
+        ("import nowhere_at_all", r"plugins=broken: cannot be imported \(No module named 'nowhere_at_all'\). Install"),
+        ("1 / 0", r"plugins=broken: cannot be imported \(ZeroDivisionError: division by zero\). Mend broken"),
+    ):
+        (tmp_path / "broken.py").write_text(text)
+        with pytest.raises(ConfigError, match=said):
+            load_settings(STANDIN, ["plugins+=broken"])
 
 
 def test_a_command_takes_it(module: str, tmp_path: Path, standin_models: Path) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 
+import sare_core
 from sare_core.config import load_settings
 from sare_core.detectors.folder import open_detector
 from sare_core.engine.audit import folders
@@ -102,7 +103,7 @@ def test_what_cannot_be_a_detector_is_told(trained: tuple[Pipeline, list[str]], 
     (folder,) = (folder for folder in folders(pipeline.work) if folder.stage == "detectors")
     for detector, said in (
         (str(tmp_path / "nowhere"), "nowhere: holds no trained detector"),
-        ("0" * 12, "--detector 000000000000: no such detector in"),
+        ("0" * 12, "000000000000: no such detector in"),
         (pipeline.graph.captions.store.url, "holds no trained detector"),
     ):
         with pytest.raises(ConfigError, match=said):
@@ -118,6 +119,69 @@ def test_what_cannot_be_a_detector_is_told(trained: tuple[Pipeline, list[str]], 
     about.write_text(json.dumps({**json.loads(about.read_text()), "settings": None}))
     with pytest.raises(ConfigError, match=r"trained by sare 0\.1, which kept no settings .* `sare train`"):
         evaluate("tree", detector=folder.fingerprint, **where)
+
+
+def test_a_detector_in_part_is_refused_also_in_a_copy(trained: tuple[Pipeline, list[str]], tmp_path: Path) -> None:
+    pipeline, _ = trained
+    (folder,) = (folder for folder in folders(pipeline.work) if folder.stage == "detectors")
+    best, last = Path(folder.store.url) / "best.json", Path(folder.store.url) / "last.json"
+    whole = json.loads(best.read_text())
+    assert whole["finished"] and whole["history"] == json.loads(last.read_text())["history"]
+
+    last.write_text(json.dumps({**json.loads(last.read_text()), "finished": False}))
+    best.write_text(json.dumps({**whole, "finished": False}))
+    copy = tmp_path / "copy"
+    shutil.copytree(folder.store.url, copy)
+    (copy / "last.json").unlink()
+    for place in (folder.fingerprint, str(copy)):
+        with pytest.raises(ConfigError, match="its training has not come to its end"):
+            evaluate("tree", detector=place, work=pipeline.work, manifests=pipeline.manifests)
+    with pytest.raises(ConfigError, match="its training has not come to its end"):
+        sare_core.Detector.from_pretrained(copy)
+
+
+def test_damaged_provenance_is_told(trained: tuple[Pipeline, list[str]]) -> None:
+    pipeline, _ = trained
+    (folder,) = (folder for folder in folders(pipeline.work) if folder.stage == "detectors")
+    path = Path(folder.store.url) / "about.json"
+    about = json.loads(path.read_text())
+    made_by = {key: value for key, value in about["made_by"].items() if key != "weights"}
+    for broken, said in (
+        ({**about, "settings": {"seed": 0}}, "does not describe a detector"),
+        ({**about, "made_by": made_by}, "does not describe a detector"),
+        ({**about, "upstream": {}}, "does not say what its reconstructions were made by"),
+    ):
+        path.write_text(json.dumps(broken))
+        with pytest.raises(ConfigError, match=said):
+            sare_core.Detector.from_pretrained(folder.store.url, work=pipeline.work)
+
+
+def test_other_maps_are_refused_before_they_are_made(trained: tuple[Pipeline, list[str]]) -> None:
+    pipeline, _ = trained
+    (folder,) = (folder for folder in folders(pipeline.work) if folder.stage == "detectors")
+    where = {"work": pipeline.work, "manifests": pipeline.manifests}
+    for stage in (caption, reconstruct, evaluate):
+        with pytest.raises(ConfigError, match="was trained on maps made otherwise"):
+            stage("tree", set_=["reconstruct.strength=0.25"], detector=folder.fingerprint, **where)
+    with pytest.raises(ConfigError, match="was trained on maps made otherwise"):
+        sare_core.Detector.from_pretrained(Path(folder.store.url), overrides=["reconstruct.strength=0.25"])
+    with pytest.raises(ConfigError, match="leave one of them out"):
+        evaluate("tree", detector=folder.fingerprint, trained_on="tree", **where)
+
+
+def test_all_maps_of_a_detector_are_made_by_one_command_each(tmp_path: Path, standin_models: Path) -> None:
+    overrides = [*standin_overrides(standin_models), *SMALL, "detector.detector=difference"]
+    pipeline = Pipeline(load_settings(STANDIN, overrides), str(tmp_path / "manifests"), str(tmp_path / "work"))
+    pipeline.index(genimage_tree(tmp_path / "tree", per_cell=6, subsets=["sdv1.4"]))
+    where = {"work": pipeline.work, "manifests": pipeline.manifests}
+    caption("tree", STANDIN, overrides, **where)
+    reconstruct("tree", STANDIN, overrides, **where)
+    train("tree", STANDIN, overrides, **where)
+    (folder,) = (folder for folder in folders(pipeline.work) if folder.stage == "detectors")
+    for stage in (caption, reconstruct, evaluate):
+        stage("tree", detector=folder.fingerprint, view="jpeg:70", **where)
+    views = [f.made_by["view"] for f in folders(pipeline.work) if f.stage == "reconstructions"]
+    assert sorted(views) == ["jpeg:70", "jpeg:70", "raw", "raw"]
 
 
 def test_a_detector_is_trained_on_named_reconstructions(trained: tuple[Pipeline, list[str]]) -> None:

@@ -21,7 +21,7 @@ from sare_core.study import parts
 from sare_core.study.jobs import Job
 from sare_core.study.measures import load_classifier, read_errors
 from sare_core.training import loop
-from stages import caption, evaluate, reconstruct, train
+from stages import caption, evaluate, precompute, reconstruct, train
 from stages import study as study_stage
 from tests.conftest import STANDIN, standin_overrides
 from tests.pipeline import QUIET
@@ -76,7 +76,7 @@ def overrides(data: Path, standin_models: Path) -> list[str]:
 def jobs(monkeypatch: pytest.MonkeyPatch) -> Iterator[Jobs]:
     jobs = Jobs()
     monkeypatch.setattr(parts, "run_jobs", jobs)
-    for stage in (parts, loop, results, selection, study_stage, caption, reconstruct, train, evaluate):
+    for stage in (parts, loop, results, selection, study_stage, precompute, train, evaluate):
         monkeypatch.setattr(stage, "console", QUIET)
     return jobs
 
