@@ -47,7 +47,7 @@ class World:
     def captioner(self) -> Any:
         from sare_core.scale_model.captioner import train_captioner
 
-        return train_captioner(self.work / "captioner", self.scenes, self.steps(1500), seed=3)
+        return train_captioner(self.work / "captioner", self.scenes, self.steps(4000), seed=3)
 
     def semantic_encoder(self) -> Any:
         from sare_core.scale_model.classifier import train_classifier
