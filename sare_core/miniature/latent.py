@@ -90,12 +90,12 @@ def encode_scenes(vae: Any, pixels: np.ndarray, seed: int) -> tuple[Tensor, Tens
     return means, deviations
 
 
-def assemble(vae: Any, text_encoder: Any, unet: Any) -> Any:
+def assemble(vae: Any, text_encoder: Any, unet: Any, tokenizer: Any = None) -> Any:
     """The parts as a StableDiffusionPipeline that samples with DDIM."""
     pipeline: Any = StableDiffusionPipeline(
         vae=vae,
         text_encoder=text_encoder,
-        tokenizer=clip_tokenizer(),
+        tokenizer=tokenizer or clip_tokenizer(),
         unet=unet,
         scheduler=DDIMScheduler.from_config(SCHEDULER),
         safety_checker=None,
@@ -113,13 +113,18 @@ def save_diffusion(pipeline: Any, folder: Path) -> None:
     (folder / "scheduler" / "scheduler_config.json").write_text(json.dumps(SCHEDULER, indent=2) + "\n")
 
 
-def sample_latent(pipeline: Any, classes: np.ndarray, seed: int, guidance_scale: float, steps: int = 25) -> np.ndarray:
-    """Images of these classes, (n, 32, 32) float32 in [0, 1]: prompts are the class alone, noise is the position's."""
+def sample_latent(pipeline: Any, classes: np.ndarray, seed: int, guidance_scale: float) -> np.ndarray:
+    """Images of these classes, (n, 32, 32) float32 in [0, 1]: prompts are the class alone."""
+    return sample_prompts(pipeline, [class_prompt(int(number)) for number in classes], seed, guidance_scale)
+
+
+def sample_prompts(pipeline: Any, prompts: list[str], seed: int, guidance_scale: float, steps: int = 25) -> np.ndarray:
+    """One image a prompt, (n, 32, 32) float32 in [0, 1]; its noise depends on the seed and its place alone."""
     images = []
-    for start in range(0, len(classes), 100):
-        numbers = range(start, min(start + 100, len(classes)))
+    for start in range(0, len(prompts), 100):
+        numbers = range(start, min(start + 100, len(prompts)))
         drawn = pipeline(
-            [class_prompt(int(classes[n])) for n in numbers],
+            [prompts[n] for n in numbers],
             height=32,
             width=32,
             num_inference_steps=steps,

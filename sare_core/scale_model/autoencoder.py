@@ -35,7 +35,8 @@ def train_autoencoder(folder: Path, scenes: Scenes, channels: tuple[int, int, in
         norm_num_groups=8,
         sample_size=32,
         mid_block_add_attention=False,  # costs as much as all the rest, and adds nothing at 8×8
-    ).to(memory_format=torch.channels_last)
+    )
+    vae = vae.to(memory_format=torch.channels_last)
     data = torch.from_numpy(scenes.pixels).unsqueeze(1) * 2 - 1
 
     def losses(step: int, rng: np.random.Generator) -> Iterator[tuple[str, Tensor]]:

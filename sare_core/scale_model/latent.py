@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from diffusers import DDIMScheduler, StableDiffusionPipeline
+from diffusers import DDIMScheduler
 from torch import Tensor
 
 from sare_core.miniature.fitting import Part
@@ -15,7 +15,6 @@ from sare_core.miniature.latent import SCHEDULER
 from sare_core.scale_model.contrast import photographed, tokenise
 from sare_core.scale_model.scenes import Scenes
 from sare_core.scale_model.training import fit
-from sare_core.scale_model.words import clip_tokenizer
 
 NO_CAPTION = 0.1  # share of the pictures that are shown without their caption, for guidance
 BATCH = 32
@@ -64,37 +63,3 @@ def encode_scenes(vae: Any, pixels: np.ndarray, seed: int) -> tuple[Tensor, Tens
             parts.append(torch.stack([posterior.mean, posterior.std]) * vae.config.scaling_factor)
     means, deviations = torch.cat(parts, dim=1)
     return means, deviations
-
-
-def assemble(vae: Any, text_encoder: Any, unet: Any) -> Any:
-    """The parts as a StableDiffusionPipeline that samples with DDIM."""
-    pipeline: Any = StableDiffusionPipeline(
-        vae=vae,
-        text_encoder=text_encoder,
-        tokenizer=clip_tokenizer(),
-        unet=unet,
-        scheduler=DDIMScheduler.from_config(SCHEDULER),
-        safety_checker=None,
-        feature_extractor=None,
-        requires_safety_checker=False,
-    )
-    pipeline.set_progress_bar_config(disable=True)
-    return pipeline
-
-
-def sample_latent(pipeline: Any, prompts: list[str], seed: int, guidance_scale: float, steps: int = 25) -> np.ndarray:
-    """One image a prompt, (n, 32, 32) float32 in [0, 1]; its noise depends on the seed and its place alone."""
-    images = []
-    for start in range(0, len(prompts), 100):
-        numbers = range(start, min(start + 100, len(prompts)))
-        drawn = pipeline(
-            [prompts[n] for n in numbers],
-            height=32,
-            width=32,
-            num_inference_steps=steps,
-            guidance_scale=guidance_scale,
-            generator=[torch.Generator().manual_seed((seed << 24) + n) for n in numbers],
-            output_type="np",
-        ).images
-        images.append(drawn.mean(axis=3))
-    return np.concatenate(images).astype(np.float32)

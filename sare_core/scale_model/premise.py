@@ -75,7 +75,7 @@ def _measure(
     shown = [Image.fromarray(image).convert("RGB") for image in images]
     captions, fit = _captions(shown, classes, instruments)
     pixels = [np.asarray(image) for image in shown]
-    under = {
+    under: dict[str, list[Any]] = {
         kind: mapper.maps(pixels, texts, names)
         for kind, texts in (("captioned", captions), ("uncaptioned", [""] * len(images)))
     }

@@ -8,7 +8,6 @@ Articles are silhouettes of Fashion-MNIST with their light and shade, their text
 a picture sharply. Fashion-MNIST: Xiao, Rasul and Vollgraf 2017 (arXiv:1708.07747), MIT licence.
 """
 
-import gzip
 import hashlib
 from dataclasses import dataclass
 from functools import lru_cache
@@ -18,7 +17,7 @@ import numpy as np
 from PIL import Image
 from scipy.ndimage import binary_fill_holes, gaussian_filter
 
-from sare_core.errors import ConfigError
+from sare_core.miniature.scenes import read_articles as read_fashion_mnist
 
 SIDE = 32
 # The classes of Fashion-MNIST whose outlines tell them apart, by their number there. (Pullover, coat and shirt look
@@ -45,27 +44,11 @@ def read_articles(folder: str | Path) -> tuple[np.ndarray, np.ndarray]:
     `folder` holds the four gzipped IDX files, as Debian's dataset-fashion-mnist installs them and as torchvision
     downloads them. Raises ConfigError: a file is missing or not what its name says.
     """
-    images, labels = [], []
-    for part, count in (("train", 60_000), ("t10k", 10_000)):
-        images.append(_idx(Path(folder) / f"{part}-images-idx3-ubyte.gz", 16, count * 28 * 28).reshape(-1, 28, 28))
-        labels.append(_idx(Path(folder) / f"{part}-labels-idx1-ubyte.gz", 8, count))
-    every, numbers = np.concatenate(images), np.concatenate(labels)
+    every, numbers = read_fashion_mnist(folder)
     places = np.full(10, -1)
     places[list(ARTICLES)] = range(len(ARTICLES))
     kept = places[numbers] >= 0
     return every[kept], places[numbers[kept]]
-
-
-def _idx(path: Path, header: int, size: int) -> np.ndarray:
-    if not path.is_file():
-        raise ConfigError(
-            f"{path}: not there. Fashion-MNIST comes with Debian's package dataset-fashion-mnist, or by "
-            "torchvision.datasets.FashionMNIST(folder, download=True); name its folder of .gz files."
-        )
-    values = np.frombuffer(gzip.decompress(path.read_bytes()), np.uint8, offset=header)
-    if values.size != size:
-        raise ConfigError(f"{path}: holds {values.size} values instead of {size}; fetch it anew.")
-    return values
 
 
 @dataclass(frozen=True)

@@ -1,10 +1,11 @@
-"""What captions say, and the tokenizers for it: words that are mostly one token, letters or bytes for anything else."""
+"""What captions say, and the tokenizers for it."""
 
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
+from sare_core.miniature import words as miniature
 from sare_core.scale_model.scenes import CLASSES, EXTRAS, Scenes
 
 # How a caption brings in what it mentions beside the main article; several, as people write differently.
@@ -44,31 +45,10 @@ def web_captions(scenes: Scenes, mention_share: float, seed: int) -> list[str]:
 
 
 def clip_tokenizer() -> Any:
-    """A CLIPTokenizer whose merges spell out WORDS: each is one token but for "sneaker", which an earlier merge splits."""
-    from tokenizers.pre_tokenizers import ByteLevel
-    from transformers import CLIPTokenizer
-
-    symbols = sorted(ByteLevel.alphabet())
-    tokens = [*symbols, *(f"{symbol}</w>" for symbol in symbols)]
-    merges: list[tuple[str, str]] = []
-    for word in WORDS:
-        pieces, grown = [*word[:-1], f"{word[-1]}</w>"], ""
-        for piece in pieces:
-            if grown and (grown, piece) not in merges:
-                merges.append((grown, piece))
-                tokens.append(grown + piece)
-            grown += piece
-    tokens = list(dict.fromkeys([*tokens, "<|startoftext|>", "<|endoftext|>"]))
-    vocabulary = {token: number for number, token in enumerate(tokens)}
-    pairs: Any = merges  # transformers takes pairs, its annotation does not
-    return CLIPTokenizer(vocab=vocabulary, merges=pairs, model_max_length=CONTEXT)
+    """For WORDS: each is one token but for "sneaker", which an earlier merge splits."""
+    return miniature.clip_tokenizer(WORDS, CONTEXT)
 
 
 def bert_tokenizer() -> Any:
-    """A BertTokenizer with WORDS, for the captioner; [DEC] begins a caption, as BLIP has it."""
-    from transformers import BertTokenizer
-
-    letters = list("abcdefghijklmnopqrstuvwxyz0123456789.,!?'-")
-    pieces = [letter for letter in letters if letter not in WORDS] + [f"##{letter}" for letter in letters]
-    tokens = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "[DEC]", *WORDS, *pieces]
-    return BertTokenizer(vocab={token: number for number, token in enumerate(tokens)}, bos_token="[DEC]")
+    """For WORDS, each of which is one token."""
+    return miniature.bert_tokenizer(WORDS)

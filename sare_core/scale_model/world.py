@@ -13,7 +13,7 @@ import numpy as np
 
 from sare_core.scale_model.corpus import load_scenes
 from sare_core.scale_model.scenes import CLASSES, Scenes
-from sare_core.scale_model.words import class_prompt, web_captions
+from sare_core.scale_model.words import class_prompt, clip_tokenizer, web_captions
 
 # Shares of the extras that captions mention. At 0 their silence says nothing; at 0.7 what goes unmentioned is there in
 # 17 % of the pictures, instead of 40 %.
@@ -71,17 +71,17 @@ class World:
 
     def diffusion(self, mentioned: float) -> Any:
         """The parts of a world's reconstruction model, as a StableDiffusionPipeline."""
-        from sare_core.scale_model.latent import assemble
+        from sare_core.miniature.latent import assemble
 
-        return assemble(self.autoencoder(), self.clip().text_model, self.unet(mentioned))
+        return assemble(self.autoencoder(), self.clip().text_model, self.unet(mentioned), clip_tokenizer())
 
     def draw(self, mentioned: float, guidance: float, count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
         """Images of a world's reconstruction model, (n, 32, 32) in [0, 1], and their classes, one after another."""
-        from sare_core.scale_model.latent import sample_latent
+        from sare_core.miniature.latent import sample_prompts
 
         classes = np.arange(count) % len(CLASSES)
         prompts = [class_prompt(int(number)) for number in classes]
-        return sample_latent(self.diffusion(mentioned), prompts, seed, guidance), classes
+        return sample_prompts(self.diffusion(mentioned), prompts, seed, guidance), classes
 
 
 # By the name that the command line takes.
