@@ -108,11 +108,9 @@ class Graph:
     @cached_property
     def variants(self) -> "list[Graph]":
         """These settings, then those of the further maps that their detector reads."""
-        found = {self.reconstructions.fingerprint: self}
-        for changes in detector_class(self.settings.detector.detector).maps.values():
-            other = Graph(changed(self.settings, changes), self.dataset, self.work)
-            found.setdefault(other.reconstructions.fingerprint, other)
-        return list(found.values())
+        further = detector_class(self.settings.detector.detector).maps.values()
+        others = (Graph(changed(self.settings, changes), self.dataset, self.work) for changes in further if changes)
+        return [self, *others]
 
     def detectors(self, inputs: list[str]) -> Folder:
         """The folder of a detector: settings, encoders, and the bytes of the shards that it is trained on."""
@@ -138,12 +136,12 @@ class Graph:
 
     def caption_stages(self, index: Index) -> list[captioning.CaptionStage]:
         """Of the captions of these settings, and of those of the further maps that their detector reads."""
-        graphs = [self, *(other for other in self.variants[1:] if captioning.NAME in other.reconstructions.upstream)]
+        graphs = [self, *(other for other in self.variants[1:] if method_of(other.settings.reconstruct).needs_captions)]
         return list({graph.captions.fingerprint: graph.caption(index) for graph in graphs}.values())
 
     def reconstruct_stages(self, index: Index) -> list[reconstruction.ReconstructStage]:
         """Of the maps of these settings, and of the further ones that their detector reads."""
-        return [graph.reconstruct(index) for graph in self.variants]
+        return list({graph.reconstructions.fingerprint: graph.reconstruct(index) for graph in self.variants}.values())
 
     def caption(self, index: Index) -> captioning.CaptionStage:
         return captioning.CaptionStage(self.settings.caption, self.settings.view, index, self.captions)

@@ -152,7 +152,7 @@ class Detector:
         path: str | os.PathLike[str],
         *,
         device: str | None = None,
-        work: str | None = None,
+        work: str | os.PathLike[str] | None = None,
         view: str | None = None,
         overrides: Iterable[str] = (),
     ) -> "Detector":
@@ -162,6 +162,7 @@ class Detector:
         of what does not make another detector, such as the place of a model: reconstruct.model=/models/sd.
         Raises ConfigError: no trained detector there, a model that it names is not to be found or another one.
         """
+        work = None if work is None else os.fspath(work)
         folder = open_detector(path, work or "work")
         settings = folder.settings(list(overrides))
         return cls(folder, changed(settings, {"view": view}) if view else settings, device, work)

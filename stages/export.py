@@ -19,7 +19,7 @@ from sare_core.engine.shardfiles import TarReader
 from sare_core.engine.signals import check_stop, stop_cleanly
 from sare_core.engine.terminal import console
 from sare_core.errors import ConfigError, ImageError
-from sare_core.graph import Graph, run_settings
+from sare_core.graph import ALL_SPLITS, Graph, run_settings
 from sare_core.report import export as exported
 from sare_core.report.export import What
 from sare_core.store.storage import Store
@@ -56,7 +56,7 @@ def export(
     graph, store = Graph(run_settings(index, preset, set_, detector, view, work), dataset, work), Store(out)
     folder = graph.reconstructions
     wanted = list(dict.fromkeys(what or [What.sare]))
-    shards = graph.shards(index, wanted=shard)
+    shards = graph.shards(index, ["test"] if detector else ALL_SPLITS, shard)
     states = folder.states({number: index.digests[number] for number in shards})
     done = [number for number, state in states.items() if state.kind == "done"]
     records = {number: record for number, record in folder.records(done).items() if record.output}

@@ -72,7 +72,7 @@ def _import(module: str, setting: str) -> Any:
         if error.name is None or not f"{module}.".startswith(f"{error.name}."):  # it is there, and lacks another
             raise ConfigError(f"{setting}: cannot be imported ({error}). Install that, or mend {module}.") from error
         raise ConfigError(f"{setting}: cannot be imported ({error}). {_cure(module)}") from error
-    except Exception as error:  # whatever somebody's own code does when it is imported
+    except (Exception, SystemExit) as error:  # whatever somebody's own code does when it is imported
         raise ConfigError(f"{setting}: cannot be imported ({type(error).__name__}: {error}). Mend {module}.") from error
 
 

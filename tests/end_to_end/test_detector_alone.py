@@ -164,7 +164,9 @@ def test_other_maps_are_refused_before_they_are_made(trained: tuple[Pipeline, li
         with pytest.raises(ConfigError, match="was trained on maps made otherwise"):
             stage("tree", set_=["reconstruct.strength=0.25"], detector=folder.fingerprint, **where)
     with pytest.raises(ConfigError, match="was trained on maps made otherwise"):
-        sare_core.Detector.from_pretrained(Path(folder.store.url), overrides=["reconstruct.strength=0.25"])
+        sare_core.Detector.from_pretrained(
+            folder.fingerprint, work=Path(pipeline.work), overrides=["reconstruct.strength=0.25"]
+        )
     with pytest.raises(ConfigError, match="leave one of them out"):
         evaluate("tree", detector=folder.fingerprint, trained_on="tree", **where)
 
@@ -174,7 +176,7 @@ def test_all_maps_of_a_detector_are_made_by_one_command_each(tmp_path: Path, sta
     pipeline = Pipeline(load_settings(STANDIN, overrides), str(tmp_path / "manifests"), str(tmp_path / "work"))
     pipeline.index(genimage_tree(tmp_path / "tree", per_cell=6, subsets=["sdv1.4"]))
     where = {"work": pipeline.work, "manifests": pipeline.manifests}
-    caption("tree", STANDIN, overrides, **where)
+    caption("tree", STANDIN, [*overrides, "reconstruct.model=/no/such/model"], **where)  # captions need none
     reconstruct("tree", STANDIN, overrides, **where)
     train("tree", STANDIN, overrides, **where)
     (folder,) = (folder for folder in folders(pipeline.work) if folder.stage == "detectors")
