@@ -1,7 +1,7 @@
 """Unpacks the miniature: trained models, real images and eight generators' images, for the mini preset.
 
     sare mini            # models/mini and data/mini, below the current folder: what `make demo` runs on
-    sare mini --full     # all images into data/miniature: what `make study` runs on
+    sare mini --full     # all images into data/miniature and data/miniature-null: what `make study` runs on
 
 The models are small ones of the real classes; the images are 32×32 and gray. It is a scale model of GenImage, in its
 layout: see the README of the images.
@@ -14,7 +14,7 @@ import typer
 
 from sare_core.engine.terminal import console
 from sare_core.errors import ConfigError
-from stages.options import path, run_command
+from stages.options import filled, path, run_command
 
 
 def mini(
@@ -27,18 +27,31 @@ def mini(
             parser=path, metavar="PATH", help="Folder for the images. Default: data/mini, with --full data/miniature."
         ),
     ] = None,
-    full: Annotated[bool, typer.Option("--full", help="All images, not the demo's part of them.")] = False,
+    full: Annotated[
+        bool, typer.Option("--full", help="All images, not the demo's part; and the null world's, beside them.")
+    ] = False,
+    archive: Annotated[
+        str | None,
+        typer.Option(
+            metavar="PATH", help="File or URL of images.tar.xz, which a wheel does not hold.", callback=filled
+        ),
+    ] = None,
 ) -> None:
     """Unpack the miniature's trained models and images."""
-    from sare_core.miniature.unpack import unpack_images, unpack_models
+    from sare_core.miniature.unpack import unpack_images, unpack_models, unpack_null_diffusion
 
     images = images or Path("data/miniature" if full else "data/mini")
     inner, outer = models.resolve(), images.resolve()
     if inner.is_relative_to(outer) or outer.is_relative_to(inner):
         raise ConfigError(f"--models {models} and --images {images}: name two folders, neither in the other.")
     unpack_models(models)
-    unpack_images(images, full)
+    unpack_images(images, full, archive=archive)
     console.print(f"mini: {models} (small trained models), {images} (32×32 stand-ins in GenImage's layout)")
+    if full:
+        null_models, null_images = (folder.with_name(f"{folder.name}-null") for folder in (models, images))
+        unpack_null_diffusion(null_models / "diffusion", archive)
+        unpack_images(null_images, full, null=True, archive=archive)
+        console.print(f"mini: {null_models}, {null_images} (of the null world)")
 
 
 if __name__ == "__main__":

@@ -17,12 +17,20 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=2, help="recipes at a time, of one thread each")
     parser.add_argument("--scale", type=float, default=1.0, help="part of the training: 0.01 is a rehearsal")
     parser.add_argument("--only", choices=list(RECIPES), help="one recipe, and nothing packed")
+    parser.add_argument("--premise", type=Path, help="only measure the premise, and write its table to this folder")
     chosen = parser.parse_args()
     if chosen.jobs < 1:
         parser.error(f"--jobs {chosen.jobs}: at least 1.")
     world = World(chosen.work, chosen.articles, chosen.scale)
     try:
-        if chosen.only:
+        if chosen.premise:
+            import torch
+
+            from sare_core.miniature.tables import write_premise
+
+            torch.set_num_threads(1)
+            write_premise(world, chosen.premise)
+        elif chosen.only:
             run_recipe(world, chosen.only)
         else:
             build(world, chosen.jobs)

@@ -1,4 +1,4 @@
-"""BLIP of the miniature: one captioner for each level of caption."""
+"""BLIP of the scale model, which names the main article of a photograph."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -8,9 +8,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sare_core.miniature.contrast import through_camera
+from sare_core.miniature.contrast import mirrored, photographed
 from sare_core.miniature.fitting import Part, fit
-from sare_core.miniature.words import bert_tokenizer
+from sare_core.miniature.scenes import Scenes
+from sare_core.miniature.words import bert_tokenizer, class_prompt
 
 
 def blip_processor() -> Any:
@@ -20,8 +21,8 @@ def blip_processor() -> Any:
     return BlipProcessor(BlipImageProcessor(size={"height": 32, "width": 32}), bert_tokenizer())
 
 
-def train_captioner(folder: Path, pixels: np.ndarray, captions: list[str], steps: int, seed: int) -> Any:
-    """Train a BlipForConditionalGeneration to say each scene's caption; or go on where `folder` stands."""
+def train_captioner(folder: Path, scenes: Scenes, steps: int, seed: int) -> Any:
+    """Train a BlipForConditionalGeneration to say "a photo of a sneaker"; or go on where `folder` stands."""
     from transformers import BlipConfig, BlipForConditionalGeneration
 
     torch.manual_seed(seed)
@@ -53,7 +54,8 @@ def train_captioner(folder: Path, pixels: np.ndarray, captions: list[str], steps
     }
     config = BlipConfig(text_config=text, vision_config=vision, projection_dim=64, image_text_hidden_size=64)
     blip = BlipForConditionalGeneration(config)
-    images = torch.from_numpy(pixels).unsqueeze(1)
+    images = torch.from_numpy(scenes.pixels).unsqueeze(1)
+    captions = [class_prompt(int(number)) for number in scenes.classes]
     # [CLS] of the tokenizer stands where generation has [DEC]: BLIP starts from bos_token_id.
     tokens = tokenizer(captions, padding=True, return_tensors="pt")
     ids, mask = tokens.input_ids.clone(), tokens.attention_mask
@@ -66,7 +68,7 @@ def train_captioner(folder: Path, pixels: np.ndarray, captions: list[str], steps
 
     def losses(step: int, rng: np.random.Generator) -> Iterator[tuple[str, Tensor]]:
         chosen = torch.from_numpy(rng.integers(0, len(images), 64))
-        batch = (through_camera(images[chosen]).expand(-1, 3, -1, -1) - mean) / std
+        batch = (mirrored(photographed(images[chosen]), rng).expand(-1, 3, -1, -1) - mean) / std
         output = blip(pixel_values=batch, input_ids=ids[chosen], attention_mask=mask[chosen], labels=labels[chosen])
         yield "blip", output.loss
 

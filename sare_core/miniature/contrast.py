@@ -1,23 +1,23 @@
-"""CLIP of the miniature: image and text towers trained by contrast (Radford et al. 2021) on scenes and captions.
+"""CLIP of the scale model: image and text towers trained by contrast (Radford et al. 2021) on scenes and captions.
 
 Its text tower is the diffusion model's text encoder, as Stable Diffusion v1 uses CLIP's; its image tower is the
 detector's image encoder.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
-from torchvision.transforms.v2.functional import gaussian_blur
 from transformers import CLIPConfig, CLIPModel
 
-from sare_core.miniature.fitting import Losses, Part, fit
-from sare_core.miniature.scenes import LENS, NOISE, TRAINING_NOISE, Scenes
-from sare_core.miniature.words import CONTEXT, clip_tokenizer
+from sare_core.miniature.fitting import Part, fit
+from sare_core.miniature.scenes import NOISE, Scenes
+from sare_core.miniature.words import CONTEXT, clip_tokenizer, web_captions
 
+MENTIONED = 0.7  # share of the extras in the captions that CLIP reads; all worlds share it
 # What the encoders are fed: gray levels in [0, 1], normalised by ImageNet's constants, as the detectors do.
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
@@ -29,20 +29,15 @@ def encoder_input(gray: Tensor) -> Tensor:
 
 
 def photographed(gray: Tensor) -> Tensor:
-    """Scenes (n, 1, 32, 32) with the training's noise, fresh at each call: what models that generate read."""
-    return _noisy(gray, TRAINING_NOISE)
-
-
-def through_camera(gray: Tensor) -> Tensor:
-    """Scenes (n, 1, 32, 32) as the camera sees them, its lens and its noise: what models that look at images read."""
-    return _noisy(gaussian_blur(gray, 9, LENS), NOISE)
-
-
-def _noisy(gray: Tensor, levels: tuple[float, float]) -> Tensor:
-    """With noise of a standard deviation drawn for each image, in 8-bit levels."""
-    low, high = levels
+    """Scenes (n, 1, 32, 32) with the camera's noise, fresh at each call."""
+    low, high = NOISE
     sigma = low + (high - low) * torch.rand(len(gray), 1, 1, 1)
     return gray + sigma / 255 * torch.randn_like(gray)
+
+
+def mirrored(images: Tensor, rng: np.random.Generator) -> Tensor:
+    """Images (n, 1, 32, 32), half of them mirrored."""
+    return torch.where(torch.from_numpy(rng.random(len(images)) < 0.5).view(-1, 1, 1, 1), images.flip(3), images)
 
 
 def tokenise(captions: list[str]) -> Tensor:
@@ -52,7 +47,7 @@ def tokenise(captions: list[str]) -> Tensor:
 
 
 def train_clip(folder: Path, scenes: Scenes, steps: int, seed: int) -> CLIPModel:
-    """Train on photographs of scenes, each under its rich caption, its coarse one, or words left out of it."""
+    """Train on photographs, half of them mirrored, with their captions of the web; or go on where `folder` stands."""
     torch.manual_seed(seed)
     tokenizer = clip_tokenizer()
     begin, end = tokenizer.bos_token_id, tokenizer.eos_token_id
@@ -76,32 +71,11 @@ def train_clip(folder: Path, scenes: Scenes, steps: int, seed: int) -> CLIPModel
         "patch_size": 4,
     }
     clip = CLIPModel(CLIPConfig(text_config=text, vision_config=vision, projection_dim=64))
-    losses = _contrast(clip, scenes, photographed)
-    fit(folder, {"clip": Part(clip, 1e-3, ema=0.995)}, steps, losses, seed, warmup=100)
-    return clip
-
-
-def train_image_tower(folder: Path, clip: Any, scenes: Scenes, steps: int, seed: int) -> Any:
-    """Train the image tower of `clip` further, on what the camera gives; or go on where `folder` stands."""
-    clip.vision_model.requires_grad_(True)
-    clip.visual_projection.requires_grad_(True)
-    losses = _contrast(clip, scenes, through_camera)
-    fit(folder, {"clip": Part(clip, 1e-3, ema=0.995)}, steps, losses, seed, warmup=100)
-    return clip
-
-
-def _contrast(clip: Any, scenes: Scenes, look: Callable[[Tensor], Tensor]) -> Losses:
-    images = torch.from_numpy(scenes.pixels).unsqueeze(1)
-    captions = [tokenise(scenes.coarse), tokenise(scenes.rich)]
+    images, captions = torch.from_numpy(scenes.pixels).unsqueeze(1), tokenise(web_captions(scenes, MENTIONED, seed))
 
     def losses(step: int, rng: np.random.Generator) -> Iterator[tuple[str, Tensor]]:
-        chosen = rng.integers(0, len(images), 128)
-        batch = look(images[chosen])
-        mirrored = batch.flip(3)  # left and right change places, so only under the coarse caption
-        rich = rng.random(len(chosen)) < 0.7
-        flip = torch.from_numpy(~rich & (rng.random(len(chosen)) < 0.5)).view(-1, 1, 1, 1)
-        batch = torch.where(flip, mirrored, batch)
-        tokens = torch.where(torch.from_numpy(rich).unsqueeze(1), captions[1][chosen], captions[0][chosen])
+        chosen = rng.integers(0, len(images), 64)
+        batch, tokens = mirrored(photographed(images[chosen]), rng), captions[chosen]
         seen = clip.get_image_features(pixel_values=encoder_input(batch)).pooler_output
         read = clip.get_text_features(input_ids=tokens).pooler_output
         seen, read = (torch.nn.functional.normalize(part, dim=-1) for part in (seen, read))
@@ -112,4 +86,5 @@ def _contrast(clip: Any, scenes: Scenes, look: Callable[[Tensor], Tensor]) -> Lo
         loss = -(target * logits.log_softmax(1)).sum(1).mean() - (target * logits.T.log_softmax(1)).sum(1).mean()
         yield "clip", loss / 2
 
-    return losses
+    fit(folder, {"clip": Part(clip, 1e-3, ema=0.995)}, steps, losses, seed, warmup=100)
+    return clip

@@ -1,4 +1,4 @@
-"""The scenes that models and generators learn from, kept in the work folder between recipes."""
+"""The pictures that models and generators learn from, kept in the work folder between recipes."""
 
 from pathlib import Path
 
@@ -6,7 +6,7 @@ import numpy as np
 
 from sare_core.miniature.scenes import PARTS, Scenes, compose, read_articles
 
-FIELDS = ("pixels", "classes", "tones", "sizes", "places", "grounds")
+FIELDS = ("pixels", "classes", "extras")
 
 
 def load_scenes(work: Path, articles: str | Path, part: str) -> Scenes:

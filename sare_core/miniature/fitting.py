@@ -1,7 +1,8 @@
 """One training loop for all that the miniature world trains: seeded, checkpointed, and resumed to the bit.
 
 What a step draws depends on (seed, step) alone, so a run that was killed and goes on ends with the weights of an
-undisturbed one (same machine, same number of threads).
+undisturbed one (same machine, same number of threads). The weights of a finished training are kept in half precision,
+as they ship, and whatever is trained on top of them reads these.
 """
 
 import json
@@ -14,11 +15,14 @@ from typing import Any
 
 import numpy as np
 import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from sare_core.errors import SareError
 
 CHECKPOINT_SECONDS = 60.0
+CHECKPOINT = "training.pt"  # of a training that goes on
 
 
 @dataclass
@@ -37,7 +41,7 @@ class Part:
     average: dict[str, Tensor] = field(init=False)
 
     def __post_init__(self) -> None:
-        trained = [p for p in self.network.parameters() if p.requires_grad]
+        trained = list(self.network.requires_grad_(True).parameters())
         self.optimizer = torch.optim.AdamW(
             trained, self.learning_rate, betas=self.betas, weight_decay=self.weight_decay, fused=True
         )
@@ -70,25 +74,59 @@ class Part:
 Losses = Callable[[int, np.random.Generator], Iterator[tuple[str, Tensor]]]
 
 
-def fit(folder: Path, parts: dict[str, Part], steps: int, losses: Losses, seed: int, warmup: int = 50) -> None:
+def fit(
+    folder: Path,
+    parts: dict[str, Part],
+    steps: int,
+    losses: Losses,
+    seed: int,
+    warmup: int = 50,
+    fall: bool = True,
+) -> None:
     """Train `parts` for `steps`, or go on from where `folder` stands; the networks are left in eval mode.
 
     losses(step, rng): yields (part, loss) in turn; each loss is followed at once by a step of that part's optimizer. It
     may draw from `rng` and from torch's global generator; both are seeded by (seed, step).
-    The learning rate rises linearly over `warmup` steps and falls as a cosine to 2 % at the end.
+    The learning rate rises linearly over `warmup` steps and falls as a cosine to 2 % at the end; with `fall` false it
+    stays, as for the first part of a longer training.
     Raises SareError: a loss is not finite (the last checkpoint is kept), or `folder` is of another seed or length: its
     learning rate has followed another course.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    checkpoint = folder / "training.pt"
+    finished = {name: folder / f"{name}.safetensors" for name in parts}
+    if not all(file.is_file() for file in finished.values()):
+        _train(folder, parts, steps, losses, seed, warmup, fall)
+        for name, file in finished.items():
+            state = parts[name].network.state_dict()
+            half = {key: value.half() if value.is_floating_point() else value for key, value in state.items()}
+            contiguous = {key: value.contiguous() for key, value in half.items()}
+            save_file(contiguous, file.with_suffix(".partial"), {"steps": str(steps), "seed": str(seed)})
+            file.with_suffix(".partial").replace(file)
+        (folder / CHECKPOINT).unlink()
+    for name, file in finished.items():
+        with safe_open(file, "pt") as saved:
+            about = saved.metadata()
+            _check_same(folder, int(about["steps"]), int(about["seed"]), steps, seed)
+            parts[name].network.load_state_dict({key: saved.get_tensor(key) for key in saved.keys()})  # noqa: SIM118
+        parts[name].network.requires_grad_(False).eval()
+
+
+def _check_same(folder: Path, had_steps: int, had_seed: int, steps: int, seed: int) -> None:
+    if (had_steps, had_seed) != (steps, seed):
+        raise SareError(
+            f"{folder}: holds a training of {had_steps} steps with seed {had_seed}, and {steps} steps with seed {seed} "
+            "are asked for; delete it, or name another work folder."
+        )
+
+
+def _train(
+    folder: Path, parts: dict[str, Part], steps: int, losses: Losses, seed: int, warmup: int, fall: bool
+) -> None:
+    checkpoint = folder / CHECKPOINT
     start = 0
     if checkpoint.is_file():
         saved = torch.load(checkpoint, weights_only=True)
-        if (saved["steps"], saved["seed"]) != (steps, seed):
-            raise SareError(
-                f"{folder}: holds a training of {saved['steps']} steps with seed {saved['seed']}, and {steps} steps "
-                f"with seed {seed} are asked for; delete it, or name another work folder."
-            )
+        _check_same(folder, saved["steps"], saved["seed"], steps, seed)
         for name, part in parts.items():
             part.load(saved["parts"][name])
         start = saved["step"]
@@ -100,7 +138,8 @@ def fit(folder: Path, parts: dict[str, Part], steps: int, losses: Losses, seed: 
         torch.manual_seed((seed << 24) + step)
         rng = np.random.default_rng([seed, step])
         progress = (step - warmup) / max(1, steps - warmup)
-        scale = (step + 1) / warmup if step < warmup else 0.02 + 0.49 * (1 + math.cos(math.pi * progress))
+        fallen = 0.02 + 0.49 * (1 + math.cos(math.pi * progress)) if fall else 1.0
+        scale = (step + 1) / warmup if step < warmup else fallen
         for name, loss in losses(step, rng):
             if not torch.isfinite(loss):
                 raise SareError(f"{folder}: the loss of {name} is not finite at step {step}.")
@@ -126,7 +165,6 @@ def fit(folder: Path, parts: dict[str, Part], steps: int, losses: Losses, seed: 
     for part in parts.values():
         if part.ema is not None:
             part.network.load_state_dict(part.average)
-        part.network.requires_grad_(False).eval()
 
 
 def _save(path: Path, state: dict[str, object]) -> None:

@@ -1,30 +1,36 @@
 """The shipped miniature, put where the mini preset and `make demo` look for it."""
 
 import hashlib
+import io
 import shutil
 import tarfile
 from collections import Counter
+from collections.abc import Iterator
 from importlib.resources import as_file, files
 from pathlib import Path, PurePosixPath
+
+import fsspec
 
 from sare_core.errors import ConfigError
 from sare_core.miniature.once import VERSION, built_once
 
 # Images of each class that the demo takes from a folder: all of these, or every one of them with `full`.
-DEMO = {"stable_diffusion_v_1_4/imagenet_ai_0419_sdv4/train": 600, "val": 100}
+DEMO = {"stable_diffusion_v_1_4/imagenet_ai_0419_sdv4/train": 500, "val": 60}
+CLASS_ONLY = ("ADM", "BigGAN")  # generators that read no captions: they are the same in every world
 
 IMAGES_README = """\
 A scale model in the layout of GenImage. It is NOT GenImage: 32×32, gray, and its eight generators are small models of
 eight kinds that stand in the places of GenImage's own.
 
-nature: articles of Fashion-MNIST (Xiao, Rasul and Vollgraf 2017, MIT licence) set into scenes, and photographed.
-ai: drawn by the generators for the class alone, and put through the same camera. All files are PNGs of one kind.
+nature: articles of Fashion-MNIST (Xiao, Rasul and Vollgraf 2017, MIT licence) set into scenes with up to four small
+things beside them, and photographed.
+ai: drawn by the generators for the article alone, and put through the same camera. All files are PNGs of one kind.
 """
 
 
 def unpack_models(folder: str | Path) -> Path:
-    """Write the trained miniature models into `folder` (captioner, captioner-rich, diffusion, image-encoder,
-    semantic-encoder); nothing is done where they stand already. Returns it.
+    """Write the trained models into `folder` (captioner, counter, diffusion, image-encoder, semantic-encoder); nothing
+    is done where they stand already. Returns it.
 
     Raises ConfigError: `folder` holds something that this function has not written, or nothing ships here.
     """
@@ -34,35 +40,89 @@ def unpack_models(folder: str | Path) -> Path:
         recipe = {"version": VERSION, "models": hashlib.sha256("".join(sums).encode()).hexdigest()}
         with built_once(Path(folder), recipe) as partial:
             if partial:
-                for file in filter(Path.is_file, shipped.rglob("*")):
-                    target = partial / file.relative_to(shipped)
-                    target.parent.mkdir(parents=True, exist_ok=True)
-                    shutil.copy2(file, target)
+                shutil.copytree(shipped, partial, dirs_exist_ok=True)
     return Path(folder)
 
 
-def unpack_images(folder: str | Path, full: bool = False) -> Path:
-    """Write the shipped images into `folder`, in GenImage's layout: the demo's part, or all. Returns it.
+def unpack_images(folder: str | Path, full: bool = False, null: bool = False, archive: str | None = None) -> Path:
+    """Write the shipped images into `folder`, in GenImage's layout. Returns it.
 
-    Raises ConfigError: as `unpack_models`.
+    full: all, not the demo's part. null: of the null world, whose generators learnt from captions that mention no
+    extras, and were not guided; its photographs are the same. archive: path or URL of images.tar.xz, where it is not
+    beside the sources.
+    Raises ConfigError: as `unpack_models`; or the archive cannot be read, or is another one.
     """
-    with as_file(files("sare_core.miniature") / "shipped" / "images.tar.xz") as shipped:
-        _require(shipped)
-        digest = hashlib.sha256(shipped.read_bytes()).hexdigest()
-        with built_once(Path(folder), {"version": VERSION, "images": digest, "full": full}) as partial:
-            if partial:
-                taken: Counter[str] = Counter()
-                with tarfile.open(shipped, "r:xz") as archive:
-                    for member in archive:
-                        where = str(PurePosixPath(member.name).parent)
-                        if member.isfile() and (full or taken[where] < _demo_limit(where)):
-                            taken[where] += 1
-                            data, target = archive.extractfile(member), partial / member.name
-                            assert data is not None, "the archive holds nothing but files"
-                            target.parent.mkdir(parents=True, exist_ok=True)
-                            target.write_bytes(data.read())  # as of now: an older index must not take it for its own
-                (partial / "README.txt").write_text(IMAGES_README, encoding="utf-8")
+    file = read_archive(archive)
+    recipe = {"version": VERSION, "images": hashlib.sha256(file).hexdigest(), "full": full, "null": null}
+    with built_once(Path(folder), recipe) as partial:
+        if partial:
+            taken: Counter[str] = Counter()
+            for name, data in _files(file):
+                path = PurePosixPath(name)
+                of_null, kind = path.parts[0] == "null", path.parent.name
+                if kind == "unet" or (kind == "ai" and of_null != null):
+                    continue
+                path = PurePosixPath(*path.parts[of_null:])
+                where = str(path.parent)
+                if (full or taken[where] < _demo_limit(where)) and (not null or path.parts[0] not in CLASS_ONLY):
+                    taken[where] += 1
+                    _write(partial / path, data)
+            (partial / "README.txt").write_text(IMAGES_README, encoding="utf-8")
     return Path(folder)
+
+
+def unpack_null_diffusion(folder: str | Path, archive: str | None = None) -> Path:
+    """Write the null world's reconstruction model into `folder`; autoencoder and text encoder are those of the other.
+
+    Raises ConfigError: as `unpack_images`.
+    """
+    file = read_archive(archive)
+    with as_file(files("sare_core.miniature") / "shipped" / "models" / "diffusion") as shipped:
+        _require(shipped)
+        recipe = {"version": VERSION, "images": hashlib.sha256(file).hexdigest(), "null": True}
+        with built_once(Path(folder), recipe) as partial:
+            if partial:
+                shutil.copytree(shipped, partial, dirs_exist_ok=True)
+                for name, data in _files(file):
+                    if name.startswith("null/unet/"):
+                        _write(partial / "unet" / PurePosixPath(name).name, data)
+    return Path(folder)
+
+
+def read_archive(named: str | None) -> bytes:
+    """The archive of images, of the digest that ships beside the models. Raises ConfigError: not to be had."""
+    shipped = files("sare_core.miniature") / "shipped"
+    file = shipped / "images.tar.xz"
+    if named is None and not file.is_file():
+        raise ConfigError(
+            "the scale model's images are not in this installation: a clone of the sources holds them as "
+            "sare_core/miniature/shipped/images.tar.xz. Name it, or its URL: sare mini --archive PATH."
+        )
+    try:
+        if named is None:
+            data = file.read_bytes()
+        else:
+            with fsspec.open(named) as opened:
+                data = opened.read()
+    except (OSError, ValueError, ImportError) as error:
+        raise ConfigError(f"--archive {named}: cannot be read: {error}") from error
+    expected = (shipped / "images.sha256").read_text().strip()
+    if hashlib.sha256(data).hexdigest() != expected:
+        raise ConfigError(f"{named or file}: is not the archive of this version of sare (SHA-256 {expected[:12]}…).")
+    return data
+
+
+def _files(archive: bytes) -> Iterator[tuple[str, bytes]]:
+    with tarfile.open(fileobj=io.BytesIO(archive), mode="r:xz") as members:
+        for member in members:
+            data = members.extractfile(member) if member.isfile() else None
+            if data is not None:
+                yield member.name, data.read()
+
+
+def _write(target: Path, data: bytes) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    target.write_bytes(data)  # as of now: an older index must not take it for its own
 
 
 def _demo_limit(where: str) -> int:

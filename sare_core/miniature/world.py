@@ -2,8 +2,9 @@
 
     python -m sare_core.miniature --articles /usr/share/datasets/fashion-mnist --jobs 2
 
-A recipe trains, or goes on, or loads what stands in the work folder; so calling one calls what it needs. `build` runs
-them all, several at a time, each in a process of one thread, and packs what ships.
+A recipe trains, or goes on, or loads what stands in the work folder; so calling one calls what it needs. A *world* is
+what captions on the web mention: two worlds differ in that alone, and share autoencoders, encoders, captioner and
+measuring networks. `build` runs all recipes, several at a time, each in a process of one thread, and packs what ships.
 """
 
 import os
@@ -22,6 +23,11 @@ from sare_core.engine.signals import check_stop, stop_cleanly
 from sare_core.errors import SareError
 from sare_core.miniature.corpus import load_scenes
 from sare_core.miniature.scenes import CLASSES, Scenes
+from sare_core.miniature.words import class_prompt, web_captions
+
+# Shares of the extras that captions mention. At 0 their silence says nothing; at 0.7 what goes unmentioned is there in
+# 17 % of the pictures, instead of 40 %.
+WORLDS = (0.0, 0.7)
 
 
 @dataclass(frozen=True)
@@ -33,24 +39,30 @@ class Subset:
     tag: str
     seed: int  # of its samples
     number: int  # which of the real test sets is its own
+    guidance: float  # that its kind is usually drawn at; 1: none
+    reads_captions: bool  # of the web; or it is told the class alone, as in every world
 
 
+# Guidance: Stable Diffusion's usual 7.5, also for a second latent diffusion; GLIDE's 3 (Nichol et al. 2022, section 4);
+# VQ-Diffusion's 5 (the default of its pipeline in diffusers); 4.5 of Stable Diffusion 3.5, a rectified flow by a
+# transformer as Midjourney's stand-in is. ADM takes a classifier's gradient, for which 1.5 stands here.
 SUBSETS = (
-    Subset("sdv1.4", "stable_diffusion_v_1_4/imagenet_ai_0419_sdv4", "{label:03}_sdv4_{number:05}", 14, 0),
-    Subset("sdv1.5", "stable_diffusion_v_1_5/imagenet_ai_0424_sdv5", "{label:03}_sdv5_{number:05}", 15, 1),
-    Subset("wukong", "wukong/imagenet_ai_0424_wukong", "{label:03}_wukong_{number:05}", 16, 2),
-    Subset("adm", "ADM/imagenet_ai_0508_adm", "{label}_adm_{number}", 17, 3),
-    Subset("glide", "glide/imagenet_glide", "GLIDE_1000_200_00_{label:03}_glide_{number:05}", 18, 4),
-    Subset("vqdm", "VQDM/imagenet_ai_0419_vqdm", "VQDM_1000_200_00_{label:03}_vqdm_{number:05}", 19, 5),
-    Subset("biggan", "BigGAN/imagenet_ai_0419_biggan", "{label:03}_biggan_{number:05}", 20, 6),
-    Subset("midjourney", "Midjourney/imagenet_midjourney", "{label}_midjourney_{number}", 21, 7),
+    Subset("sdv1.4", "stable_diffusion_v_1_4/imagenet_ai_0419_sdv4", "{label:03}_sdv4_{number:05}", 14, 0, 7.5, True),
+    Subset("sdv1.5", "stable_diffusion_v_1_5/imagenet_ai_0424_sdv5", "{label:03}_sdv5_{number:05}", 15, 1, 7.5, True),
+    Subset("wukong", "wukong/imagenet_ai_0424_wukong", "{label:03}_wukong_{number:05}", 16, 2, 7.5, True),
+    Subset("adm", "ADM/imagenet_ai_0508_adm", "{label}_adm_{number}", 17, 3, 1.5, False),
+    Subset("glide", "glide/imagenet_glide", "GLIDE_1000_200_00_{label:03}_glide_{number:05}", 18, 4, 3.0, True),
+    Subset("vqdm", "VQDM/imagenet_ai_0419_vqdm", "VQDM_1000_200_00_{label:03}_vqdm_{number:05}", 19, 5, 5.0, True),
+    Subset("biggan", "BigGAN/imagenet_ai_0419_biggan", "{label:03}_biggan_{number:05}", 20, 6, 1.0, False),
+    Subset("midjourney", "Midjourney/imagenet_midjourney", "{label}_midjourney_{number}", 21, 7, 4.5, True),
 )
 
-
-# Images of each class, real and fake, that ship. Training is on sdv1.4; the others' serve the transfer matrix alone.
-TRAIN = {"sdv1.4": 2_000}
-OTHERS_TRAIN = 300
-TEST = 1_000
+# What ships, by dataset: the share that captions mention, and whether generators are guided as usual or not at all. In
+# the null nothing gives a reason for an effect; it has no generators that read no captions.
+DATASETS = {"miniature": (0.7, True), "miniature-null": (0.0, False)}
+# Images of each class, real and fake, that ship of a dataset. Training is on sdv1.4.
+TRAIN, TEST = {"sdv1.4": 1_500}, 500
+VALIDATION = 400  # images of a generator by which the premise is measured, none of which ship
 
 
 class World:
@@ -64,8 +76,8 @@ class World:
 
     def counts(self, subset: str) -> tuple[int, int]:
         """Images of each class, real or fake, of a subset: to train, to test."""
-        train, test = (max(10, round(full * self.scale)) for full in (TRAIN.get(subset, OTHERS_TRAIN), TEST))
-        return train, test
+        train, test = TRAIN.get(subset, 0), TEST
+        return min(train, max(10, round(train * self.scale))), max(10, round(test * self.scale))
 
     @cached_property
     def scenes(self) -> Scenes:
@@ -74,123 +86,138 @@ class World:
     def autoencoder(self) -> Any:
         from sare_core.miniature.autoencoder import train_autoencoder
 
-        return train_autoencoder(self.work / "autoencoder", self.scenes.pixels, (16, 32, 64), self.steps(1600), seed=1)
+        return train_autoencoder(self.work / "autoencoder", self.scenes, (16, 32, 64), 8, self.steps(7000), seed=1)
+
+    def autoencoder_2(self) -> Any:
+        """Of the second latent diffusion, and of the GAN."""
+        from sare_core.miniature.autoencoder import train_autoencoder
+
+        return train_autoencoder(self.work / "autoencoder_2", self.scenes, (24, 32, 48), 4, self.steps(2500), seed=8)
 
     def clip(self) -> Any:
         from sare_core.miniature.contrast import train_clip
 
-        return train_clip(self.work / "clip", self.scenes, self.steps(1000), seed=2)
-
-    def image_encoder(self) -> Any:
-        """CLIP's image tower, trained further on what the camera gives; the text tower stays as the UNet knows it."""
-        from sare_core.miniature.contrast import train_image_tower
-
-        return train_image_tower(self.work / "image_encoder", self.clip(), self.scenes, self.steps(1200), seed=10)
+        return train_clip(self.work / "clip", self.scenes, self.steps(800), seed=2)
 
     def captioner(self) -> Any:
         from sare_core.miniature.captioner import train_captioner
 
-        return train_captioner(
-            self.work / "captioner", self.scenes.pixels, self.scenes.coarse, self.steps(4000), seed=3
-        )
-
-    def captioner_rich(self) -> Any:
-        from sare_core.miniature.captioner import train_captioner
-
-        return train_captioner(
-            self.work / "captioner_rich", self.scenes.pixels, self.scenes.rich, self.steps(4000), seed=4
-        )
+        return train_captioner(self.work / "captioner", self.scenes, self.steps(4000), seed=3)
 
     def semantic_encoder(self) -> Any:
         from sare_core.miniature.classifier import train_classifier
 
-        return train_classifier(self.work / "semantic_encoder", self.scenes, self.steps(900), seed=5)
+        return train_classifier(self.work / "semantic_encoder", self.scenes, self.steps(700), seed=5)
 
-    def unet(self) -> Any:
+    def counter(self) -> Any:
+        from sare_core.miniature.classifier import train_counter
+
+        return train_counter(self.work / "counter", self.scenes, self.steps(800), seed=11)
+
+    def unet(self, mentioned: float) -> Any:
+        """The reconstruction model of a world, which is also its Stable Diffusion 1.4."""
+        return self._unet("unet", self.autoencoder(), (64, 96), mentioned, seed=6)
+
+    def _unet(
+        self, name: str, vae: Any, channels: tuple[int, int], mentioned: float, seed: int, steps: int = 6000
+    ) -> Any:
+        """Two thirds of the training are on captions of the article alone, which all worlds share."""
         from sare_core.miniature.latent import new_unet, train_unet
 
-        vae, text = self.autoencoder(), self.clip().text_model
-        return train_unet(self.work / "unet", new_unet((64, 96), 6), vae, text, self.scenes, self.steps(1400), seed=6)
+        text, folder = self.clip().text_model, self.work / name
+        unet = new_unet(channels, vae.config.latent_channels, seed)
+        plain, said = (web_captions(self.scenes, share, seed=20) for share in (0.0, mentioned))
+        shared = self.steps(round(2 / 3 * steps))
+        train_unet(folder / "shared", unet, vae, text, self.scenes, plain, shared, seed, fall=False)
+        rest = max(2, self.steps(steps) - shared)
+        return train_unet(folder / f"{mentioned}", unet, vae, text, self.scenes, said, rest, seed + 100)
 
-    def sdv1_4(self) -> Callable[..., np.ndarray]:
-        return self._latent(self.autoencoder(), self.clip().text_model, self.unet())
-
-    def sdv1_5(self) -> Callable[..., np.ndarray]:
-        """Stable Diffusion 1.5 is 1.4 trained on: so is this, with other seeds."""
-        from sare_core.miniature.latent import train_unet
-
-        vae, text = self.autoencoder(), self.clip().text_model
-        unet = self.unet().requires_grad_(True)
-        folder = self.work / "unet_further"
-        return self._latent(
-            vae, text, train_unet(folder, unet, vae, text, self.scenes, self.steps(250), seed=7, rate=4e-4)
-        )
-
-    def wukong(self) -> Callable[..., np.ndarray]:
-        """A second latent diffusion, with an autoencoder and a UNet of its own, and other sizes.
-
-        Its guidance is 2: at 4 pixel statistics tell its images from real ones (AUC 0.78, and 0.75 is the limit).
-        """
-        from sare_core.miniature.autoencoder import train_autoencoder
-        from sare_core.miniature.latent import new_unet, train_unet
+    def diffusion(self, mentioned: float, kind: str = "sdv1.4") -> Any:
+        """A latent diffusion of a world as a StableDiffusionPipeline: sdv1.4 (the reconstruction model), its sibling
+        sdv1.5, or wukong, which has an autoencoder and a UNet of its own."""
+        from sare_core.miniature.latent import assemble, train_unet
 
         text = self.clip().text_model
-        vae = train_autoencoder(self.work / "autoencoder_2", self.scenes.pixels, (16, 32, 32), self.steps(800), seed=8)
-        unet = new_unet((64, 64), 9)
-        unet = train_unet(self.work / "unet_2", unet, vae, text, self.scenes, self.steps(900), seed=9)
-        return self._latent(vae, text, unet, guidance_scale=2.0)
+        if kind == "wukong":
+            vae = self.autoencoder_2()
+            return assemble(vae, text, self._unet("unet_2", vae, (64, 80), mentioned, seed=9, steps=4200))
+        vae, unet = self.autoencoder(), self.unet(mentioned)
+        if kind == "sdv1.5":  # Stable Diffusion 1.5 is 1.4 trained on: so is this, with other seeds
+            said, folder = web_captions(self.scenes, mentioned, seed=20), self.work / "unet_further" / f"{mentioned}"
+            unet = train_unet(folder, unet, vae, text, self.scenes, said, self.steps(1000), seed=7, rate=4e-4)
+        return assemble(vae, text, unet)
 
-    def _latent(self, vae: Any, text_encoder: Any, unet: Any, guidance_scale: float = 4.0) -> Callable[..., np.ndarray]:
-        from sare_core.miniature.latent import assemble, sample_latent
+    def sampler(self, name: str, mentioned: float) -> Callable[[np.ndarray, int, float], np.ndarray]:
+        """sample(classes, seed, guidance) of a generator, by the name of its subset: (n, 32, 32) in [0, 1]."""
+        from sare_core.miniature.generators import cascade, flow, gan, pixel_diffusion, tokens
+        from sare_core.miniature.latent import sample_prompts
 
-        pipeline = assemble(vae, text_encoder, unet)
-        return lambda classes, seed: sample_latent(pipeline, classes, seed, guidance_scale)
+        folder, scenes = self.work / name, self.scenes
+        model: Any
+        match name:
+            case "adm":
+                model = pixel_diffusion.train_pixel_diffusion(folder, scenes, mentioned, self.steps(4500), seed=0)
+                return lambda *how: pixel_diffusion.sample_pixel_diffusion(model, *how)
+            case "glide":
+                model = cascade.train_cascade(folder, scenes, mentioned, self.steps(6000), seed=0)
+                return lambda *how: cascade.sample_cascade(model, *how)
+            case "vqdm":
+                model = tokens.train_tokens(folder, scenes, mentioned, self.steps(6000), seed=0)
+                return lambda *how: tokens.sample_tokens(model, *how)
+            case "biggan":
+                model = gan.train_gan(folder, scenes, self.autoencoder_2(), self.steps(5000), seed=0)
+                return lambda *how: gan.sample_gan(model, *how)
+            case "midjourney":
+                model = flow.train_flow(folder, scenes, mentioned, self.steps(6000), seed=0)
+                return lambda *how: flow.sample_flow(model, *how)
+        pipeline = self.diffusion(mentioned, name)
+        return lambda classes, seed, guidance: sample_prompts(
+            pipeline, [class_prompt(int(number)) for number in classes], seed, guidance
+        )
 
-    def other(self, name: str) -> Callable[..., np.ndarray]:
-        """One of the generators that are no latent diffusion."""
-        from sare_core.miniature.generators import GENERATORS
+    def samples(self, subset: Subset, mentioned: float, guided: bool, validation: bool = False) -> np.ndarray:
+        """Images of a generator, (n, 32, 32) float32 in [0, 1], the n-th of class n mod 5.
 
-        generator = GENERATORS[name]
-        model = generator.train(self.work / "generators" / name, self.scenes, self.steps(generator.steps), seed=0)
-        return lambda classes, seed: generator.sample(model, classes, seed)
-
-    def sampler(self, name: str) -> Callable[..., np.ndarray]:
-        """sample(classes, seed) of a generator, by the name of its subset: (n, 32, 32) in [0, 1]."""
-        own = {"sdv1.4": self.sdv1_4, "sdv1.5": self.sdv1_5, "wukong": self.wukong}
-        return own[name]() if name in own else self.other(name)
-
-    def samples(self, subset: Subset) -> np.ndarray:
-        """All images of a generator, train before test, the n-th of class n mod 10: (n, 32, 32) float32 in [0, 1]."""
-        kept = self.work / "samples" / f"{subset.name}.npz"
-        classes = np.arange(sum(self.counts(subset.name))) % len(CLASSES)
+        Those that ship, train before test; or those of `validation`, by which the premise is measured.
+        """
+        mentioned, guidance = mentioned if subset.reads_captions else 0.0, subset.guidance if guided else 1.0
+        part, seed = ("validation", 100 + subset.seed) if validation else ("shipped", subset.seed)
+        count = max(10, round(VALIDATION * self.scale)) if validation else sum(self.counts(subset.name))
+        kept = self.work / "samples" / f"{part}-{subset.name}-{mentioned}-{guidance}.npz"
         if kept.is_file():
             with np.load(kept) as saved:
-                if len(saved["classes"]) == len(classes):
+                if len(saved["pixels"]) == count:
                     return saved["pixels"]
-        pixels = self.sampler(subset.name)(classes, subset.seed)
+        pixels = self.sampler(subset.name, mentioned)(np.arange(count) % len(CLASSES), seed, guidance)
         kept.parent.mkdir(parents=True, exist_ok=True)
-        np.savez(kept.with_suffix(".partial.npz"), pixels=pixels, classes=classes)
-        kept.with_suffix(".partial.npz").replace(kept)
+        partial = kept.with_suffix(".partial.npz")
+        np.savez(partial, pixels=pixels)
+        partial.replace(kept)
         return pixels
 
 
-# What waits for what. Long ones stand first: with two at a time the chain autoencoder, unet, sdv1.5 is the longest.
+# What waits for what; of two worlds the second goes on from what the first has trained for both. Long ones stand first.
 RECIPES: dict[str, tuple[str, ...]] = {
     "autoencoder": (),
     "clip": (),
-    "image_encoder": ("clip",),
-    "unet": ("autoencoder", "clip"),
     "captioner": (),
+    "autoencoder_2": (),
+    "sdv1.4-0.7": ("autoencoder", "clip"),
+    "wukong-0.7": ("autoencoder_2", "clip"),
+    "midjourney-0.7": (),
+    "glide-0.7": (),
+    "vqdm-0.7": (),
+    "sdv1.5-0.7": ("sdv1.4-0.7",),
+    "sdv1.4-0.0": ("sdv1.4-0.7",),
+    "wukong-0.0": ("wukong-0.7",),
+    "midjourney-0.0": ("midjourney-0.7",),
+    "glide-0.0": ("glide-0.7",),
+    "vqdm-0.0": ("vqdm-0.7",),
+    "sdv1.5-0.0": ("sdv1.4-0.0",),
+    "adm-0.0": (),
+    "biggan-0.0": ("autoencoder_2",),
     "semantic_encoder": (),
-    "captioner_rich": (),
-    "glide": (),
-    "wukong": ("clip",),
-    "adm": (),
-    "vqdm": (),
-    "midjourney": (),
-    "biggan": (),
-    "sdv1.5": ("unet",),
-    "sdv1.4": ("unet",),
+    "counter": (),
 }
 
 
@@ -200,8 +227,13 @@ def run_recipe(world: World, name: str) -> None:
 
     torch.set_num_threads(1)  # or the number of cores would show in the weights
     subsets = {subset.name: subset for subset in SUBSETS}
-    if name in subsets:
-        world.samples(subsets[name])
+    kind, _, mentioned = name.rpartition("-")
+    if kind in subsets:
+        for guided in (True, False):
+            world.samples(subsets[kind], float(mentioned), guided, validation=True)
+        for share, guided in DATASETS.values():
+            if share == float(mentioned) or (guided and not subsets[kind].reads_captions):
+                world.samples(subsets[kind], share, guided)
     else:
         getattr(world, name)()
 

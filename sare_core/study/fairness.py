@@ -13,14 +13,11 @@ from PIL import Image
 from sare_core.config.detectors import DetectorSettings
 from sare_core.errors import StageError
 from sare_core.evaluation.metrics import paper_order
+from sare_core.evaluation.statistics import held_out_scores, pixel_statistics, regression
 from sare_core.study.bootstrap import RESAMPLES, add_means, auc, draw_images, estimate
 
 PER_CELL = 2000  # images of a subset, split and class at most, the first by image_id: a hash, so a random draw
-FOLDS = 5
 Loader = Callable[[dict[str, Any]], Image.Image]  # a row of the index to its RGB image
-
-BINS = 16  # of gradients, and of spatial frequencies
-LEVELS = 64  # bins of the level histogram
 
 
 def chosen_rows(index_frame: pl.DataFrame, splits: list[str]) -> pl.DataFrame:
@@ -28,41 +25,6 @@ def chosen_rows(index_frame: pl.DataFrame, splits: list[str]) -> pl.DataFrame:
     usable = pl.col("error").is_null(), pl.col("label").is_not_null(), pl.col("split").is_in(splits)
     rows = index_frame.filter(*usable).sort("image_id")
     return rows.group_by("subset", "split", "label", maintain_order=True).head(PER_CELL).sort("image_id")
-
-
-def pixel_statistics(image: Image.Image) -> np.ndarray:
-    """What an image's pixels say without its content, (BINS * 2 + LEVELS + 8,) float64; of any size.
-
-    Shares of exact 0 and 255 and the extremes, mean and standard deviation, the histogram of levels, that of the
-    gradient's size, and the log power over spatial frequency, up to that of a checkerboard; of the grey image.
-    """
-    grey = np.asarray(image.convert("L"), dtype=np.float64)
-    levels = np.histogram(grey, bins=LEVELS, range=(0, 256))[0] / grey.size
-    right, down = np.abs(np.diff(grey, axis=1)), np.abs(np.diff(grey, axis=0))
-    steps = np.concatenate([right.ravel(), down.ravel()])
-    edges = np.concatenate([[0], np.geomspace(1, 256, BINS)])
-    gradient = np.histogram(steps, bins=edges)[0] / steps.size
-    extremes = [(grey == 0).mean(), (grey == 255).mean(), grey.min(), grey.max(), grey.mean(), grey.std()]
-    return np.concatenate([extremes, [right.mean(), down.mean()], levels, gradient, _spectrum(grey)])
-
-
-def _spectrum(grey: np.ndarray) -> np.ndarray:
-    """Log mean power in BINS rings of spatial frequency; a ring that a small image has no frequency in is 0."""
-    power = np.abs(np.fft.fft2(grey - grey.mean())) ** 2 / grey.size
-    frequency = np.hypot(np.fft.fftfreq(grey.shape[0])[:, None], np.fft.fftfreq(grey.shape[1])[None])
-    ring = np.minimum((frequency / 0.5**0.5 * BINS).astype(int), BINS - 1).ravel()  # cycles a pixel, up to the corner
-    total, count = (np.bincount(ring, weights, BINS) for weights in (power.ravel(), None))
-    return np.log1p(total / np.maximum(count, 1))
-
-
-def held_out_scores(features: np.ndarray, labels: np.ndarray, seed: int) -> np.ndarray:
-    """Each image's logit by logistic regression on the other folds, (n,). Raises StageError: too few of a class."""
-    from sklearn.model_selection import StratifiedKFold, cross_val_predict
-
-    if min((labels == 0).sum(), (labels == 1).sum()) < FOLDS:
-        raise StageError(f"fewer than {FOLDS} real or fake test images in a subset: nothing can be cross-validated.")
-    folds = StratifiedKFold(FOLDS, shuffle=True, random_state=seed)
-    return cross_val_predict(_regression(), features, labels, cv=folds, method="decision_function")
 
 
 def pixel_scores(test: pl.DataFrame, load: Loader, seed: int, advance: Callable[[int], None]) -> pl.DataFrame:
@@ -134,18 +96,10 @@ def transfer(rows: pl.DataFrame, embeddings: np.ndarray, seed: int, resamples: i
         used = at[source] & train
         if len(set(labels[used])) < 2:
             continue
-        logits = _regression().fit(embeddings[used], labels[used]).decision_function(embeddings[~train])
+        logits = regression().fit(embeddings[used], labels[used]).decision_function(embeddings[~train])
         scores = rows.filter(~train).select("subset", "label", logit=pl.Series(logits, dtype=pl.Float64))
         table = area_by_subset(scores, seed, resamples, trained_on=(source,))
         parts.append(table.select(pl.lit(source).alias("trained_on"), pl.all()))
     if not parts:
         raise StageError("no subset has train images of both classes: there is no transfer to measure.")
     return pl.concat(parts)
-
-
-def _regression() -> Any:
-    from sklearn.linear_model import LogisticRegression
-    from sklearn.pipeline import make_pipeline
-    from sklearn.preprocessing import StandardScaler
-
-    return make_pipeline(StandardScaler(), LogisticRegression(max_iter=2000))

@@ -22,6 +22,7 @@ from sare_core.engine.ranks import Rank
 from sare_core.engine.selection import chosen_shards
 from sare_core.engine.terminal import console
 from sare_core.errors import ConfigError
+from sare_core.evaluation.statistics import FOLDS
 from sare_core.evaluation.tables import TRIVIAL
 from sare_core.evaluation.trivial import trivial_predictions
 from sare_core.graph import Graph
@@ -246,7 +247,7 @@ def study_fairness(study: Study) -> None:
     trivial = trivial_predictions(about, frame.filter(pl.col("split") == "test"))
     with bar(console, "pixel statistics", len(test)) as advance:
         scores = {"pixel statistics": fairness.pixel_scores(test, load, seed, advance)}
-    notes = [f"Pixel statistics: logistic regression, {fairness.FOLDS}-fold within each subset's test split."]
+    notes = [f"Pixel statistics: logistic regression, {FOLDS}-fold within each subset's test split."]
     if trivial.predictions is None:
         notes.append(str(trivial.reason))
     else:

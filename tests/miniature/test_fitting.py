@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from sare_core.errors import SareError
@@ -54,6 +55,25 @@ def test_the_average_is_what_is_left(tmp_path: Path) -> None:
     averaged, last = _train(tmp_path / "a", ema=0.99), _train(tmp_path / "b", ema=None)
     assert not torch.equal(averaged["one.0.weight"], last["one.0.weight"])
     assert torch.equal(averaged["two.weight"], last["two.weight"])
+
+
+def test_the_rate_stays_where_it_shall_not_fall(tmp_path: Path) -> None:
+    moved = {}
+    for fall in (True, False):
+        network = nn.Linear(1, 1)
+        nn.init.zeros_(network.weight)
+        loss = lambda step, rng: iter([("line", network(torch.ones(1, 1)).mean())])  # noqa: E731, B023
+        fit(tmp_path / str(fall), {"line": Part(network, 0.01, weight_decay=0.0)}, 10, loss, 0, 1, fall)
+        moved[fall] = -float(network.weight.detach())
+    assert moved[False] == pytest.approx(0.1, rel=0.02) and moved[True] < 0.07
+
+
+def test_what_is_kept_is_in_half_precision(tmp_path: Path) -> None:
+    trained = _train(tmp_path / "run")
+    kept = load_file(tmp_path / "run" / "two.safetensors")
+    assert all(value.dtype == torch.float16 for value in kept.values())
+    assert torch.equal(trained["two.weight"], kept["weight"].float())
+    assert not (tmp_path / "run" / "training.pt").exists()
 
 
 def test_it_learns(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from PIL import Image
 from sklearn.metrics import roc_auc_score
 
 from sare_core.errors import ConfigError
+from sare_core.evaluation.statistics import held_out_scores, pixel_statistics
 from sare_core.index.expected import compare
 from sare_core.index.genimage import find
 from sare_core.index.listing import Problem
@@ -21,7 +22,6 @@ from sare_core.miniature.pack import LARGEST
 from sare_core.miniature.scenes import CLASSES, PARTS
 from sare_core.miniature.unpack import unpack_images, unpack_models
 from sare_core.miniature.world import SUBSETS
-from sare_core.study.fairness import held_out_scores, pixel_statistics
 
 SHIPPED = Path(str(files("sare_core.miniature") / "shipped"))
 

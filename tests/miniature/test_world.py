@@ -1,5 +1,6 @@
 """A rehearsal of the recipes: two steps each on made-up articles, through to what would ship."""
 
+import hashlib
 import subprocess
 import sys
 import tarfile
@@ -16,8 +17,8 @@ from sare_core.miniature import pack as pack_module
 from sare_core.miniature import world as world_module
 from sare_core.miniature.corpus import FIELDS
 from sare_core.miniature.pack import pack, write_archive
-from sare_core.miniature.scenes import PARTS, compose
-from sare_core.miniature.world import RECIPES, SUBSETS, World, build
+from sare_core.miniature.scenes import EXTRAS, PARTS, compose
+from sare_core.miniature.world import RECIPES, SUBSETS, WORLDS, World, build
 from tests.miniature.articles import made_up_articles
 
 
@@ -35,7 +36,8 @@ def rehearsed(tmp_path_factory: pytest.TempPathFactory) -> World:
 def test_what_waits_for_what_can_be_run() -> None:
     for name, needs in RECIPES.items():
         assert set(needs) <= RECIPES.keys(), name
-    assert {subset.name for subset in SUBSETS} <= RECIPES.keys()
+    worlds = {subset.name: WORLDS if subset.reads_captions else (0.0,) for subset in SUBSETS}
+    assert {f"{name}-{share}" for name, shares in worlds.items() for share in shares} <= RECIPES.keys()
     assert sorted(subset.number for subset in SUBSETS) == list(range(8))
 
 
@@ -54,7 +56,7 @@ def test_all_that_ships(rehearsed: World, tmp_path: Path) -> None:
     assert isinstance(result, torch.Tensor)
     assert tuple(result.shape) == (3, 32, 32)
 
-    clip = rehearsed.image_encoder()
+    clip = rehearsed.clip()
     images = torch.randn(2, 3, 32, 32)
     vision = load_image_encoder(str(models / "image-encoder"))
     with torch.no_grad():
@@ -62,13 +64,18 @@ def test_all_that_ships(rehearsed: World, tmp_path: Path) -> None:
         torch.testing.assert_close(vision(pixel_values=images).image_embeds, expected, atol=2e-2, rtol=2e-2)
     encoder = load_semantic_encoder(str(models / "semantic-encoder"))
     assert encoder.forward_features(images).shape[2:] == (4, 4)
-    for name in ("captioner", "captioner-rich"):
-        assert load_captioner(settings.caption, str(models / name), "cpu") is not None
+    assert load_captioner(settings.caption, str(models / "captioner"), "cpu") is not None
+    assert load_semantic_encoder(str(models / "counter")).num_classes == len(EXTRAS)
 
     with tarfile.open(tmp_path / "images.tar.xz") as archive:
         names = archive.getnames()
-    assert len(names) == len(set(names)) == 8 * 2 * 20
-    assert all(name.endswith(".png") for name in names)
+    images = [name for name in names if name.endswith(".png")]
+    # 10 of each class to test and, of sdv1.4, to train; of the null world 6 generators' own.
+    assert len(images) == len(set(images)) == 9 * 2 * 10 + 7 * 10
+    assert sum(name.startswith("null/") for name in images) == 7 * 10
+    assert set(names) - set(images) == {"null/unet/config.json", "null/unet/diffusion_pytorch_model.safetensors"}
+    digest = hashlib.sha256((tmp_path / "images.tar.xz").read_bytes()).hexdigest()
+    assert (tmp_path / "images.sha256").read_text().strip() == digest
 
 
 def test_two_images_of_the_same_pixels_do_not_ship(tmp_path: Path) -> None:
@@ -79,13 +86,15 @@ def test_two_images_of_the_same_pixels_do_not_ship(tmp_path: Path) -> None:
 
 def test_samples_are_drawn_once(rehearsed: World) -> None:
     subset = SUBSETS[0]
-    first = rehearsed.samples(subset)
+    first = rehearsed.samples(subset, 0.7, True)
     assert first.shape == (20, 32, 32) and first.min() >= 0 and first.max() <= 1
-    assert rehearsed.samples(subset).tobytes() == first.tobytes()
+    assert rehearsed.samples(subset, 0.7, True).tobytes() == first.tobytes()
+    others = [rehearsed.samples(subset, *how) for how in ((0.0, True), (0.7, False), (0.7, True, True))]
+    assert len({drawn[:10].tobytes() for drawn in [first, *others]}) == 4
 
 
 def test_a_recipe_that_fails_stops_the_build(rehearsed: World, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(world_module, "RECIPES", {"clip": (), "unet": ("clip",)})
+    monkeypatch.setattr(world_module, "RECIPES", {"clip": (), "counter": ("clip",)})
     broken = World(tmp_path, "nowhere")
     broken.scenes = rehearsed.scenes
     with pytest.raises(SareError, match="clip failed"):
@@ -115,7 +124,7 @@ def test_a_rehearsal_is_not_the_start_of_the_real_training(rehearsed: World) -> 
     rehearsed.clip()
     again = World(rehearsed.work, "nowhere", rehearsed.scale)
     again.clip()
-    with pytest.raises(SareError, match=r"clip: holds a training of 2 steps with seed 2, and 1000 steps with"):
+    with pytest.raises(SareError, match=r"clip: holds a training of 2 steps with seed 2, and 800 steps with"):
         World(rehearsed.work, "nowhere").clip()
 
 
@@ -132,7 +141,7 @@ def test_a_pack_that_fails_leaves_what_shipped(tmp_path: Path, monkeypatch: pyte
         (folder / "new").write_text("after")
 
     monkeypatch.setattr(pack_module, "save_models", save)
-    monkeypatch.setattr(pack_module, "images", lambda world: iter(()))
+    monkeypatch.setattr(pack_module, "entries", lambda world: iter(()))
     monkeypatch.setattr(pack_module, "write_archive", lambda entries, path: path.write_text("after" * 10))
     before = written()
     monkeypatch.setitem(pack_module.LARGEST, "images", 20)
@@ -142,4 +151,6 @@ def test_a_pack_that_fails_leaves_what_shipped(tmp_path: Path, monkeypatch: pyte
 
     monkeypatch.setitem(pack_module.LARGEST, "images", 100)
     pack(World(tmp_path, "nowhere"), tmp_path / "out")
-    assert written() == {"out/models/new": "after", "out/images.tar.xz": "after" * 10, "out/mine.txt": "before"}
+    digest = hashlib.sha256(b"after" * 10).hexdigest() + "\n"
+    made = {"out/models/new": "after", "out/images.tar.xz": "after" * 10, "out/images.sha256": digest}
+    assert written() == made | {"out/mine.txt": "before"}

@@ -5,7 +5,8 @@ from PIL import Image
 from sklearn.metrics import roc_auc_score
 
 from sare_core.errors import StageError
-from sare_core.study.fairness import area_by_subset, held_out_scores, pixel_statistics, transfer
+from sare_core.evaluation.statistics import held_out_scores, pixel_statistics
+from sare_core.study.fairness import area_by_subset, transfer
 
 
 def picture(random, edit=lambda pixels: pixels, side=32):

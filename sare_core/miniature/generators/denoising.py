@@ -10,14 +10,32 @@ from typing import Any
 
 import torch
 from diffusers import UNet2DModel
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
-from sare_core.miniature.generators.drawing import NO_CLASS
+from sare_core.miniature.generators.drawing import TEXT, guided
+
+Network = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 
-def class_unet(size: int, channels: tuple[int, ...], in_channels: int, out_channels: int, attention: bool) -> Any:
-    """A U-Net for images of size×size, told time and class; attention, if any, in its lowest block."""
+class TextUNet(nn.Module):
+    """A U-Net for images (n, c, size, size), told time (n,) in [0, 1] and caption (n, TEXT).
+
+    attention: in its lowest block, or nowhere.
+    """
+
+    def __init__(
+        self, size: int, channels: tuple[int, ...], in_channels: int, out_channels: int, attention: bool
+    ) -> None:
+        super().__init__()
+        self.text = nn.Linear(TEXT, 4 * channels[0], bias=False)
+        self.unet = _unet(size, channels, in_channels, out_channels, attention).to(memory_format=torch.channels_last)
+
+    def forward(self, images: Tensor, times: Tensor, texts: Tensor) -> Tensor:
+        return self.unet(images, 1000 * times, self.text(texts)).sample
+
+
+def _unet(size: int, channels: tuple[int, ...], in_channels: int, out_channels: int, attention: bool) -> Any:
     plain = len(channels) - 1
     return UNet2DModel(
         sample_size=size,
@@ -29,7 +47,7 @@ def class_unet(size: int, channels: tuple[int, ...], in_channels: int, out_chann
         layers_per_block=1,
         norm_num_groups=8,
         attention_head_dim=16,
-        num_class_embeds=NO_CLASS + 1,
+        class_embed_type="identity",
         add_attention=attention,
     )
 
@@ -42,13 +60,20 @@ def denoising_loss(predict: Callable[[Tensor, Tensor], Tensor], clean: Tensor) -
     return F.mse_loss(predict(alpha * clean + sigma * noise, times), alpha * noise - sigma * clean)
 
 
-def ddim(predict: Callable[[Tensor, Tensor], Tensor], noise: Tensor, steps: int) -> Tensor:
-    """From pure noise to an image in `steps` deterministic steps (Song et al. 2021, arXiv:2010.02502)."""
+def ddim(network: Network, noise: Tensor, texts: Tensor, guidance: float, steps: int) -> Tensor:
+    """From pure noise to an image in `steps` deterministic steps (Song et al. 2021, arXiv:2010.02502), guided.
+
+    network: (noised, times (n,), captions (n, TEXT)) to v.
+    """
     image = noise
     times = torch.linspace(1, 0, steps + 1)
     for now, then in pairwise(times):
         alpha, sigma = _schedule(now)
-        v = predict(image, now.expand(len(image)))
+
+        def predict(said: Tensor) -> Tensor:
+            return network(image.repeat(len(said) // len(image), 1, 1, 1), now.expand(len(said)), said)  # noqa: B023
+
+        v = guided(predict, texts, guidance)
         clean, eps = alpha * image - sigma * v, sigma * image + alpha * v
         alpha, sigma = _schedule(then)
         image = alpha * clean + sigma * eps

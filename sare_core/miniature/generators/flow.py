@@ -14,12 +14,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sare_core.miniature.fitting import Part, fit
-from sare_core.miniature.generators.drawing import NO_CLASS, draw, guided, scaled, unscaled, with_dropout
+from sare_core.miniature.generators.drawing import TEXT, draw, guided, in_world, scaled, unscaled, with_dropout
 from sare_core.miniature.scenes import Scenes
 
 PATCH = 4
-GUIDANCE = 1.5
 SAMPLING_STEPS = 25
+BATCH = 32
 LAST = 0.05  # 1 − t is held above this where a loss divides by it
 
 
@@ -46,19 +46,19 @@ class Block(nn.Module):
 
 
 class Transformer(nn.Module):
-    """Noised images (n, 1, 32, 32), times (n,) and classes (n,) to clean images (n, 1, 32, 32)."""
+    """Noised images (n, 1, 32, 32), times (n,) and captions (n, TEXT) to clean images (n, 1, 32, 32)."""
 
     def __init__(self, width: int = 128, layers: int = 4, heads: int = 4) -> None:
         super().__init__()
         self.inward = nn.Linear(PATCH * PATCH, width)
         self.positions = nn.Parameter(_places(width))
         self.times = nn.Sequential(nn.Linear(64, width), nn.SiLU(), nn.Linear(width, width))
-        self.classes = nn.Embedding(NO_CLASS + 1, width)
+        self.texts = nn.Linear(TEXT, width)
         self.blocks = nn.ModuleList(Block(width, heads) for _ in range(layers))
         self.outward = nn.Linear(width, PATCH * PATCH)
 
-    def forward(self, images: Tensor, times: Tensor, classes: Tensor) -> Tensor:
-        condition = F.silu(self.times(_waves(times)) + self.classes(classes))
+    def forward(self, images: Tensor, times: Tensor, texts: Tensor) -> Tensor:
+        condition = F.silu(self.times(_waves(times)) + self.texts(texts))
         x = self.inward(F.pixel_unshuffle(images, PATCH).flatten(2).transpose(1, 2)) + self.positions
         for block in self.blocks:
             x = block(x, condition)
@@ -66,36 +66,42 @@ class Transformer(nn.Module):
         return F.pixel_shuffle(patches, PATCH)
 
 
-def train_flow(folder: Path, scenes: Scenes, steps: int, seed: int) -> Transformer:
-    """Train on scenes, or go on where `folder` stands."""
+def train_flow(folder: Path, scenes: Scenes, mentioned: float, steps: int, seed: int) -> Transformer:
+    """Train on scenes and a world's captions, or go on where `folder` stands."""
     torch.manual_seed(seed)
     transformer = Transformer()
     data = scaled(scenes)
 
-    def losses(step: int, rng: np.random.Generator) -> Iterator[tuple[str, Tensor]]:
-        chosen = rng.integers(0, len(data), 64)
-        clean, classes = data[chosen], with_dropout(scenes.classes[chosen], rng)
-        times = torch.sigmoid(torch.randn(len(clean)) - 0.4)
-        t = times.view(-1, 1, 1, 1)
-        noised = t * clean + (1 - t) * torch.randn_like(clean)
-        # The error of the velocity (x − x_t) / (1 − t) that the prediction stands for.
-        error = (transformer(noised, times, classes) - clean) / (1 - t).clamp(min=LAST)
-        yield "transformer", error.square().mean()
+    def learn(folder: Path, captions: Tensor, steps: int, fall: bool) -> None:
+        def losses(step: int, rng: np.random.Generator) -> Iterator[tuple[str, Tensor]]:
+            chosen = rng.integers(0, len(data), BATCH)
+            clean, texts = data[chosen], with_dropout(captions[chosen], rng)
+            times = torch.sigmoid(torch.randn(len(clean)) - 0.4)
+            t = times.view(-1, 1, 1, 1)
+            noised = t * clean + (1 - t) * torch.randn_like(clean)
+            # The error of the velocity (x − x_t) / (1 − t) that the prediction stands for.
+            error = (transformer(noised, times, texts) - clean) / (1 - t).clamp(min=LAST)
+            yield "transformer", error.square().mean()
 
-    fit(folder, {"transformer": Part(transformer, 2e-3, ema=0.995)}, steps, losses, seed)
+        fit(folder, {"transformer": Part(transformer, 1e-3, ema=0.998)}, steps, losses, seed, 100, fall)
+
+    in_world(folder, scenes, mentioned, steps, learn)
     return transformer
 
 
-def sample_flow(transformer: Transformer, classes: np.ndarray, seed: int) -> np.ndarray:
+def sample_flow(transformer: Transformer, classes: np.ndarray, seed: int, guidance: float) -> np.ndarray:
     """One scene of each class given: (n,) to (n, 32, 32) float32 in [0, 1]."""
 
-    def sampler(classes: Tensor, deviates: Tensor) -> Tensor:
+    def sampler(texts: Tensor, deviates: Tensor) -> Tensor:
         image = deviates.view(-1, 1, 32, 32)
         for step in range(SAMPLING_STEPS):
-            now = torch.full((2 * len(image),), step / SAMPLING_STEPS)
-            twice = image.repeat(2, 1, 1, 1)
-            clean = guided(lambda c: transformer(twice, now, c), classes, GUIDANCE)  # noqa: B023
-            image = image + (clean - image) / (SAMPLING_STEPS - step)
+
+            def predict(said: Tensor) -> Tensor:
+                times = len(said) // len(image)  # noqa: B023
+                now = torch.full((len(said),), step / SAMPLING_STEPS)  # noqa: B023
+                return transformer(image.repeat(times, 1, 1, 1), now, said)  # noqa: B023
+
+            image = image + (guided(predict, texts, guidance) - image) / (SAMPLING_STEPS - step)
         return unscaled(image)
 
     return draw(sampler, classes, 32 * 32, seed)

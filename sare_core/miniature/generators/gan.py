@@ -3,8 +3,8 @@ discriminator (Miyato & Koyama 2018) and an average of the generator's weights. 
 al. 2024, arXiv:2501.05441): each generated image is set against a real one of its class, which keeps variety, and both
 sides' gradients are penalised, which keeps training stable without other tricks.
 
-It paints latents, which the decoder of an autoencoder of its own turns into pixels: in pixels a GAN of this size needs
-many hours of two cores.
+It paints latents, which an autoencoder's decoder turns into pixels: in pixels a GAN of this size needs many hours of
+two cores. As BigGAN was, it is told the class alone, in every world.
 """
 
 from collections.abc import Iterator
@@ -19,15 +19,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from sare_core.miniature.autoencoder import train_autoencoder
 from sare_core.miniature.fitting import Part, fit
-from sare_core.miniature.generators.drawing import draw, labels
+from sare_core.miniature.generators.drawing import TEXT, draw
 from sare_core.miniature.latent import encode_scenes
-from sare_core.miniature.scenes import CLASSES, Scenes
+from sare_core.miniature.scenes import Scenes
+from sare_core.miniature.words import bags, class_prompt
 
 LATENT = 64
 BATCH = 64
-AUTOENCODER_SHARE = 0.12  # of the GAN's steps: its are dearer
 PENALTY = 1.0  # of gradients
 PENALTY_EVERY = 4  # steps, and then as many times as strong (Karras et al. 2020)
 
@@ -62,29 +61,31 @@ class UpBlock(nn.Module):
 
 
 class Painter(nn.Module):
-    """Noise (n, LATENT) and classes (n,) to an autoencoder's latents (n, 4, 8, 8)."""
+    """Noise (n, LATENT) and prompts (n, TEXT) to an autoencoder's latents (n, c, 8, 8)."""
 
-    def __init__(self) -> None:
+    def __init__(self, latents: int) -> None:
         super().__init__()
         condition = 2 * LATENT
-        self.classes = nn.Embedding(len(CLASSES), LATENT)
+        self.texts = nn.Linear(TEXT, LATENT, bias=False)
         self.start = nn.Linear(condition, 128 * 4 * 4)
         self.block = UpBlock(128, 96, condition)
         self.norm = ConditionalNorm(96, condition)
-        self.end = nn.Sequential(nn.ReLU(), nn.Conv2d(96, 64, 3, padding=1), nn.ReLU(), nn.Conv2d(64, 4, 3, padding=1))
+        self.end = nn.Sequential(
+            nn.ReLU(), nn.Conv2d(96, 64, 3, padding=1), nn.ReLU(), nn.Conv2d(64, latents, 3, padding=1)
+        )
 
-    def forward(self, noise: Tensor, classes: Tensor) -> Tensor:
-        condition = torch.cat([noise, self.classes(classes)], 1)
+    def forward(self, noise: Tensor, texts: Tensor) -> Tensor:
+        condition = torch.cat([noise, self.texts(texts)], 1)
         x = self.block(self.start(condition).view(-1, 128, 4, 4), condition)
         return self.end(self.norm(x, condition))
 
 
 class Critic(nn.Module):
-    """Latents (n, 4, 8, 8) and classes (n,) to one logit each, (n,)."""
+    """Latents (n, c, 8, 8) and prompts (n, TEXT) to one logit each, (n,)."""
 
-    def __init__(self) -> None:
+    def __init__(self, latents: int) -> None:
         super().__init__()
-        self.start = nn.Conv2d(4, 64, 3, padding=1)
+        self.start = nn.Conv2d(latents, 64, 3, padding=1)
         self.convs = nn.ModuleList(
             conv
             for inside, outside in pairwise((64, 96, 128))
@@ -92,14 +93,14 @@ class Critic(nn.Module):
         )
         self.hidden = nn.Linear(128 * 2 * 2, 128)
         self.end = nn.Linear(128, 1)
-        self.classes = nn.Embedding(len(CLASSES), 128)
+        self.texts = nn.Linear(TEXT, 128, bias=False)
 
-    def forward(self, latents: Tensor, classes: Tensor) -> Tensor:
+    def forward(self, latents: Tensor, texts: Tensor) -> Tensor:
         x = F.leaky_relu(self.start(latents), 0.2)
         for conv in self.convs:
             x = F.leaky_relu(conv(x), 0.2)
         x = F.leaky_relu(self.hidden(x.flatten(1)), 0.2)
-        return self.end(x).squeeze(1) + (x * self.classes(classes)).sum(1) / 128**0.5
+        return self.end(x).squeeze(1) + (x * self.texts(texts)).sum(1) / 128**0.5
 
 
 @dataclass(frozen=True)
@@ -110,47 +111,46 @@ class LatentGan:
     autoencoder: Any
 
 
-def train_gan(folder: Path, scenes: Scenes, steps: int, seed: int) -> LatentGan:
-    """Train the autoencoder, then the GAN on its latents, or go on where `folder` stands."""
-    autoencoder = train_autoencoder(
-        folder / "autoencoder", scenes.pixels, (16, 32, 32), max(2, round(AUTOENCODER_SHARE * steps)), seed
-    )
+def train_gan(folder: Path, scenes: Scenes, autoencoder: Any, steps: int, seed: int) -> LatentGan:
+    """Train the GAN on an autoencoder's latents of scenes, or go on where `folder` stands."""
     torch.manual_seed(seed)
-    painter, critic = Painter(), Critic()
+    channels = autoencoder.config.latent_channels
+    painter, critic = Painter(channels), Critic(channels)
     parts = {
         "painter": Part(painter, 5e-4, betas=(0.0, 0.99), weight_decay=0.0, ema=0.998),
         "critic": Part(critic, 5e-4, betas=(0.0, 0.99), weight_decay=0.0),
     }
     encoded = cache(lambda: encode_scenes(autoencoder, scenes.pixels, seed))
+    prompts = torch.from_numpy(bags([class_prompt(int(number)) for number in scenes.classes]))
 
     def losses(step: int, rng: np.random.Generator) -> Iterator[tuple[str, Tensor]]:
         chosen = rng.integers(0, len(scenes), BATCH)
-        classes = labels(scenes.classes[chosen])
+        texts = prompts[chosen]
         means, deviations = (part[chosen] for part in encoded())
         real = means + deviations * torch.randn_like(means)
-        fake = painter(torch.randn(BATCH, LATENT), classes)
+        fake = painter(torch.randn(BATCH, LATENT), texts)
         with torch.no_grad():
-            beside = critic(real, classes)
-        yield "painter", F.softplus(beside - critic(fake, classes)).mean()
+            beside = critic(real, texts)
+        yield "painter", F.softplus(beside - critic(fake, texts)).mean()
 
         penalised = step % PENALTY_EVERY == 0
         both = torch.cat([real, fake.detach()]).requires_grad_(penalised)
-        logits = critic(both, classes.repeat(2))
+        logits = critic(both, texts.repeat(2, 1))
         loss = F.softplus(logits[BATCH:] - logits[:BATCH]).mean()
         if penalised:
             (slope,) = torch.autograd.grad(logits.sum(), both, create_graph=True)
             loss = loss + PENALTY_EVERY * PENALTY * slope.square().sum((1, 2, 3)).mean()
         yield "critic", loss
 
-    fit(folder / "gan", parts, steps, losses, seed)
+    fit(folder, parts, steps, losses, seed)
     return LatentGan(painter, autoencoder)
 
 
-def sample_gan(model: LatentGan, classes: np.ndarray, seed: int) -> np.ndarray:
-    """One scene of each class given: (n,) to (n, 32, 32) float32 in [0, 1]."""
+def sample_gan(model: LatentGan, classes: np.ndarray, seed: int, guidance: float = 1.0) -> np.ndarray:
+    """One scene of each class given: (n,) to (n, 32, 32) float32 in [0, 1]. A GAN takes no guidance."""
 
-    def sampler(classes: Tensor, deviates: Tensor) -> Tensor:
-        latents = model.painter(deviates, classes) / model.autoencoder.config.scaling_factor
+    def sampler(texts: Tensor, deviates: Tensor) -> Tensor:
+        latents = model.painter(deviates, texts) / model.autoencoder.config.scaling_factor
         return (model.autoencoder.decode(latents).sample.mean(1) / 2 + 0.5).clamp(0, 1)
 
     return draw(sampler, classes, LATENT, seed)

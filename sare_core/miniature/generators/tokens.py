@@ -13,18 +13,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from sare_core.miniature.autoencoder import PatchCritic
 from sare_core.miniature.fitting import Part, fit
-from sare_core.miniature.generators.drawing import NO_CLASS, draw, guided, photographed, scaled, unscaled, with_dropout
+from sare_core.miniature.generators.drawing import TEXT, draw, guided, in_world, noisy, scaled, unscaled, with_dropout
 from sare_core.miniature.scenes import Scenes
 
 LEVELS = (8, 6, 5)
 CODES = 8 * 6 * 5
 GRID = 8
 LENGTH = GRID * GRID
-GUIDANCE = 1.25
-CRITIC_WEIGHT = 0.05
-CRITIC_FROM = 0.3  # of the run
 
 
 class Residual(nn.Module):
@@ -91,11 +87,11 @@ class Tokenizer(nn.Module):
 
 
 class Writer(nn.Module):
-    """A causal transformer: classes (n,) and the tokens so far (n, k) to logits of tokens 0..k, (n, k + 1, CODES)."""
+    """A causal transformer: captions (n, TEXT), tokens so far (n, k) to logits of tokens 0..k, (n, k + 1, CODES)."""
 
     def __init__(self, width: int = 128, layers: int = 4) -> None:
         super().__init__()
-        self.classes = nn.Embedding(NO_CLASS + 1, width)
+        self.texts = nn.Linear(TEXT, width)
         self.left = nn.Embedding(CODES, width)
         self.above = nn.Embedding(CODES, width)  # told outright, or the transformer would first have to find it
         self.positions = nn.Parameter(0.02 * torch.randn(LENGTH, width))
@@ -105,9 +101,9 @@ class Writer(nn.Module):
         self.blocks = nn.TransformerEncoder(block, layers, nn.LayerNorm(width), enable_nested_tensor=False)
         self.head = nn.Linear(width, CODES)
 
-    def forward(self, classes: Tensor, tokens: Tensor) -> Tensor:
+    def forward(self, texts: Tensor, tokens: Tensor) -> Tensor:
         count = tokens.shape[1] + 1
-        start = self.classes(classes).unsqueeze(1)
+        start = self.texts(texts).unsqueeze(1)
         x = torch.cat([start, self.left(tokens)], 1) + self.positions[:count]
         above = F.pad(self.above(tokens[:, : max(0, count - GRID)]), (0, 0, min(GRID, count), 0))
         mask = torch.ones(count, count, dtype=torch.bool).triu(1)
@@ -122,50 +118,47 @@ class TokenModel:
     writer: Writer
 
 
-def train_tokens(folder: Path, scenes: Scenes, steps: int, seed: int) -> TokenModel:
-    """Train the tokenizer on scenes, then the writer in half as many steps; or go on where `folder` stands."""
+def train_tokens(folder: Path, scenes: Scenes, mentioned: float, steps: int, seed: int) -> TokenModel:
+    """Train the tokenizer on scenes, then the writer on a world's captions too; or go on where `folder` stands."""
     torch.manual_seed(seed)
-    tokenizer, critic, writer = Tokenizer(), PatchCritic(), Writer()
+    tokenizer, writer = Tokenizer(), Writer()
     data = scaled(scenes)
 
     def tokenizer_losses(step: int, rng: np.random.Generator) -> Iterator[tuple[str, Tensor]]:
-        real = data[rng.integers(0, len(data), 48)]
-        decoded = tokenizer.decoder(tokenizer.encode(photographed(real)))
+        real = data[rng.integers(0, len(data), 32)]
+        decoded = tokenizer.decoder(tokenizer.encode(noisy(real)))
         loss = (decoded - real).abs().mean()
-        loss = loss + sum((decoded.diff(dim=d) - real.diff(dim=d)).abs().mean() for d in (2, 3))
-        adversarial = step >= CRITIC_FROM * steps
-        if adversarial:
-            loss = loss - CRITIC_WEIGHT * critic(decoded).mean()
-        yield "tokenizer", loss
-        if adversarial:
-            yield "critic", F.relu(1 - critic(real)).mean() + F.relu(1 + critic(decoded.detach())).mean()
+        yield "tokenizer", loss + sum((decoded.diff(dim=d) - real.diff(dim=d)).abs().mean() for d in (2, 3))
 
-    parts = {
-        "tokenizer": Part(tokenizer, 2e-3, betas=(0.5, 0.9), weight_decay=0.0, ema=0.99),
-        "critic": Part(critic, 5e-4, betas=(0.5, 0.9), weight_decay=0.0),
-    }
-    fit(folder / "tokenizer", parts, steps, tokenizer_losses, seed)
+    part = Part(tokenizer, 2e-3, weight_decay=0.0, ema=0.997)
+    fit(folder / "tokenizer", {"tokenizer": part}, max(2, steps // 2), tokenizer_losses, seed)
     with torch.inference_mode():
         tokens = torch.cat([tokenizer.tokens(part) for part in data.split(500)]).clone()
 
-    def writer_losses(step: int, rng: np.random.Generator) -> Iterator[tuple[str, Tensor]]:
-        chosen = rng.integers(0, len(data), 64)
-        target = tokens[chosen]
-        logits = writer(with_dropout(scenes.classes[chosen], rng), target[:, :-1])
-        yield "writer", F.cross_entropy(logits.flatten(0, 1), target.flatten())
+    def learn(folder: Path, captions: Tensor, steps: int, fall: bool) -> None:
+        def losses(step: int, rng: np.random.Generator) -> Iterator[tuple[str, Tensor]]:
+            chosen = rng.integers(0, len(data), 32)
+            logits = writer(with_dropout(captions[chosen], rng), tokens[chosen, :-1])
+            yield "writer", F.cross_entropy(logits.flatten(0, 1), tokens[chosen].flatten())
 
-    fit(folder / "writer", {"writer": Part(writer, 2e-3, ema=0.99)}, max(2, steps // 2), writer_losses, seed + 1)
+        fit(folder, {"writer": Part(writer, 1.5e-3, ema=0.998)}, steps, losses, seed + 1, 100, fall)
+
+    in_world(folder, scenes, mentioned, steps, learn)
     return TokenModel(tokenizer, writer)
 
 
-def sample_tokens(model: TokenModel, classes: np.ndarray, seed: int) -> np.ndarray:
+def sample_tokens(model: TokenModel, classes: np.ndarray, seed: int, guidance: float) -> np.ndarray:
     """One scene of each class given: (n,) to (n, 32, 32) float32 in [0, 1]."""
 
-    def sampler(classes: Tensor, deviates: Tensor) -> Tensor:
+    def sampler(texts: Tensor, deviates: Tensor) -> Tensor:
         chance = torch.special.ndtr(deviates)  # uniform in [0, 1]
-        tokens = torch.zeros(len(classes), 0, dtype=torch.long)
+        tokens = torch.zeros(len(texts), 0, dtype=torch.long)
         for position in range(LENGTH):
-            logits = guided(lambda c: model.writer(c, tokens.repeat(2, 1))[:, -1], classes, GUIDANCE)  # noqa: B023
+
+            def predict(said: Tensor) -> Tensor:
+                return model.writer(said, tokens.repeat(len(said) // len(texts), 1))[:, -1]  # noqa: B023
+
+            logits = guided(predict, texts, guidance)
             below = logits.softmax(1).cumsum(1) < chance[:, position : position + 1]
             tokens = torch.cat([tokens, below.sum(1, keepdim=True).clamp(max=CODES - 1)], 1)
         return unscaled(model.tokenizer.decode_tokens(tokens))
