@@ -18,7 +18,10 @@ BIN  := .venv/bin
 ARGS  = --dataset $(DATASET) --preset $(PRESET) --work $(WORK) --manifests $(MANIFESTS) $(foreach s,$(SET),--set $(s))
 MINI  = --dataset mini --preset mini --work $(WORK) --manifests $(MANIFESTS)
 DEMO  = $(MINI) --run demo
-UNCAPTIONED = $(MINI) --run control --set caption.captioner=none --set caption.model=null
+# A detector that reads maps with and without captions, so that both are made.
+BOTH  = --set detector.detector=difference
+ZERO  = detector.semantic_input=zero
+ZEROS = $(MINI) --run zeros --set $(ZERO)
 WHICH = $(if $(SHARD),--shard $(SHARD))
 NAMED = $(if $(RUN),--run $(RUN))
 WHOSE = $(if $(TRAINED_ON),--trained-on $(TRAINED_ON))
@@ -52,23 +55,25 @@ $(BIN)/.installed: pyproject.toml
 	$(BIN)/pip install --quiet --editable '.[dev]'
 	touch $@
 
-demo: install ## index, caption, reconstruct, train, evaluate and report on the scale model (about 4 minutes on two cores)
+demo: install ## index, caption, reconstruct, train, evaluate and report on the scale model (3 minutes on two cores)
 	$(BIN)/sare mini
 	$(BIN)/sare index --layout genimage --root data/mini --name mini --manifests $(MANIFESTS) --shard-size 100
-	$(BIN)/sare caption     $(DEMO)
-	$(BIN)/sare reconstruct $(DEMO)
-	$(BIN)/sare caption     $(UNCAPTIONED)
-	$(BIN)/sare reconstruct $(UNCAPTIONED)
+	$(BIN)/sare caption     $(DEMO) $(BOTH)
+	$(BIN)/sare reconstruct $(DEMO) $(BOTH)
 	$(BIN)/sare train       $(DEMO)
 	$(BIN)/sare evaluate    $(DEMO)
-	$(BIN)/sare status --work $(WORK) --manifests $(MANIFESTS)
-	$(BIN)/sare report      $(DEMO)
+	$(BIN)/sare train       $(ZEROS)
+	$(BIN)/sare evaluate    $(ZEROS)
+	$(BIN)/sare report      $(DEMO) --control "a map of zeros=$(ZERO)"
 
 study: install ## measure the method and its controls on the whole scale model, tables to benchmarks/ (hours; resumes)
 	$(BIN)/sare mini --full
 	$(BIN)/sare index --layout genimage --root data/miniature --name miniature --manifests $(MANIFESTS)
+	$(BIN)/sare index --layout genimage --root data/miniature-null --name miniature-null --manifests $(MANIFESTS)
 	$(BIN)/sare study --dataset miniature --preset mini --work $(WORK) --manifests $(MANIFESTS) --jobs $(JOBS) \
-	    --classifier models/mini/semantic-encoder --level coarse=models/mini/captioner --level rich=models/mini/captioner-rich
+	    --classifier models/mini/semantic-encoder
+	$(BIN)/sare study --dataset miniature-null --preset mini --set reconstruct.model=models/mini-null/diffusion \
+	    --work $(WORK) --manifests $(MANIFESTS) --jobs $(JOBS) --only delta --only variants --out benchmarks/miniature-null
 
 mini-world: install ## train the scale model's models and generators anew, from Fashion-MNIST (hours; resumes)
 	$(BIN)/python -m sare_core.miniature --articles $(ARTICLES) --work $(WORK)/mini-world --jobs $(JOBS)

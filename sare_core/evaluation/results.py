@@ -32,12 +32,17 @@ class Results(NamedTuple):
     notes: list[str]
 
 
+def read_outputs(folder: Folder, shards: list[int]) -> pl.DataFrame:
+    """All rows of the parquets of a folder's shards."""
+    records = folder.records(shards).values()
+    return pl.concat([pl.read_parquet(folder.output(record), glob=False) for record in records])
+
+
 def read_results(
     settings: Settings, index: Index, trained_on: Index | None, folder: Folder, shards: list[int], run_name: str
 ) -> Results:
     """Join all predictions, check them against the index, and measure them and the trivial detector."""
-    records = folder.records(shards).values()
-    predictions = pl.concat([pl.read_parquet(folder.output(record), glob=False) for record in records])
+    predictions = read_outputs(folder, shards)
     rows = index.frame()
     expected = rows.filter(pl.col("shard").is_in(shards))
     missing = expected.join(predictions, on=["image_id", "subset"], how="anti")

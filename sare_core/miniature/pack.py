@@ -51,7 +51,7 @@ def pack(world: World, out: Path) -> None:
 
 
 def save_models(world: World, folder: Path) -> None:
-    """captioner, counter, diffusion, image-encoder, semantic-encoder: weights in half precision."""
+    """captioner, diffusion, image-encoder, semantic-encoder: weights in half precision."""
     from timm.models import save_for_hf
     from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 
@@ -71,8 +71,12 @@ def save_models(world: World, folder: Path) -> None:
     vision.half().save_pretrained(folder / "image-encoder")
     world.captioner().half().save_pretrained(folder / "captioner")
     blip_processor().save_pretrained(folder / "captioner")
-    for name, network in (("semantic-encoder", world.semantic_encoder()), ("counter", world.counter())):
-        save_for_hf(network.half(), str(folder / name), model_args=ARCHITECTURE, safe_serialization=True)
+    save_for_hf(
+        world.semantic_encoder().half(),
+        str(folder / "semantic-encoder"),
+        model_args=ARCHITECTURE,
+        safe_serialization=True,
+    )
 
 
 def entries(world: World) -> Iterator[tuple[str, np.ndarray | bytes]]:
@@ -83,6 +87,8 @@ def entries(world: World) -> Iterator[tuple[str, np.ndarray | bytes]]:
         train, test = world.counts(subset.name)
         real_test = load_scenes(world.work, world.articles, f"test-{subset.number}")
         for split, scenes, count in (("train", real_train, train), ("val", real_test, test)):
+            if not count:
+                continue
             first = PARTS["detectors" if split == "train" else f"test-{subset.number}"].start
             names = [f"n{scenes.classes[n]:08}_{first + n}" for n in range(count)]
             shots = photograph(scenes.pixels[:count], names)
@@ -93,6 +99,8 @@ def entries(world: World) -> Iterator[tuple[str, np.ndarray | bytes]]:
                 continue
             fakes = world.samples(subset, mentioned, guided)
             for split, places in (("train", range(train)), ("val", range(train, train + test))):
+                if not places:
+                    continue
                 names = [subset.tag.format(label=place % len(CLASSES), number=place) for place in places]
                 shots = photograph(fakes[places.start : places.stop], [prefix + name for name in names])
                 for name, shot in zip(names, shots, strict=True):

@@ -34,13 +34,13 @@ SHOWN = {
 }
 COMMAND = "python -m sare_core.miniature --articles /usr/share/datasets/fashion-mnist --premise benchmarks/miniature"
 NOTES = """\
-Photographs of the validation part against images that each generator drew for the article alone, reconstructed by their
-world's own model under the captioner's caption, and under none. *Extras seen*: things beside the article, as a network
-counts them. AUCs are in percent, above 50 in the paper's direction. *Fits its prompt*: how often the captioner holds the
-prompt likelier of a generated image than of a photograph. *Autoencoder's error*: of |x − D(E(x))| alone. *Encoder on
-itself*: a regression on CLIP's features, fitted to this generator. *Pixel statistics of sdv1.4*: a regression that was
-fitted to sdv1.4 of the same world. Δ: mean error of photographs less that of generated images, in 8-bit levels, with
-95 % intervals over images. *Difference*: captioned less uncaptioned error of an image.
+Photographs of the validation part against images that each generator drew for the article alone, reconstructed by
+their world's own model under the captioner's caption, and under none. *Extras seen*: things beside the article, as a
+network counts them. AUCs are in percent, above 50 in the paper's direction. *Fits its prompt*: how often the captioner
+holds the prompt likelier of a generated image than of a photograph. *Autoencoder's error*: of |x − D(E(x))| alone.
+*Encoder on itself*: a regression on CLIP's features, fitted to this generator. *Pixel statistics of sdv1.4*: a
+regression that was fitted to sdv1.4 of the same world. Δ: mean error of photographs less that of generated images, in
+8-bit levels, with 95 % intervals over images. *Difference*: captioned less uncaptioned error of an image.
 """
 
 

@@ -29,8 +29,8 @@ ai: drawn by the generators for the article alone, and put through the same came
 
 
 def unpack_models(folder: str | Path) -> Path:
-    """Write the trained models into `folder` (captioner, counter, diffusion, image-encoder, semantic-encoder); nothing
-    is done where they stand already. Returns it.
+    """Write the trained models into `folder` (captioner, diffusion, image-encoder, semantic-encoder); nothing is
+    done where they stand already. Returns it.
 
     Raises ConfigError: `folder` holds something that this function has not written, or nothing ships here.
     """

@@ -13,7 +13,8 @@ from sare_core.engine.manifest import Index
 from sare_core.engine.progress import bar
 from sare_core.engine.terminal import console
 from sare_core.errors import ConfigError, needs_extra
-from sare_core.evaluation.results import read_results
+from sare_core.evaluation.metrics import subset_metrics
+from sare_core.evaluation.results import read_outputs, read_results
 from sare_core.evaluation.tables import result_tables, to_csv
 from sare_core.graph import Graph
 from sare_core.report.examples import examples
@@ -21,18 +22,22 @@ from sare_core.report.measures import keep, measure_maps, read_kept, without_cap
 from sare_core.report.page import render
 from sare_core.report.parts import distributions_part, shift_part, training_part
 from sare_core.report.plate import examples_plate
+from sare_core.report.premise import premise_part
 from sare_core.report.provenance import failures, libraries, stage_row
-from sare_core.report.verdict import result_sentence, verdict
+from sare_core.report.verdict import closing, gain_sentences, result_sentence, verdict
 from sare_core.store.storage import Store
 
 NAME = "report"
 
 
 class Report(NamedTuple):
-    """What was written: the result in a sentence, and where the page is."""
+    """What was written: the result in sentences, and where the page is."""
 
-    result: str
+    result: list[str]
     page: str
+
+
+Controls = dict[str, tuple[Settings, DetectorFolder]]  # by what each has in place of the map
 
 
 def write_report(
@@ -44,11 +49,12 @@ def write_report(
     origin: str,
     run: str | None,
     out: str | None,
+    controls: Controls | None = None,
 ) -> Report:
     """Write the page, its figures and its tables to `out`, by default in the work folder.
 
     trained_on: the index of the detector's dataset, where it is at hand. origin: of the settings, as "preset mini".
-    run: the name of the run; None: the latest of these predictions.
+    run: the name of the run; None: the latest of these predictions. controls: detectors to stand beside it.
     Raises ConfigError: no trained detector, test shards without predictions, an extra that is not installed.
     """
     with needs_extra("report"):  # before the maps are read, which takes long
@@ -73,6 +79,11 @@ def write_report(
             f"{predictions.store.url}: none of the test images has a prediction, so there is nothing to report. "
             "sare status shows why they failed."
         )
+    beside = {}
+    for name, (chosen, other) in (controls or {}).items():
+        folder = Graph(chosen, dataset, work).predictions(other.best)
+        require_done(folder, index, shards, f"{arguments} --set … of {name}")
+        beside[name] = read_outputs(folder, shards)
     variants, missing = measure(reconstructions, index, shards, store)
     measures = next(iter(variants.values()))
     shift = shift_part(variants, missing)
@@ -83,8 +94,13 @@ def write_report(
     trained = settings.train_subsets or everything
     seen = set() if elsewhere else set(trained)
     groups = examples(reconstructions, index, results.predictions, measures, settings)
-    tables = result_tables(f"{dataset}, {origin}", results.runs, results.paper)
+    runs = results.runs | {name: subset_metrics(found) for name, found in beside.items()}
+    tables = result_tables(f"{dataset}, {origin}", runs, results.paper)
+    ours = results.runs[results.name]
+    gains = gain_sentences(results.predictions, beside, ours, seen)
+    ending = closing(result_sentence(results.name, results.runs, seen), gains, shift.shift, ours, seen)
     folders = [*reconstructions.upstream.values(), reconstructions, detector.folder(), predictions]
+    shown = next((subset for subset in groups if subset in seen), next(iter(groups), None))
     page = render(
         dataset=dataset,
         preset=origin,
@@ -95,7 +111,11 @@ def write_report(
         images=len(results.predictions),
         note=settings.note,
         verdict=verdict(results.predictions, results.name, results.runs, seen),
+        gains=gains,
+        premise=premise_part(index.about["root"]),
+        closing=ending,
         groups=groups,
+        shown=shown,
         tables=tables,
         notes=[note for note in results.notes if note != settings.note],
         shift=shift,
@@ -109,11 +129,11 @@ def write_report(
     for figure in [*shift.figures, *distributions.figures, *training.figures]:
         store.write(f"figures/{figure.name}.png", figure.png)
         store.write(f"tables/{figure.name}.csv", figure.data.write_csv().encode())
-    if shown := next((subset for subset in groups if subset in seen), next(iter(groups), None)):
+    if shown:
         store.write("figures/examples.png", examples_plate(shown, groups[shown]))
-    store.write("tables/metrics.csv", to_csv(results.runs).encode())
+    store.write("tables/metrics.csv", to_csv(runs).encode())
     store.write("index.html", page.encode())
-    return Report(result_sentence(results.name, results.runs, seen), store.path("index.html"))
+    return Report(ending, store.path("index.html"))
 
 
 def measure(

@@ -23,14 +23,29 @@ class Mean(NamedTuple):
 
 def mean_auc(predictions: pl.DataFrame, subsets: list[str]) -> Mean | None:
     """The plain mean of AUC over those of `subsets` that have real and fake; None where none has."""
+    return _mean(_auc_draws(predictions, "logit", subsets))
+
+
+def _auc_draws(predictions: pl.DataFrame, column: str, subsets: list[str]) -> "list[tuple[float, np.ndarray]]":
     from sklearn.metrics import roc_auc_score
 
     measured = []
     for group in _by_subset(predictions, subsets).values():
         if group["label"].n_unique() == 2:
-            labels, logits = group["label"].to_numpy(), group["logit"].to_numpy()
+            labels, logits = group["label"].to_numpy(), group[column].to_numpy()
             measured.append((float(roc_auc_score(labels, logits)), auc_draws(logits, labels, resamples(group))))
-    return _mean(measured)
+    return measured
+
+
+def auc_gain(predictions: pl.DataFrame, control: pl.DataFrame, subsets: list[str]) -> Mean | None:
+    """The mean AUC over `subsets` less that of `control`, paired: both see the same images in every resample.
+
+    Images that one of the two lacks are passed over; None where no subset has real and fake.
+    """
+    keys = ["image_id", "subset"]
+    both = predictions.join(control.select(*keys, other="logit"), on=keys, maintain_order="left")
+    ours, theirs = (_auc_draws(both, column, subsets) for column in ("logit", "other"))
+    return _mean([(a - b, da - db) for (a, da), (b, db) in zip(ours, theirs, strict=True)])
 
 
 def mean_acc(predictions: pl.DataFrame, subsets: list[str], threshold: float) -> Mean | None:

@@ -8,7 +8,7 @@ from sare_core.engine.checkpoints import Checkpoint
 from sare_core.evaluation.metrics import THRESHOLD
 from sare_core.report.drawing import Figure
 from sare_core.report.figures import gaps_figure, means_figure, mirror_figure, training_figure
-from sare_core.report.numbers import histograms, semantic_shift
+from sare_core.report.numbers import Shift, histograms, semantic_shift
 from sare_core.report.verdict import shift_sentences
 
 MEASURED = {  # unit of the axes, and what the page says
@@ -23,11 +23,15 @@ HISTORY = ("epoch", "train_loss", "loss", "accuracy", "auc")
 
 
 class Part(NamedTuple):
-    """sentences: on what the figures show. missing: what is left out, and why; empty when all is there."""
+    """sentences: on what the figures show. missing: what is left out, and why; empty when all is there.
+
+    shift: the numbers of Figure 4, where the part is about them.
+    """
 
     sentences: list[str]
     figures: list[Figure]
     missing: str = ""
+    shift: Shift | None = None
 
 
 UNLABELLED = Part([], [], "Left out: it takes labelled images of both classes.")
@@ -42,7 +46,7 @@ def shift_part(variants: dict[str, pl.DataFrame], missing: str) -> Part:
         return Part([], [], "Left out: no image has a map both with and without captions.")
     unit, explained = MEASURED[shift.measure]
     figures = [means_figure(shift.means, unit)] + ([gaps_figure(shift.gaps, unit)] if len(shift.gaps) else [])
-    return Part([explained, *shift_sentences(shift)], figures, missing)
+    return Part([explained, *shift_sentences(shift)], figures, missing, shift)
 
 
 def distributions_part(predictions: pl.DataFrame, measures: pl.DataFrame) -> Part:

@@ -7,7 +7,7 @@ import polars as pl
 from sare_core.evaluation.metrics import THRESHOLD, is_mean
 from sare_core.evaluation.tables import TRIVIAL, Runs
 from sare_core.evaluation.trivial import SUSPICIOUS
-from sare_core.report.numbers import Mean, Shift, mean_acc, mean_auc
+from sare_core.report.numbers import Mean, Shift, auc_gain, mean_acc, mean_auc
 
 
 class Key(NamedTuple):
@@ -88,6 +88,52 @@ def result_sentence(name: str, runs: Runs, trained: set[str]) -> str:
         trivial = _area(runs[TRIVIAL].filter(pl.col("subset").is_in(there)))
         parts.append(f"the trivial detector (format, size and bytes of the files) reaches {trivial} there")
     return f"result of {name}: AUC {'; '.join(parts)}."
+
+
+def gain_sentences(
+    predictions: pl.DataFrame, beside: dict[str, pl.DataFrame], runs: pl.DataFrame, trained: set[str]
+) -> list[str]:
+    """What the detector gains in AUC over each control, on generators it was not trained on and on the others.
+
+    beside: predictions of each control by its name. runs: metrics of the detector, which name the subsets.
+    """
+    rows = runs.filter(~is_mean(), pl.col("auc").is_not_null())
+    groups = {
+        "unseen generators": [name for name in rows["subset"] if name not in trained],
+        "training generators": [name for name in rows["subset"] if name in trained],
+    }
+    sentences = []
+    for control, other in beside.items():
+        for where, names in groups.items():
+            if (gain := auc_gain(predictions, other, names)) is not None:
+                low, high = gain.interval
+                reading = "gains" if low > 0 else "loses" if high < 0 else "neither gains nor loses for certain"
+                sentences.append(
+                    f"Over {control}, the detector {reading} on {where}: {100 * gain.value:+.1f} points of mean AUC "
+                    f"[{100 * low:+.1f}, {100 * high:+.1f}]."
+                )
+    return sentences
+
+
+def closing(result: str, gains: list[str], shift: Shift | None, rows: pl.DataFrame, trained: set[str]) -> list[str]:
+    """What was shown, where it fails, and what to do next, for someone who reads nothing else.
+
+    result, gains: sentences from `result_sentence` and `gain_sentences`. rows: metrics of the detector.
+    """
+    sentences = [result[0].upper() + result[1:], *gains]
+    part = pl.DataFrame() if shift is None else shift.gaps.filter(pl.col("captions") == "with")
+    if len(part):
+        above = f"{int((part['low'] > 0).sum())} of {_count(len(part), 'generator')}"
+        sentences.append(f"Photographs moved more than generated images under their caption on {above}.")
+    areas = rows.filter(~is_mean(), pl.col("auc").is_not_null(), ~pl.col("subset").is_in(trained)).sort("auc")
+    if len(areas) > 1:
+        low, name = areas.select("auc", "subset").row(0)
+        sentences.append(f"It fails most on {name}, with an AUC of {_percent(low)}.")
+    sentences.append(
+        "All of it is of one training run, and of these images alone. For images of your own you need a detector that "
+        "was trained on data like them: the README, under “Score my images”, has the commands."
+    )
+    return sentences
 
 
 def _area(rows: pl.DataFrame) -> str:

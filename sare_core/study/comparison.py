@@ -11,7 +11,16 @@ import polars as pl
 
 from sare_core.errors import StageError
 from sare_core.evaluation.metrics import THRESHOLD, paper_order
-from sare_core.study.bootstrap import RESAMPLES, add_means, auc, draw_images, draw_seeds, estimate, mean_gap
+from sare_core.study.bootstrap import (
+    RESAMPLES,
+    WITHOUT_COPIES,
+    add_means,
+    auc,
+    draw_images,
+    draw_seeds,
+    estimate,
+    mean_gap,
+)
 from sare_core.study.variants import FULL
 
 RESULT = pl.Schema(
@@ -24,6 +33,7 @@ RESULT = pl.Schema(
         "high": pl.Float64,
     }
 )
+MARGIN = 0.01  # of AUC: what is smaller is no gain
 # What Δ is taken of: sums of the variants' errors of one image. "net" is less the autoencoder's own error.
 QUANTITIES = {
     "captioned": {FULL: 1},
@@ -97,6 +107,25 @@ def compare_errors(
     for (name, measure), by_subset in replicates.items():
         rows += _estimates(name, measure, add_means(by_subset, trained_on))
     return pl.DataFrame(rows, schema=RESULT, orient="row")
+
+
+def gains(results: pl.DataFrame) -> list[str]:
+    """What the AUC of `sare − variant` says of each variant, on the mean over unseen generators, in a sentence.
+
+    MARGIN is what was set before as no gain: an interval inside it says that there is none that matters.
+    """
+    sentences = []
+    chosen = [name for name in (WITHOUT_COPIES, "mean of unseen") if name in results["subset"]]
+    rows = results.filter(pl.col("measure") == "auc", pl.col("what").str.starts_with(f"{FULL} − "))
+    for row in rows.filter(pl.col("subset").is_in(chosen[:1])).iter_rows(named=True):
+        low, high = row["low"], row["high"]
+        reading = (
+            "a gain" if low > 0 else "a loss" if high < 0 else "undecided: the interval holds zero, and more than that"
+        )
+        if low > -MARGIN and high < MARGIN:
+            reading = f"no gain: within ± {100 * MARGIN:g} points"
+        sentences.append(f"{row['what']}, {row['subset']}: {reading}.")
+    return sentences
 
 
 def _subsets(frame: pl.DataFrame) -> list[tuple[str, pl.DataFrame]]:

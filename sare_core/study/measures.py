@@ -27,12 +27,6 @@ BATCH = 64
 Classifier = Callable[[list[Image.Image]], np.ndarray]  # RGB images to the number of each one's likeliest class
 
 
-def read_outputs(folder: Folder, shards: list[int]) -> pl.DataFrame:
-    """All rows of the parquets of a folder's shards."""
-    records = folder.records(shards).values()
-    return pl.concat([pl.read_parquet(folder.output(record), glob=False) for record in records])
-
-
 def read_errors(folder: Folder, index: Index, shards: list[int]) -> pl.DataFrame:
     """ERRORS of the labelled images of some shards of reconstructions; images that failed there are not among them."""
     rows = []

@@ -22,6 +22,7 @@ from sare_core.engine.ranks import Rank
 from sare_core.engine.selection import chosen_shards
 from sare_core.engine.terminal import console
 from sare_core.errors import ConfigError
+from sare_core.evaluation.results import read_outputs
 from sare_core.evaluation.statistics import FOLDS
 from sare_core.evaluation.tables import TRIVIAL
 from sare_core.evaluation.trivial import trivial_predictions
@@ -31,7 +32,7 @@ from sare_core.models.weights import fetch
 from sare_core.store.storage import Store
 from sare_core.study import tables
 from sare_core.study.captions import to_parquet, wrong_captions
-from sare_core.study.comparison import compare_detectors, compare_errors
+from sare_core.study.comparison import compare_detectors, compare_errors, gains
 from sare_core.study.jobs import Job, run_jobs
 from sare_core.study.sweep import sweep_results
 from sare_core.study.variants import NO_CAPTION, RECONSTRUCTED, caption_levels, grid, variants
@@ -123,8 +124,6 @@ def precompute(study: Study, stage: str, all_changes: Iterable[list[str]], shard
 
 def train_and_predict(study: Study, runs: dict[tuple[str, int], list[str]]) -> pl.DataFrame:
     """The test predictions of each variant and training seed, with the columns variant and seed."""
-    from sare_core.study.measures import read_outputs
-
     best = {run: trained(study, changes) for run, changes in runs.items()}
     untrained = [run for run, checkpoint in best.items() if checkpoint is None]
     run_jobs([study.job("train", runs[run]) for run in untrained], study.jobs, console)
@@ -154,8 +153,6 @@ def trained(study: Study, changes: list[str]) -> Checkpoint | None:
 
 def write_wrong_captions(study: Study, captioned: Folder, shards: list[int]) -> str:
     """The parquet for the variant `wrong`, below the work folder; its path."""
-    from sare_core.study.measures import read_outputs
-
     said = read_outputs(captioned, shards).select("image_id", "caption")
     about = study.index.frame().select("image_id", "label", "class").unique("image_id")
     data = to_parquet(wrong_captions(said.join(about, on="image_id"), study.settings().seed))
@@ -201,7 +198,8 @@ def study_variants(study: Study, seeds: int) -> None:
     runs = {(v, seed): [*changes[v], f"train.seed={seed}"] for v in changes for seed in range(seeds)}
     predictions = train_and_predict(study, runs)
     results = compare_detectors(predictions, settings.train_subsets, settings.seed)
-    shown = tables.detector_tables(results, seeds, study.sample_notes(predictions, len(runs)))
+    notes = [*study.sample_notes(predictions, len(runs)), *gains(results)]
+    shown = tables.detector_tables(results, seeds, notes)
     head = study.head(Part.variants, [f"--seeds {seeds}"], made_from(folders))
     tables.write(study.out, "detectors", head, shown, results, console)
 

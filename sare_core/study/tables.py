@@ -16,6 +16,7 @@ def detector_tables(results: pl.DataFrame, seeds: int, notes: list[str]) -> list
     notes = [
         *notes,
         f"{INTERVALS}: of images, within subset and class, and of the {seeds} training seeds, alike for all variants.",
+        "Means over unseen generators draw the generators again too.",
         "Of few seeds an interval is somewhat narrow: n seeds show (n − 1)/n of the variance between seeds.",
         "Means over training seeds; ACC at 0.5. Differences are in points.",
     ]

@@ -21,6 +21,8 @@ def variants(wrong_captions: str) -> dict[str, list[str]]:
         "uncaptioned": NO_CAPTION,
         "wrong": wrong,  # the caption of another image, of another class
         "zero": ["detector.semantic_input=zero"],  # a map of zeros
+        "map": ["detector.detector=map"],  # the map alone, without the image
+        "both": ["detector.detector=difference"],  # the maps with and without the caption, side by side
     }
 
 
