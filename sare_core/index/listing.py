@@ -182,7 +182,7 @@ def _size_and_time(info: dict[str, Any]) -> tuple[int | None, int]:
 
 
 def _hidden(name: str) -> bool:
-    return name.startswith(".") or name in ("Thumbs.db", "README.txt", "README.md", "miniature.json")
+    return name.startswith(".") or name in ("Thumbs.db", "README.txt", "README.md", "miniature.json", "premise.csv")
 
 
 def _is_text(name: str) -> bool:

@@ -140,7 +140,7 @@ class World:
         text = self.clip().text_model
         if kind == "wukong":
             vae = self.autoencoder_2()
-            return assemble(vae, text, self._unet("unet_2", vae, (64, 80), mentioned, seed=9, steps=4200))
+            return assemble(vae, text, self._unet("unet_2", vae, (64, 80), mentioned, seed=9, steps=3900))
         vae, unet = self.autoencoder(), self.unet(mentioned)
         if kind == "sdv1.5":  # Stable Diffusion 1.5 is 1.4 trained on: so is this, with other seeds
             said, folder = web_captions(self.scenes, mentioned, seed=20), self.work / "unet_further" / f"{mentioned}"
@@ -156,13 +156,13 @@ class World:
         model: Any
         match name:
             case "adm":
-                model = pixel_diffusion.train_pixel_diffusion(folder, scenes, mentioned, self.steps(4500), seed=0)
+                model = pixel_diffusion.train_pixel_diffusion(folder, scenes, mentioned, self.steps(3300), seed=0)
                 return lambda *how: pixel_diffusion.sample_pixel_diffusion(model, *how)
             case "glide":
                 model = cascade.train_cascade(folder, scenes, mentioned, self.steps(6000), seed=0)
                 return lambda *how: cascade.sample_cascade(model, *how)
             case "vqdm":
-                model = tokens.train_tokens(folder, scenes, mentioned, self.steps(6000), seed=0)
+                model = tokens.train_tokens(folder, scenes, mentioned, self.steps(4800), seed=0)
                 return lambda *how: tokens.sample_tokens(model, *how)
             case "biggan":
                 model = gan.train_gan(folder, scenes, self.autoencoder_2(), self.steps(5000), seed=0)

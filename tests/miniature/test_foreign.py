@@ -34,7 +34,7 @@ def test_images_of_the_scale_models_kind_are_taken(tmp_path: Path, models: Path)
 
 
 @pytest.mark.parametrize("shape", [(32, 33), (33, 32), (32, 32, 3)])
-@pytest.mark.parametrize("role", ["captioner", "captioner-rich", "diffusion", "image-encoder", "semantic-encoder"])
+@pytest.mark.parametrize("role", ["captioner", "diffusion", "image-encoder", "semantic-encoder"])
 def test_one_other_image_is_enough(tmp_path: Path, models: Path, role: str, shape: tuple[int, ...]) -> None:
     index = index_of(tmp_path, (32, 32), shape)
     with pytest.raises(ConfigError, match=r"'pics' holds others, as 1.png \(3[23]×3[23], (L|RGB)\).*--preset paper"):

@@ -14,14 +14,14 @@ from PIL import Image
 from sklearn.metrics import roc_auc_score
 
 from sare_core.errors import ConfigError
-from sare_core.evaluation.statistics import held_out_scores, pixel_statistics
+from sare_core.evaluation.statistics import pixel_statistics, regression
 from sare_core.index.expected import compare
 from sare_core.index.genimage import find
 from sare_core.index.listing import Problem
 from sare_core.miniature.pack import LARGEST
 from sare_core.miniature.scenes import CLASSES, PARTS
-from sare_core.miniature.unpack import unpack_images, unpack_models
-from sare_core.miniature.world import SUBSETS
+from sare_core.miniature.unpack import DEMO, unpack_images, unpack_models, unpack_null_diffusion
+from sare_core.miniature.world import SUBSETS, TEST, TRAIN
 
 SHIPPED = Path(str(files("sare_core.miniature") / "shipped"))
 
@@ -32,8 +32,9 @@ def everything(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_it_is_as_small_as_promised() -> None:
-    assert (SHIPPED / "images.tar.xz").stat().st_size <= LARGEST["images"] == 25e6
-    assert sum(f.stat().st_size for f in (SHIPPED / "models").rglob("*") if f.is_file()) <= LARGEST["models"] == 30e6
+    assert (SHIPPED / "images.tar.xz").stat().st_size <= LARGEST["images"]
+    assert sum(f.stat().st_size for f in (SHIPPED / "models").rglob("*") if f.is_file()) <= LARGEST["models"]
+    assert sum(LARGEST.values()) <= 30e6
     assert not [file for file in SHIPPED.rglob("*") if file.suffix in {".bin", ".pt", ".pth", ".pkl"}]
 
 
@@ -48,9 +49,38 @@ def test_counts_of_each_cell(everything: Path) -> None:
     counts = Counter((found.subset, found.split, found.label) for found in find(str(everything), []))
     for subset in SUBSETS:
         for label in (0, 1):
-            assert counts[subset.name, "test", label] == 1_000
-            assert counts[subset.name, "train", label] == (2_000 if subset.name == "sdv1.4" else 300)
-    assert len(counts) == 8 * 4
+            assert counts[subset.name, "test", label] == TEST
+            assert counts[subset.name, "train", label] == TRAIN.get(subset.name, 0)
+    assert len(counts) == 8 * 2 + 2
+
+
+def test_the_null_world_has_the_same_photographs_and_other_fakes(tmp_path: Path, everything: Path) -> None:
+    null = unpack_images(tmp_path / "null", full=True, null=True)
+    readers = {subset.name for subset in SUBSETS if subset.reads_captions}
+    counts = Counter((found.subset, found.split, found.label) for found in find(str(null), []))
+    assert {subset for subset, _, _ in counts} == readers and counts["wukong", "test", 1] == TEST
+    for file in sorted(null.rglob("*.png"))[::50]:
+        same = file.read_bytes() == (everything / file.relative_to(null)).read_bytes()
+        assert same == (file.parent.name == "nature"), file
+
+
+def test_the_null_worlds_model_differs_in_its_unet_alone(tmp_path: Path) -> None:
+    models, null = unpack_models(tmp_path / "mini"), unpack_null_diffusion(tmp_path / "null" / "diffusion")
+    files = {file.relative_to(null) for file in null.rglob("*") if file.is_file() and file.name != "miniature.json"}
+    assert files == {f.relative_to(models / "diffusion") for f in (models / "diffusion").rglob("*") if f.is_file()}
+    differ = {str(file) for file in files if (null / file).read_bytes() != (models / "diffusion" / file).read_bytes()}
+    assert differ == {"unet/diffusion_pytorch_model.safetensors"}
+
+
+def test_an_archive_from_elsewhere_must_be_the_same(tmp_path: Path) -> None:
+    (tmp_path / "copy.tar.xz").write_bytes((SHIPPED / "images.tar.xz").read_bytes())
+    assert unpack_images(tmp_path / "a", archive=(tmp_path / "copy.tar.xz").as_uri()).is_dir()
+    (tmp_path / "other.tar.xz").write_bytes(b"other")
+    with pytest.raises(ConfigError, match=r"other.tar.xz: is not the archive of this version"):
+        unpack_images(tmp_path / "b", archive=str(tmp_path / "other.tar.xz"))
+    with pytest.raises(ConfigError, match=r"--archive .*nowhere.*cannot be read"):
+        unpack_images(tmp_path / "c", archive=str(tmp_path / "nowhere"))
+    assert not (tmp_path / "b").exists()
 
 
 def test_nothing_that_ships_is_a_problem(everything: Path) -> None:
@@ -89,9 +119,10 @@ def test_all_pixels_are_distinct_and_real_parts_disjoint(everything: Path) -> No
 def test_the_demo_is_a_part(tmp_path: Path, everything: Path) -> None:
     demo = unpack_images(tmp_path / "mini")
     counts = Counter((found.subset, found.split, found.label) for found in find(str(demo), []))
-    assert counts["sdv1.4", "train", 0] == counts["sdv1.4", "train", 1] == 600
-    assert all(counts[subset.name, "test", label] == 100 for subset in SUBSETS for label in (0, 1))
-    assert sum(counts.values()) == 2 * (600 + 8 * 100)
+    train, test = DEMO.values()
+    assert counts["sdv1.4", "train", 0] == counts["sdv1.4", "train", 1] == train
+    assert all(counts[subset.name, "test", label] == test for subset in SUBSETS for label in (0, 1))
+    assert sum(counts.values()) == 2 * (train + 8 * test)
     for file in list(demo.rglob("*.png"))[::97]:
         assert file.read_bytes() == (everything / file.relative_to(demo)).read_bytes()
 
@@ -101,7 +132,6 @@ def test_unpacking_twice_does_nothing_and_a_strange_folder_is_left_alone(tmp_pat
     before = {file: file.stat().st_mtime_ns for file in models.rglob("*")}
     assert {path.name for path in models.iterdir() if path.is_dir()} == {
         "captioner",
-        "captioner-rich",
         "diffusion",
         "image-encoder",
         "semantic-encoder",
@@ -129,16 +159,21 @@ def test_real_and_fake_have_one_codec_and_one_noise(everything: Path) -> None:
         assert abs(np.median(real) / np.median(fake) - 1) < 0.2, subset.name
 
 
-def test_pixel_statistics_do_not_give_a_generator_away(everything: Path) -> None:
-    """Below 0.75 AUC on each, or that generator is drawn or trained anew (300 of each class: ± 0.02 or so)."""
+def test_pixel_statistics_of_the_training_generator_do_not_carry_over(everything: Path) -> None:
+    """They may tell a generator on itself; fitted on sdv1.4 they reach a mean of 65 at most on the unseen."""
+
+    def features(folder: Path) -> np.ndarray:
+        return np.stack([pixel_statistics(Image.open(file)) for file in sorted(folder.glob("*.png"))[:200]])
+
+    real, fake = (features(everything / SUBSETS[0].folder / "train" / kind) for kind in ("nature", "ai"))
+    fitted = regression().fit(np.concatenate([real, fake]), np.repeat([0, 1], [len(real), len(fake)]))
+    areas = {}
     for subset in SUBSETS:
-        files = [
-            sorted((everything / subset.folder / "val" / kind).glob("*.png"))[::3][:300] for kind in ("nature", "ai")
-        ]
-        features = np.stack([pixel_statistics(Image.open(file)) for part in files for file in part])
-        labels = np.repeat([0, 1], [len(part) for part in files])
-        auc = roc_auc_score(labels, held_out_scores(features, labels, seed=0))
-        assert auc < 0.75, f"{subset.name}: {auc}"
+        real, fake = (features(everything / subset.folder / "val" / kind) for kind in ("nature", "ai"))
+        logits = fitted.decision_function(np.concatenate([real, fake]))
+        areas[subset.name] = 100 * roc_auc_score(np.repeat([0, 1], [len(real), len(fake)]), logits)
+    unseen = [area for name, area in areas.items() if name not in ("sdv1.4", "sdv1.5")]
+    assert np.mean(unseen) <= 65, areas
 
 
 def test_the_models_marker_names_their_bytes(tmp_path: Path) -> None:

@@ -70,7 +70,7 @@ def test_the_verdict_is_the_mean_over_unseen_generators(made: Made, predictions:
     assert f"On sdv1.4, of which it saw other images in training, the AUC is {100 * auc:.1f}" in page
 
 
-def test_the_run_ends_with_the_result_in_one_sentence(
+def test_the_run_ends_with_the_result_and_what_to_do_next(
     made: Made, predictions: pl.DataFrame, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     areas = {s: 100 * roc_auc_score(part["label"], part["logit"]) for (s,), part in predictions.group_by("subset")}
@@ -79,12 +79,16 @@ def test_the_run_ends_with_the_result_in_one_sentence(
         pl.col("detector").str.starts_with("trivial"), pl.col("subset").is_in(["midjourney", "biggan"])
     )
     made.again(out=str(tmp_path / "out"), run_name="first")
-    said, path = capsys.readouterr().out.strip().splitlines()[-2:]
+    said, moved, fails, then, path = capsys.readouterr().out.strip().splitlines()[-5:]
     assert said == (
-        f"result of sare · first: AUC {seen:.1f} % on sdv1.4, which it was trained on; {unseen:.1f} % on average over "
+        f"Result of sare · first: AUC {seen:.1f} % on sdv1.4, which it was trained on; {unseen:.1f} % on average over "
         f"2 unseen generators; chance is 50 %; the trivial detector (format, size and bytes of the files) reaches "
         f"{100 * trivial['auc'].mean():.1f} % there."
     )
+    assert moved.startswith("Photographs moved more than generated images under their caption on ")
+    worst = min(("midjourney", "biggan"), key=areas.__getitem__)
+    assert fails == f"It fails most on {worst}, with an AUC of {areas[worst]:.1f} %."
+    assert "“Score my images”" in then
     assert path == f"report: {tmp_path / 'out' / 'index.html'}"
     page = (tmp_path / "out" / "index.html").read_text()
     assert "Run first, preset mini" in page
@@ -101,7 +105,7 @@ def test_the_papers_rows_stand_only_beside_its_own_images(
     made.again(out=str(tmp_path / "out"))
     page = (tmp_path / "out" / "index.html").read_text()
     assert "DRCT + SARE (paper)" in page
-    assert "Accuracy and AUC, beside the paper’s" in page
+    assert "The detector, beside the paper’s" in page
 
 
 def test_the_examples_of_the_training_generator_are_a_picture_too(made: Made) -> None:
@@ -111,7 +115,7 @@ def test_the_examples_of_the_training_generator_are_a_picture_too(made: Made) ->
         decoded(attributes["src"] or "")
         for tag, attributes in read((made.folder / "index.html").read_text()).tags
         if tag == "img" and (attributes["alt"] or "").startswith("real")
-    ][2:]  # of sdv1.4, the second subset
+    ]  # of sdv1.4, which comes first
     levels = set(map(tuple, first.reshape(-1, 3)))
     assert levels <= set(map(tuple, plate.reshape(-1, 3))), "its pixels are shown as they are"
 
@@ -179,11 +183,12 @@ def test_the_page_has_its_parts_in_order_and_needs_nothing_else(made: Made) -> N
     reader = read(page)
     assert reader.headings == [
         "SARE on tree",
-        "Accuracy and AUC",
         "Do real images change more?",
+        "The detector",
         "How scores and maps are distributed",
         "Training",
-        "What the method sees",
+        "More of what the method sees",
+        "What this shows, and what it does not",
         "How it was made",
         "What this is and is not",
     ]
