@@ -1,7 +1,7 @@
 """A forged run and its report, made once a session."""
 
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
 
@@ -20,7 +20,7 @@ class Made(NamedTuple):
     overrides: list[str]
     folder: Path
 
-    def again(self, **options: str) -> None:
+    def again(self, **options: Any) -> None:
         where = {"work": self.pipeline.work, "manifests": self.pipeline.manifests}
         report(self.pipeline.dataset, "mini", self.overrides, **where | options)
 

@@ -12,6 +12,7 @@ from sare_core.evaluation.metrics import subset_metrics
 from sare_core.report.numbers import auc_gain
 from sare_core.report.premise import premise_part
 from sare_core.report.verdict import closing, gain_sentences
+from tests.report.conftest import Made
 
 
 def predicted(skill: float, seed: int = 0) -> pl.DataFrame:
