@@ -16,6 +16,11 @@ from sare_core.engine.terminal import console
 from sare_core.errors import ConfigError
 from stages.options import filled, path, run_command
 
+INTRODUCTION = """\
+A scale model of the experiment: photographs of an article of clothing with up to four things beside it, and images of
+eight small generators that were asked for the article alone. Each image is captioned, half hidden in noise, and drawn
+again under its caption. A photograph then loses what the caption does not say; a generated image has little to lose."""
+
 
 def mini(
     models: Annotated[Path, typer.Option(parser=path, metavar="PATH", help="Folder for the models.")] = Path(
@@ -46,6 +51,7 @@ def mini(
         raise ConfigError(f"--models {models} and --images {images}: name two folders, neither in the other.")
     unpack_models(models)
     unpack_images(images, full, archive=archive)
+    console.print(INTRODUCTION)
     console.print(f"mini: {models} (small trained models), {images} (32×32 stand-ins in GenImage's layout)")
     if full:
         null_models, null_images = (folder.with_name(f"{folder.name}-null") for folder in (models, images))

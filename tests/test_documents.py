@@ -7,6 +7,7 @@ from importlib import import_module
 from pathlib import Path
 from pkgutil import resolve_name
 
+import polars as pl
 import pytest
 import yaml
 from PIL import Image
@@ -86,15 +87,19 @@ def test_the_readme_is_short_and_its_picture_small() -> None:
 
 def test_figures_of_the_readme_stand_in_the_benchmarks() -> None:
     text = (ROOT / "README.md").read_text()
-    table = (ROOT / "benchmarks/miniature/detectors.md").read_text().partition("## ACC")[0]
-    rows = [row.strip("| ").split(" | ") for row in table.splitlines() if row.startswith("|")]
-    cells = {row[0]: row for row in rows}
-    subsets = rows[0]  # without the empty cell over the detectors
-    places = [1 + subsets.index(name) for name in ("sdv1.4", "mean of unseen")]
-    for row in ("sare", "sare − zero", "sare − image"):
-        for place in places:
-            value = cells[row][place].replace("-", "−")
-            assert value in text, f"{row}: {value}"
+    table = pl.read_csv(ROOT / "benchmarks/miniature/premise.csv")
+    rows = [line.strip("| ").split(" | ") for line in text.splitlines() if line.startswith("| ")][2:]
+    assert len(rows) >= 4
+    for name, extras, delta, area in (row[:4] for row in rows if row[0] != "photographs"):
+        generator, _, world = name.partition(", ")
+        wanted = (pl.col("world") == 0, pl.col("guidance") == 1) if world else (pl.col("world") == 0.7,)
+        guided = (
+            table.filter(pl.col("images") == generator, *wanted).sort("guidance", descending=True).row(0, named=True)
+        )
+        low, high = (f"{guided[f'delta_share_{end}']:.1f}".replace("-", "−") for end in ("low", "high"))
+        assert extras == f"{guided['extras']:.1f}", name
+        assert delta == f"{guided['delta_share']:.1f} [{low}, {high}]".replace("-", "−"), name
+        assert area == f"{guided['share_auc']:.1f}", name
 
 
 def test_the_licence_is_the_standard_text_and_named_everywhere() -> None:

@@ -1,6 +1,7 @@
 """Train and pack the miniature world: python -m sare_core.miniature --articles FOLDER."""
 
 import argparse
+import shutil
 import sys
 from pathlib import Path
 
@@ -30,6 +31,7 @@ def main() -> None:
 
             torch.set_num_threads(1)
             write_premise(world, chosen.premise)
+            shutil.copy(chosen.premise / "premise.csv", chosen.out)  # `sare mini` puts it beside the images
         elif chosen.only:
             run_recipe(world, chosen.only)
         else:

@@ -27,20 +27,19 @@ BATCH = 100
 # many the counter sees. fit: mean log-likelihood of a token of "a photo of a <class>" under the captioner, in nats.
 # kept: does x̂ show the class that x shows. The others: mean |x − x̂| in 8-bit levels, of the autoencoder alone, under
 # the captioner's caption, and under none; the image encoder's embedding, and statistics of the pixels.
-IMAGES = pl.Schema(
-    {
-        "prompted": pl.Int8,
-        "right": pl.Boolean,
-        "extras": pl.Int8,
-        "fit": pl.Float64,
-        "kept": pl.Boolean,
-        "autoencoder": pl.Float64,
-        "captioned": pl.Float64,
-        "uncaptioned": pl.Float64,
-        "embedding": pl.List(pl.Float32),
-        "pixels": pl.List(pl.Float64),
-    }
-)
+COLUMNS: dict[str, Any] = {
+    "prompted": pl.Int8,
+    "right": pl.Boolean,
+    "extras": pl.Int8,
+    "fit": pl.Float64,
+    "kept": pl.Boolean,
+    "autoencoder": pl.Float64,
+    "captioned": pl.Float64,
+    "uncaptioned": pl.Float64,
+    "embedding": pl.List(pl.Float32),
+    "pixels": pl.List(pl.Float64),
+}
+IMAGES = pl.Schema(COLUMNS)
 # What was set before anything was measured: the least and the most that a row may show for the premise to hold there.
 GATES = {
     "extras_fewer": (0.5, np.inf),  # than photographs hold
@@ -139,8 +138,8 @@ def compare(photographs: pl.DataFrame, drawn: pl.DataFrame, training: pl.DataFra
     share = [(table["captioned"] - table["uncaptioned"]).to_numpy() for table in (photographs, drawn)]
     row: dict[str, Any] = {
         "captioner_right": _percent(drawn, "right"),
-        "extras": float(drawn["extras"].mean()),  # type: ignore[arg-type]
-        "extras_fewer": float(photographs["extras"].mean() - drawn["extras"].mean()),  # type: ignore[operator]
+        "extras": float(np.mean(drawn["extras"])),
+        "extras_fewer": float(np.mean(photographs["extras"]) - np.mean(drawn["extras"])),
         "fit_auc": _auc(photographs["fit"].to_numpy(), drawn["fit"].to_numpy()),
         "kept": _percent(drawn, "kept"),
         "autoencoder_auc": _auc(drawn["autoencoder"].to_numpy(), photographs["autoencoder"].to_numpy()),
@@ -158,7 +157,7 @@ def compare(photographs: pl.DataFrame, drawn: pl.DataFrame, training: pl.DataFra
 
 
 def _percent(table: pl.DataFrame, column: str) -> float:
-    return 100 * float(table[column].mean())  # type: ignore[arg-type]
+    return 100 * float(np.mean(table[column]))
 
 
 def _encoder_auc(photographs: pl.DataFrame, drawn: pl.DataFrame) -> float:

@@ -10,13 +10,17 @@ from importlib.resources import as_file, files
 from pathlib import Path, PurePosixPath
 
 import fsspec
+import polars as pl
 
 from sare_core.errors import ConfigError
 from sare_core.miniature.once import VERSION, built_once
+from sare_core.miniature.world import DATASETS, SUBSETS
 
 # Images of each class that the demo takes from a folder: all of these, or every one of them with `full`.
 DEMO = {"stable_diffusion_v_1_4/imagenet_ai_0419_sdv4/train": 500, "val": 60}
-CLASS_ONLY = ("ADM", "BigGAN")  # generators that read no captions: they are the same in every world
+PREMISE = "premise.csv"  # what was measured of the generators when they were trained; the report shows it
+# Generators that read no captions are the same in every world; the null is without them.
+CLASS_ONLY = {subset.folder.partition("/")[0] for subset in SUBSETS if not subset.reads_captions}
 
 IMAGES_README = """\
 A scale model in the layout of GenImage. It is NOT GenImage: 32×32, gray, and its eight generators are small models of
@@ -53,7 +57,9 @@ def unpack_images(folder: str | Path, full: bool = False, null: bool = False, ar
     Raises ConfigError: as `unpack_models`; or the archive cannot be read, or is another one.
     """
     file = read_archive(archive)
+    premise = _premise(null)
     recipe = {"version": VERSION, "images": hashlib.sha256(file).hexdigest(), "full": full, "null": null}
+    recipe["premise"] = hashlib.sha256(premise).hexdigest()
     with built_once(Path(folder), recipe) as partial:
         if partial:
             taken: Counter[str] = Counter()
@@ -68,6 +74,7 @@ def unpack_images(folder: str | Path, full: bool = False, null: bool = False, ar
                     taken[where] += 1
                     _write(partial / path, data)
             (partial / "README.txt").write_text(IMAGES_README, encoding="utf-8")
+            (partial / PREMISE).write_bytes(premise)
     return Path(folder)
 
 
@@ -87,6 +94,16 @@ def unpack_null_diffusion(folder: str | Path, archive: str | None = None) -> Pat
                     if name.startswith("null/unet/"):
                         _write(partial / "unet" / PurePosixPath(name).name, data)
     return Path(folder)
+
+
+def _premise(null: bool) -> bytes:
+    """The rows of the premise table that are about these images: of their world, as their generators were guided."""
+    mentioned, guided = DATASETS["miniature-null" if null else "miniature"]
+    table = pl.read_csv(io.BytesIO((files("sare_core.miniature") / "shipped" / PREMISE).read_bytes()))
+    guidance = {subset.name: subset.guidance if guided else 1.0 for subset in SUBSETS}
+    expected = pl.col("images").replace_strict(guidance, default=None, return_dtype=pl.Float64)
+    rows = table.filter(pl.col("world") == mentioned, pl.col("guidance").eq_missing(expected))
+    return rows.write_csv().encode()
 
 
 def read_archive(named: str | None) -> bytes:

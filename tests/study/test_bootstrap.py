@@ -3,7 +3,7 @@ import pytest
 from scipy.stats import bootstrap
 from sklearn.metrics import roc_auc_score
 
-from sare_core.study.bootstrap import add_means, auc, draw_images, draw_seeds, estimate, mean_gap
+from sare_core.study.bootstrap import WITHOUT_COPIES, add_means, auc, draw_images, draw_seeds, estimate, mean_gap
 
 
 def sample(n=300, levels=None, seed=0):
@@ -66,3 +66,15 @@ def test_means_are_over_the_subsets_that_were_not_trained_on_and_over_all():
     by_subset = {name: np.array([value]) for name, value in {"a": 1.0, "b": 2.0, "c": 6.0}.items()}
     assert add_means(by_subset, ("a",)) == by_subset | {"mean of unseen": 4.0, "mean": 3.0}
     assert add_means(by_subset, None) == by_subset | {"mean": 3.0}
+    named = {"sdv1.4": np.array([1.0]), "sdv1.5": np.array([2.0]), "adm": np.array([6.0]), "glide": np.array([8.0])}
+    found = add_means(named, ("sdv1.4",))
+    assert found["mean of unseen"] == pytest.approx(16 / 3) and found[WITHOUT_COPIES] == 7.0
+    assert WITHOUT_COPIES not in add_means(named, ("adm",)), "of a GAN's detector none is a near-copy"
+
+
+def test_means_over_unseen_draw_the_generators_again_alike_for_all() -> None:
+    by_subset = {"a": np.full(1001, 0.0), "b": np.full(1001, 1.0), "c": np.full(1001, 2.0)}
+    mean = add_means(by_subset, ("a",))["mean of unseen"]
+    assert mean[0] == 1.5 and set(mean[1:]) == {1.0, 1.5, 2.0}
+    shifted = add_means({name: values + 0.25 for name, values in by_subset.items()}, ("a",))["mean of unseen"]
+    np.testing.assert_allclose(shifted - mean, 0.25)  # their difference knows no generators

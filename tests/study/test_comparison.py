@@ -5,7 +5,8 @@ from sklearn.metrics import roc_auc_score
 
 from sare_core.errors import StageError
 from sare_core.evaluation.metrics import subset_metrics
-from sare_core.study.comparison import compare_detectors, compare_errors
+from sare_core.study.bootstrap import WITHOUT_COPIES
+from sare_core.study.comparison import RESULT, compare_detectors, compare_errors, gains
 
 VARIANTS, SUBSETS = ("sare", "uncaptioned", "wrong", "vae"), ("sdv1.4", "adm", "biggan")
 
@@ -111,3 +112,20 @@ def test_without_lpips_there_are_no_rows_of_it():
 def test_a_subset_of_one_class_is_refused():
     with pytest.raises(StageError, match="adm of the test split has only one class"):
         compare_errors(errors().filter((pl.col("subset") != "adm") | (pl.col("label") == 1)), None, 0, 5)
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "reading"),
+    [
+        (0.002, 0.03, "a gain"),
+        (-0.03, -0.002, "a loss"),
+        (-0.004, 0.006, "no gain: within ± 1 points"),
+        (0.001, 0.006, "no gain: within ± 1 points"),
+        (-0.004, 0.02, "undecided"),
+    ],
+)
+def test_what_is_within_the_margin_is_no_gain(low: float, high: float, reading: str) -> None:
+    row = ("sare − zero", "auc", WITHOUT_COPIES, (low + high) / 2, low, high)
+    results = pl.DataFrame([row, ("sare", "auc", WITHOUT_COPIES, 0.8, 0.7, 0.9)], schema=RESULT, orient="row")
+    (sentence,) = gains(results)
+    assert sentence.startswith(f"sare − zero, {WITHOUT_COPIES}: {reading}")

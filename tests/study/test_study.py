@@ -95,7 +95,7 @@ def table(out: Path, name: str) -> pl.DataFrame:
 def test_variants_differ_in_one_thing_and_a_rerun_does_nothing(data: Path, overrides: list[str], jobs: Jobs) -> None:
     out = run(data, overrides, "variants")
     stages = [name.split()[0] for name in jobs.commands]
-    assert [stages.count(name) for name in ("caption", "reconstruct", "train", "evaluate")] == [3, 4, 6, 6]
+    assert [stages.count(name) for name in ("caption", "reconstruct", "train", "evaluate")] == [3, 4, 8, 8]
     texts = {path: path.read_bytes() for path in out.iterdir()}
 
     jobs.commands.clear()
@@ -108,9 +108,20 @@ def test_variants_differ_in_one_thing_and_a_rerun_does_nothing(data: Path, overr
     assert "24 real and 24 fake test images" in markdown
     detectors = table(out, "detectors")
     assert detectors.filter(pl.col("what") == "sare")["subset"].unique().sort().to_list() == [
-        *("adm", "mean", "mean of unseen", "sdv1.4"),
+        *("adm", "mean", "mean of unseen", "mean of unseen, no near-copies", "sdv1.4"),
     ]
-    assert set(detectors["what"]) >= {"sare", "image", "vae", "uncaptioned", "wrong", "zero", "sare − image"}
+    assert set(detectors["what"]) >= {
+        "sare",
+        "image",
+        "vae",
+        "uncaptioned",
+        "wrong",
+        "zero",
+        "map",
+        "both",
+        "sare − image",
+    }
+    assert markdown.count("sare − image, mean of unseen, no near-copies: ") == 2, "under both tables"
     assert detectors["value"].null_count() == 0
 
 
