@@ -64,7 +64,7 @@ demo: install ## index, caption, reconstruct, train, evaluate and report on the 
 	$(BIN)/sare evaluate    $(DEMO)
 	$(BIN)/sare train       $(ZEROS)
 	$(BIN)/sare evaluate    $(ZEROS)
-	$(BIN)/sare report      $(DEMO) --control "a map of zeros=$(ZERO)"
+	$(BIN)/sare report      $(DEMO) --control "the image alone (a map of zeros)=$(ZERO)"
 
 study: install ## measure the method and its controls on the whole scale model, tables to benchmarks/ (hours; resumes)
 	$(BIN)/sare mini --full

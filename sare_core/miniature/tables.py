@@ -61,7 +61,7 @@ def write_premise(world: World, out: Path) -> None:
         for guided in (True, False):
             training = None
             for subset in SUBSETS:
-                if not (subset.reads_captions or guided):
+                if mentioned not in subset.worlds and (subset.worlds or not guided):
                     continue
                 guidance = subset.guidance if guided else 1.0
                 tags = [f"{subset.name}-{guidance}-{number}" for number in range(each)]
@@ -69,7 +69,7 @@ def write_premise(world: World, out: Path) -> None:
                 classes = np.arange(len(shots)) % len(CLASSES)
                 drawn = _measured(folder / f"{subset.name}-{guidance}", shots, classes, tags, instruments)
                 training = drawn if training is None else training  # sdv1.4 is the first
-                about = {"world": mentioned, "guidance": guidance, "reads": subset.reads_captions}
+                about = {"world": mentioned, "guidance": guidance, "reads": bool(subset.worlds)}
                 rows.append({**about, "images": subset.name, **compare(real, drawn, training)})
                 print(_line(rows[-1]), flush=True)
                 if guided and mentioned == max(WORLDS):

@@ -17,10 +17,9 @@ from sare_core.miniature.once import VERSION, built_once
 from sare_core.miniature.world import DATASETS, SUBSETS
 
 # Images of each class that the demo takes from a folder: all of these, or every one of them with `full`.
-DEMO = {"stable_diffusion_v_1_4/imagenet_ai_0419_sdv4/train": 500, "val": 60}
+DEMO = {"stable_diffusion_v_1_4/imagenet_ai_0419_sdv4/train": 400, "val": 50}
 PREMISE = "premise.csv"  # what was measured of the generators when they were trained; the report shows it
-# Generators that read no captions are the same in every world; the null is without them.
-CLASS_ONLY = {subset.folder.partition("/")[0] for subset in SUBSETS if not subset.reads_captions}
+NULL = {s.folder.partition("/")[0] for s in SUBSETS if DATASETS["miniature-null"][0] in s.worlds}  # its generators
 
 IMAGES_README = """\
 A scale model in the layout of GenImage. It is NOT GenImage: 32×32, gray, and its eight generators are small models of
@@ -70,7 +69,7 @@ def unpack_images(folder: str | Path, full: bool = False, null: bool = False, ar
                     continue
                 path = PurePosixPath(*path.parts[of_null:])
                 where = str(path.parent)
-                if (full or taken[where] < _demo_limit(where)) and (not null or path.parts[0] not in CLASS_ONLY):
+                if (full or taken[where] < _demo_limit(where)) and (not null or path.parts[0] in NULL):
                     taken[where] += 1
                     _write(partial / path, data)
             (partial / "README.txt").write_text(IMAGES_README, encoding="utf-8")

@@ -40,25 +40,26 @@ class Subset:
     seed: int  # of its samples
     number: int  # which of the real test sets is its own
     guidance: float  # that its kind is usually drawn at; 1: none
-    reads_captions: bool  # of the web; or it is told the class alone, as in every world
+    worlds: tuple[float, ...]  # in which it is trained on captions of the web; none: it is told the class alone
 
 
 # Guidance: Stable Diffusion's usual 7.5, also for a second latent diffusion; GLIDE's 3 (Nichol et al. 2022, section 4);
 # VQ-Diffusion's 5 (the default of its pipeline in diffusers); 4.5 of Stable Diffusion 3.5, a rectified flow by a
-# transformer as Midjourney's stand-in is. ADM takes a classifier's gradient, for which 1.5 stands here.
+# transformer as Midjourney's stand-in is. ADM takes a classifier's gradient, for which 1.5 stands here. The null is
+# without sdv1.5 and wukong: of latent diffusions it has sdv1.4.
 SUBSETS = (
-    Subset("sdv1.4", "stable_diffusion_v_1_4/imagenet_ai_0419_sdv4", "{label:03}_sdv4_{number:05}", 14, 0, 7.5, True),
-    Subset("sdv1.5", "stable_diffusion_v_1_5/imagenet_ai_0424_sdv5", "{label:03}_sdv5_{number:05}", 15, 1, 7.5, True),
-    Subset("wukong", "wukong/imagenet_ai_0424_wukong", "{label:03}_wukong_{number:05}", 16, 2, 7.5, True),
-    Subset("adm", "ADM/imagenet_ai_0508_adm", "{label}_adm_{number}", 17, 3, 1.5, False),
-    Subset("glide", "glide/imagenet_glide", "GLIDE_1000_200_00_{label:03}_glide_{number:05}", 18, 4, 3.0, True),
-    Subset("vqdm", "VQDM/imagenet_ai_0419_vqdm", "VQDM_1000_200_00_{label:03}_vqdm_{number:05}", 19, 5, 5.0, True),
-    Subset("biggan", "BigGAN/imagenet_ai_0419_biggan", "{label:03}_biggan_{number:05}", 20, 6, 1.0, False),
-    Subset("midjourney", "Midjourney/imagenet_midjourney", "{label}_midjourney_{number}", 21, 7, 4.5, True),
+    Subset("sdv1.4", "stable_diffusion_v_1_4/imagenet_ai_0419_sdv4", "{label:03}_sdv4_{number:05}", 14, 0, 7.5, WORLDS),
+    Subset("sdv1.5", "stable_diffusion_v_1_5/imagenet_ai_0424_sdv5", "{label:03}_sdv5_{number:05}", 15, 1, 7.5, (0.7,)),
+    Subset("wukong", "wukong/imagenet_ai_0424_wukong", "{label:03}_wukong_{number:05}", 16, 2, 7.5, (0.7,)),
+    Subset("adm", "ADM/imagenet_ai_0508_adm", "{label}_adm_{number}", 17, 3, 1.5, ()),
+    Subset("glide", "glide/imagenet_glide", "GLIDE_1000_200_00_{label:03}_glide_{number:05}", 18, 4, 3.0, WORLDS),
+    Subset("vqdm", "VQDM/imagenet_ai_0419_vqdm", "VQDM_1000_200_00_{label:03}_vqdm_{number:05}", 19, 5, 5.0, WORLDS),
+    Subset("biggan", "BigGAN/imagenet_ai_0419_biggan", "{label:03}_biggan_{number:05}", 20, 6, 1.0, ()),
+    Subset("midjourney", "Midjourney/imagenet_midjourney", "{label}_midjourney_{number}", 21, 7, 4.5, WORLDS),
 )
 
 # What ships, by dataset: the share that captions mention, and whether generators are guided as usual or not at all. In
-# the null nothing gives a reason for an effect; it has no generators that read no captions.
+# the null nothing gives a reason for an effect.
 DATASETS = {"miniature": (0.7, True), "miniature-null": (0.0, False)}
 # Images of each class, real and fake, that ship of a dataset. Training is on sdv1.4.
 TRAIN, TEST = {"sdv1.4": 1_500}, 500
@@ -180,7 +181,7 @@ class World:
 
         Those that ship, train before test; or those of `validation`, by which the premise is measured.
         """
-        mentioned, guidance = mentioned if subset.reads_captions else 0.0, subset.guidance if guided else 1.0
+        mentioned, guidance = mentioned if subset.worlds else 0.0, subset.guidance if guided else 1.0
         part, seed = ("validation", 100 + subset.seed) if validation else ("shipped", subset.seed)
         count = max(10, round(VALIDATION * self.scale)) if validation else sum(self.counts(subset.name))
         kept = self.work / "samples" / f"{part}-{subset.name}-{mentioned}-{guidance}.npz"
@@ -209,11 +210,9 @@ RECIPES: dict[str, tuple[str, ...]] = {
     "vqdm-0.7": (),
     "sdv1.5-0.7": ("sdv1.4-0.7",),
     "sdv1.4-0.0": ("sdv1.4-0.7",),
-    "wukong-0.0": ("wukong-0.7",),
     "midjourney-0.0": ("midjourney-0.7",),
     "glide-0.0": ("glide-0.7",),
     "vqdm-0.0": ("vqdm-0.7",),
-    "sdv1.5-0.0": ("sdv1.4-0.0",),
     "adm-0.0": (),
     "biggan-0.0": ("autoencoder_2",),
     "semantic_encoder": (),
@@ -232,7 +231,7 @@ def run_recipe(world: World, name: str) -> None:
         for guided in (True, False):
             world.samples(subsets[kind], float(mentioned), guided, validation=True)
         for share, guided in DATASETS.values():
-            if share == float(mentioned) or (guided and not subsets[kind].reads_captions):
+            if share == float(mentioned) if subsets[kind].worlds else guided:
                 world.samples(subsets[kind], share, guided)
     else:
         getattr(world, name)()

@@ -20,7 +20,7 @@ from sare_core.miniature.unpack import unpack_images, unpack_models
 from tests.pipeline import Pipeline
 
 RECORDED = Path(__file__).with_name("recorded.json")
-TRAIN, TEST = 400, 60  # images of each class and subset
+TRAIN, TEST = 400, 50  # images of each class and subset
 TESTED = ("stable_diffusion_v_1_4", "ADM", "BigGAN")
 MODELS = {
     "caption.model": "captioner",
