@@ -45,15 +45,15 @@ class Subset:
 
 # Guidance: Stable Diffusion's usual 7.5, also for a second latent diffusion; GLIDE's 3 (Nichol et al. 2022, section 4);
 # VQ-Diffusion's 5 (the default of its pipeline in diffusers); 4.5 of Stable Diffusion 3.5, a rectified flow by a
-# transformer as Midjourney's stand-in is. ADM takes a classifier's gradient, for which 1.5 stands here. The null is
-# without sdv1.5 and wukong: of latent diffusions it has sdv1.4.
+# transformer as Midjourney's stand-in is. ADM takes a classifier's gradient, for which 1.5 stands here. The null
+# has one latent diffusion, one diffusion of pixels and one flow.
 SUBSETS = (
     Subset("sdv1.4", "stable_diffusion_v_1_4/imagenet_ai_0419_sdv4", "{label:03}_sdv4_{number:05}", 14, 0, 7.5, WORLDS),
     Subset("sdv1.5", "stable_diffusion_v_1_5/imagenet_ai_0424_sdv5", "{label:03}_sdv5_{number:05}", 15, 1, 7.5, (0.7,)),
     Subset("wukong", "wukong/imagenet_ai_0424_wukong", "{label:03}_wukong_{number:05}", 16, 2, 7.5, (0.7,)),
     Subset("adm", "ADM/imagenet_ai_0508_adm", "{label}_adm_{number}", 17, 3, 1.5, ()),
     Subset("glide", "glide/imagenet_glide", "GLIDE_1000_200_00_{label:03}_glide_{number:05}", 18, 4, 3.0, WORLDS),
-    Subset("vqdm", "VQDM/imagenet_ai_0419_vqdm", "VQDM_1000_200_00_{label:03}_vqdm_{number:05}", 19, 5, 5.0, WORLDS),
+    Subset("vqdm", "VQDM/imagenet_ai_0419_vqdm", "VQDM_1000_200_00_{label:03}_vqdm_{number:05}", 19, 5, 5.0, (0.7,)),
     Subset("biggan", "BigGAN/imagenet_ai_0419_biggan", "{label:03}_biggan_{number:05}", 20, 6, 1.0, ()),
     Subset("midjourney", "Midjourney/imagenet_midjourney", "{label}_midjourney_{number}", 21, 7, 4.5, WORLDS),
 )
@@ -157,7 +157,7 @@ class World:
         model: Any
         match name:
             case "adm":
-                model = pixel_diffusion.train_pixel_diffusion(folder, scenes, mentioned, self.steps(3300), seed=0)
+                model = pixel_diffusion.train_pixel_diffusion(folder, scenes, mentioned, self.steps(2700), seed=0)
                 return lambda *how: pixel_diffusion.sample_pixel_diffusion(model, *how)
             case "glide":
                 model = cascade.train_cascade(folder, scenes, mentioned, self.steps(6000), seed=0)
@@ -166,7 +166,7 @@ class World:
                 model = tokens.train_tokens(folder, scenes, mentioned, self.steps(4800), seed=0)
                 return lambda *how: tokens.sample_tokens(model, *how)
             case "biggan":
-                model = gan.train_gan(folder, scenes, self.autoencoder_2(), self.steps(5000), seed=0)
+                model = gan.train_gan(folder, scenes, self.autoencoder_2(), self.steps(2000), seed=0)
                 return lambda *how: gan.sample_gan(model, *how)
             case "midjourney":
                 model = flow.train_flow(folder, scenes, mentioned, self.steps(6000), seed=0)
@@ -212,7 +212,6 @@ RECIPES: dict[str, tuple[str, ...]] = {
     "sdv1.4-0.0": ("sdv1.4-0.7",),
     "midjourney-0.0": ("midjourney-0.7",),
     "glide-0.0": ("glide-0.7",),
-    "vqdm-0.0": ("vqdm-0.7",),
     "adm-0.0": (),
     "biggan-0.0": ("autoencoder_2",),
     "semantic_encoder": (),
