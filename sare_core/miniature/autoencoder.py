@@ -51,6 +51,6 @@ def train_autoencoder(
 
     fit(folder, {"vae": Part(vae, 1.5e-3, weight_decay=0.0, ema=0.997)}, steps, losses, seed)
     with torch.no_grad():
-        latents: Any = vae.encode(data[:2000].expand(-1, 3, -1, -1)).latent_dist.mean
-    vae.register_to_config(scaling_factor=1 / float(latents.std()))
+        encoded: Any = vae.encode(data[:2000].expand(-1, 3, -1, -1)).latent_dist.mean
+    vae.register_to_config(scaling_factor=1 / float(encoded.std()))
     return vae

@@ -10,7 +10,7 @@ from PIL import Image
 from sare_core.miniature.corpus import load_scenes
 from sare_core.miniature.premise import GATES, Instruments, compare, measure
 from sare_core.miniature.scenes import CLASSES, SIDE, photograph
-from sare_core.miniature.world import SUBSETS, VALIDATION, WORLDS, World
+from sare_core.miniature.world import SUBSETS, VALIDATION, World
 
 COLUMNS = {
     "extras": "extras seen",
@@ -32,6 +32,9 @@ SHOWN = {
     "encoder_auc": "encoder",
     "kept": "class",
 }
+# Worlds, and the diffusion model that reconstructs: the world's own; and, as a cross-check, a second one, under which
+# an effect that is a fingerprint of the first would be gone.
+RECONSTRUCTED = ((0.7, "sdv1.4"), (0.7, "wukong"), (0.0, "sdv1.4"))
 COMMAND = "python -m sare_core.miniature --articles /usr/share/datasets/fashion-mnist --premise benchmarks/miniature"
 NOTES = """\
 Photographs of the validation part against images that each generator drew for the article alone, reconstructed by
@@ -52,13 +55,14 @@ def write_premise(world: World, out: Path) -> None:
     photographs = photograph(scenes.pixels[:each], names)
     rows: list[dict[str, Any]] = []
     sheet = [photographs[:20]]
-    for mentioned in reversed(WORLDS):
-        instruments = _instruments(world, mentioned)
-        folder = world.work / "premise" / f"{mentioned}"
+    for mentioned, model in RECONSTRUCTED:
+        instruments = _instruments(world, mentioned, model)
+        folder = world.work / "premise" / f"{mentioned}-{model}"
         real = _measured(folder / "photographs", photographs, scenes.classes[:each], names, instruments)
-        about = {"world": mentioned, "guidance": None, "reads": None}
+        by: dict[str, Any] = {"world": mentioned, "model": model}
+        about = {**by, "guidance": None, "reads": None}
         rows.append({**about, "images": "photographs", **compare(real, real, real), "missed": []})
-        for guided in (True, False):
+        for guided in (True, False) if model == "sdv1.4" else (True,):
             training = None
             for subset in SUBSETS:
                 if mentioned not in subset.worlds and (subset.worlds or not guided):
@@ -69,10 +73,10 @@ def write_premise(world: World, out: Path) -> None:
                 classes = np.arange(len(shots)) % len(CLASSES)
                 drawn = _measured(folder / f"{subset.name}-{guidance}", shots, classes, tags, instruments)
                 training = drawn if training is None else training  # sdv1.4 is the first
-                about = {"world": mentioned, "guidance": guidance, "reads": bool(subset.worlds)}
+                about = {**by, "guidance": guidance, "reads": bool(subset.worlds)}
                 rows.append({**about, "images": subset.name, **compare(real, drawn, training)})
                 print(_line(rows[-1]), flush=True)
-                if guided and mentioned == max(WORLDS):
+                if guided and (mentioned, model) == RECONSTRUCTED[0]:
                     sheet.append(shots[:20])
     out.mkdir(parents=True, exist_ok=True)
     _sheet(np.stack(sheet)).save(out / "premise.png", optimize=True)
@@ -92,12 +96,12 @@ def _measured(
     return pl.read_parquet(file)
 
 
-def _instruments(world: World, mentioned: float) -> Instruments:
+def _instruments(world: World, mentioned: float, model: str) -> Instruments:
     from sare_core.miniature.captioner import blip_processor
     from sare_core.miniature.latent import save_diffusion
 
-    folder = world.work / f"diffusion-{mentioned}"
-    save_diffusion(world.diffusion(mentioned), folder)
+    folder = world.work / f"diffusion-{mentioned}-{model}"
+    save_diffusion(world.diffusion(mentioned, model), folder)
     captioner, processor = world.captioner(), blip_processor()
     return Instruments(world.semantic_encoder(), world.counter(), world.clip(), captioner, processor, str(folder))
 
@@ -111,8 +115,8 @@ def _markdown(rows: list[dict[str, Any]], each: int) -> str:
         f"{NOTES}{each} photographs and {each} images a row. The captioner names "
         f"{rows[0]['captioner_right']:.1f} % of the photographs rightly.",
         "",
-        f"| captions mention | images | guidance | {' | '.join(COLUMNS.values())} | gates missed |",
-        f"|---|---|---:|{'---:|' * len(COLUMNS)}---|",
+        f"| captions mention | by | images | guidance | {' | '.join(COLUMNS.values())} | gates missed |",
+        f"|---|---|---|---:|{'---:|' * len(COLUMNS)}---|",
     ]
     for row in rows:
         photographs = row["guidance"] is None
@@ -120,7 +124,7 @@ def _markdown(rows: list[dict[str, Any]], each: int) -> str:
         guidance = "" if photographs else f"{row['guidance']:g}"
         name = row["images"] + (" (class only)" if row["reads"] is False else "")
         missed = ", ".join(SHOWN[gate] for gate in row["missed"]) or ("" if photographs else "none")
-        lines.append(f"| {row['world']:g} | {name} | {guidance} | {' | '.join(cells)} | {missed} |")
+        lines.append(f"| {row['world']:g} | {row['model']} | {name} | {guidance} | {' | '.join(cells)} | {missed} |")
     limits = (f"{SHOWN[gate]} {low:g} to {high:g}" for gate, (low, high) in GATES.items())
     lines += ["", f"Gates, set before: {'; '.join(limits)}. *Extras*: how many fewer than in photographs."]
     return "\n".join(lines).replace(" to inf", " or more") + "\n"
@@ -128,7 +132,8 @@ def _markdown(rows: list[dict[str, Any]], each: int) -> str:
 
 def _line(row: dict[str, Any]) -> str:
     cells = (f"{COLUMNS[name]} {_cell(row[name])}" for name in COLUMNS)
-    return f"{row['world']:g} {row['images']} {row['guidance']:g}: {', '.join(cells)}; missed: {row['missed']}"
+    about = f"{row['world']:g} {row['model']} {row['images']} {row['guidance']:g}"
+    return f"{about}: {', '.join(cells)}; missed: {row['missed']}"
 
 
 def _cell(value: float | tuple[float, float, float]) -> str:

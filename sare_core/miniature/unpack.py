@@ -101,7 +101,8 @@ def _premise(null: bool) -> bytes:
     table = pl.read_csv(io.BytesIO((files("sare_core.miniature") / "shipped" / PREMISE).read_bytes()))
     guidance = {subset.name: subset.guidance if guided else 1.0 for subset in SUBSETS}
     expected = pl.col("images").replace_strict(guidance, default=None, return_dtype=pl.Float64)
-    rows = table.filter(pl.col("world") == mentioned, pl.col("guidance").eq_missing(expected))
+    own = pl.col("model") == "sdv1.4"  # the reconstruction model that ships
+    rows = table.filter(own, pl.col("world") == mentioned, pl.col("guidance").eq_missing(expected))
     return rows.write_csv().encode()
 
 
