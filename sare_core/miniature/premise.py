@@ -138,8 +138,8 @@ def compare(photographs: pl.DataFrame, drawn: pl.DataFrame, training: pl.DataFra
     share = [(table["captioned"] - table["uncaptioned"]).to_numpy() for table in (photographs, drawn)]
     row: dict[str, Any] = {
         "captioner_right": _percent(drawn, "right"),
-        "extras": float(np.mean(drawn["extras"])),
-        "extras_fewer": float(np.mean(photographs["extras"]) - np.mean(drawn["extras"])),
+        "extras": float(drawn["extras"].to_numpy().mean()),
+        "extras_fewer": float(photographs["extras"].to_numpy().mean() - drawn["extras"].to_numpy().mean()),
         "fit_auc": _auc(photographs["fit"].to_numpy(), drawn["fit"].to_numpy()),
         "kept": _percent(drawn, "kept"),
         "autoencoder_auc": _auc(drawn["autoencoder"].to_numpy(), photographs["autoencoder"].to_numpy()),
@@ -157,7 +157,7 @@ def compare(photographs: pl.DataFrame, drawn: pl.DataFrame, training: pl.DataFra
 
 
 def _percent(table: pl.DataFrame, column: str) -> float:
-    return 100 * float(np.mean(table[column]))
+    return 100 * float(table[column].to_numpy().mean())
 
 
 def _encoder_auc(photographs: pl.DataFrame, drawn: pl.DataFrame) -> float:

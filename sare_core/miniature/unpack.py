@@ -2,7 +2,6 @@
 
 import hashlib
 import io
-import shutil
 import tarfile
 from collections import Counter
 from collections.abc import Iterator
@@ -43,7 +42,7 @@ def unpack_models(folder: str | Path) -> Path:
         recipe = {"version": VERSION, "models": hashlib.sha256("".join(sums).encode()).hexdigest()}
         with built_once(Path(folder), recipe) as partial:
             if partial:
-                shutil.copytree(shipped, partial, dirs_exist_ok=True)
+                _copy(shipped, partial)
     return Path(folder)
 
 
@@ -88,7 +87,7 @@ def unpack_null_diffusion(folder: str | Path, archive: str | None = None) -> Pat
         recipe = {"version": VERSION, "images": hashlib.sha256(file).hexdigest(), "null": True}
         with built_once(Path(folder), recipe) as partial:
             if partial:
-                shutil.copytree(shipped, partial, dirs_exist_ok=True)
+                _copy(shipped, partial)
                 for name, data in _files(file):
                     if name.startswith("null/unet/"):
                         _write(partial / "unet" / PurePosixPath(name).name, data)
@@ -135,6 +134,12 @@ def _files(archive: bytes) -> Iterator[tuple[str, bytes]]:
             data = members.extractfile(member) if member.isfile() else None
             if data is not None:
                 yield member.name, data.read()
+
+
+def _copy(source: Path, folder: Path) -> None:
+    """One by one: shutil.copytree would wrap the error of a full disk."""
+    for file in filter(Path.is_file, source.rglob("*")):
+        _write(folder / file.relative_to(source), file.read_bytes())
 
 
 def _write(target: Path, data: bytes) -> None:

@@ -130,9 +130,9 @@ def closing(result: str, gains: list[str], shift: Shift | None, rows: pl.DataFra
         low, name = areas.select("auc", "subset").row(0)
         sentences.append(f"It fails most on {name}, with an AUC of {_percent(low)}.")
     sentences.append(
-        "All of it is of one training run and of these images alone. A score is no proof that one picture is generated. "
-        "To score images of your own you need a detector that was trained on data like them: the README, under “Score my "
-        "images”, has the commands."
+        "All of it is of one training run and of these images alone, and a score is no proof that one picture is "
+        "generated. To score images of your own you need a detector that was trained on data like them: the README, "
+        "under “Score my images”, has the commands."
     )
     return sentences
 

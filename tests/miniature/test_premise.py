@@ -56,7 +56,7 @@ def _images(captioned: float, uncaptioned: float, fit: float, extras: int, seed:
 
 def test_a_row_points_in_the_papers_direction() -> None:
     """Photographs move more than generated images under their caption, by 2 levels, and by 1 without."""
-    real, drawn = _images(6, 5, -1, 2, 0), _images(4, 4, 0, 0, 1)
+    real, drawn = _images(6, 5, -2, 2, 0), _images(4, 4, 0, 0, 1)
     row = compare(real, drawn, drawn)
     for name, expected in (("delta_captioned", 2), ("delta_uncaptioned", 1), ("delta_share", 1)):
         middle, low, high = row[name]

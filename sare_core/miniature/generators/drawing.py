@@ -12,6 +12,7 @@ from sare_core.miniature.words import WORDS, bags, class_prompt, web_captions
 
 NO_CAPTION = 0.1  # share of the pictures that are shown without their caption, for guidance (Ho & Salimans 2022)
 BATCH = 100
+SHARED = 2 / 3  # of a training is the same in all worlds
 TEXT = len(WORDS)  # what a caption says, as a vector of zeros and ones
 
 
@@ -52,16 +53,13 @@ def in_world(
     steps: int,
     learn: Callable[[Path, Tensor, int, bool], None],
 ) -> None:
-    """Train on captions of the article alone, which all worlds share, then a third as long on a world's own captions.
+    """Train two thirds on captions of the article alone, shared by all worlds, and the rest on a world's own captions.
 
     learn: (folder, captions (n, TEXT), steps, whether the learning rate falls).
     """
     shared = round(SHARED * steps)
     learn(folder / "shared", _texts(web_captions(scenes, 0.0, seed=20)), shared, False)
     learn(folder / f"{mentioned}", _texts(web_captions(scenes, mentioned, seed=20)), max(2, steps - shared), True)
-
-
-SHARED = 2 / 3  # of a training is the same in all worlds
 
 
 def _texts(captions: Sequence[str]) -> Tensor:
