@@ -77,6 +77,7 @@ study: install ## measure the method and its controls on the whole scale model, 
 
 mini-world: install ## train the scale model's models and generators anew, from Fashion-MNIST (hours; resumes)
 	$(BIN)/python -m sare_core.miniature --articles $(ARTICLES) --work $(WORK)/mini-world --jobs $(JOBS)
+	$(BIN)/python -m sare_core.miniature --articles $(ARTICLES) --work $(WORK)/mini-world --premise benchmarks/miniature
 
 captions: install ## caption images: make captions DATASET=genimage PRESET=paper GPUS=8
 	$(call STAGE,caption,$(WHICH))

@@ -31,7 +31,9 @@ def main() -> None:
 
             torch.set_num_threads(1)
             write_premise(world, chosen.premise)
-            shutil.copy(chosen.premise / "premise.csv", chosen.out)  # `sare mini` puts it beside the images
+            shutil.copy(
+                chosen.premise / "premise.csv", Path(chosen.out, "premise.csv")
+            )  # `sare mini` puts it beside the images
         elif chosen.only:
             run_recipe(world, chosen.only)
         else:

@@ -1,4 +1,4 @@
-"""AutoencoderKL of the scale model: 32×32 pixels to 4 latents of 8×8."""
+"""AutoencoderKL of the scale model: 32×32 pixels to latents of 8×8."""
 
 from collections.abc import Iterator
 from pathlib import Path

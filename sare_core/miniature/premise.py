@@ -144,7 +144,7 @@ def compare(photographs: pl.DataFrame, drawn: pl.DataFrame, training: pl.DataFra
         "kept": _percent(drawn, "kept"),
         "autoencoder_auc": _auc(drawn["autoencoder"].to_numpy(), photographs["autoencoder"].to_numpy()),
         "encoder_auc": _encoder_auc(photographs, drawn),
-        "pixels_auc": _carried_over("pixels", photographs, training, drawn),
+        "pixels_auc": _carried_over(photographs, training, drawn),
         **{
             f"delta_{kind}": _difference(photographs[kind].to_numpy(), drawn[kind].to_numpy())
             for kind in ("captioned", "uncaptioned")
@@ -167,13 +167,13 @@ def _encoder_auc(photographs: pl.DataFrame, drawn: pl.DataFrame) -> float:
     return 100 * float(roc_auc_score(labels, held_out_scores(features, labels, seed=0)))
 
 
-def _carried_over(column: str, photographs: pl.DataFrame, training: pl.DataFrame, drawn: pl.DataFrame) -> float:
-    """Fitted to one half of the photographs and of the training generator's images, tried on the other half of the
-    photographs and on `drawn` (its other half, where it is the training generator itself)."""
+def _carried_over(photographs: pl.DataFrame, training: pl.DataFrame, drawn: pl.DataFrame) -> float:
+    """Of a regression on pixel statistics: fitted to one half of the photographs and of the training generator's
+    images, tried on the other half of the photographs and of `drawn`, which may be the training generator itself."""
     half = len(photographs) // 2
-    real = np.stack(photographs[column].to_list())
-    known, tried = np.stack(training[column].to_list()), np.stack(drawn[column].to_list())
-    fitted = regression().fit(np.concatenate([real[:half], known[:half]]), np.repeat([0, 1], [half, len(known[:half])]))
+    real = np.stack(photographs["pixels"].to_list())
+    known, tried = (np.stack(table["pixels"].to_list()) for table in (training, drawn))
+    fitted = regression().fit(np.concatenate([real[:half], known[:half]]), np.repeat([0, 1], half))
     return _auc(fitted.decision_function(real[half:]), fitted.decision_function(tried[half:]))
 
 

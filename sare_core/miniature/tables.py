@@ -37,13 +37,15 @@ SHOWN = {
 RECONSTRUCTED = ((0.7, "sdv1.4"), (0.7, "wukong"), (0.0, "sdv1.4"))
 COMMAND = "python -m sare_core.miniature --articles /usr/share/datasets/fashion-mnist --premise benchmarks/miniature"
 NOTES = """\
-Photographs of the validation part against images that each generator drew for the article alone, reconstructed by
-their world's own model under the captioner's caption, and under none. *Extras seen*: things beside the article, as a
+Photographs of the validation part against images that each generator drew for the article alone, reconstructed under
+the captioner's caption, and under none: *by* sdv1.4 of the same world; and, as a cross-check, by wukong, whose
+autoencoder and UNet are others. *Extras seen*: things beside the article, as a
 network counts them. AUCs are in percent, above 50 in the paper's direction. *Fits its prompt*: how often the captioner
 holds the prompt likelier of a generated image than of a photograph. *Autoencoder's error*: of |x − D(E(x))| alone.
 *Encoder on itself*: a regression on CLIP's features, fitted to this generator. *Pixel statistics of sdv1.4*: a
-regression that was fitted to sdv1.4 of the same world. Δ: mean error of photographs less that of generated images, in
-8-bit levels, with 95 % intervals over images. *Difference*: captioned less uncaptioned error of an image.
+regression that was fitted to sdv1.4 of the same world and guidance. Δ: mean error of photographs less that of
+generated images, in 8-bit levels, with 95 % intervals over images. *Difference*: captioned less uncaptioned error of
+an image.
 """
 
 
@@ -65,6 +67,7 @@ def write_premise(world: World, out: Path) -> None:
         for guided in (True, False) if model == "sdv1.4" else (True,):
             training = None
             for subset in SUBSETS:
+                # Those that read captions stand in their worlds; the others in every world, as they ship.
                 if mentioned not in subset.worlds and (subset.worlds or not guided):
                     continue
                 guidance = subset.guidance if guided else 1.0

@@ -54,14 +54,13 @@ def unpack_images(folder: str | Path, full: bool = False, null: bool = False, ar
     beside the sources.
     Raises ConfigError: as `unpack_models`; or the archive cannot be read, or is another one.
     """
-    file = read_archive(archive)
     premise = _premise(null)
-    recipe = {"version": VERSION, "images": hashlib.sha256(file).hexdigest(), "full": full, "null": null}
+    recipe = {"version": VERSION, "images": _archive_digest(), "full": full, "null": null}
     recipe["premise"] = hashlib.sha256(premise).hexdigest()
     with built_once(Path(folder), recipe) as partial:
         if partial:
             taken: Counter[str] = Counter()
-            for name, data in _files(file):
+            for name, data in _files(read_archive(archive)):
                 path = PurePosixPath(name)
                 of_null, kind = path.parts[0] == "null", path.parent.name
                 if kind == "unet" or (kind == "ai" and of_null != null):
@@ -81,14 +80,13 @@ def unpack_null_diffusion(folder: str | Path, archive: str | None = None) -> Pat
 
     Raises ConfigError: as `unpack_images`.
     """
-    file = read_archive(archive)
     with as_file(files("sare_core.miniature") / "shipped" / "models" / "diffusion") as shipped:
         _require(shipped)
-        recipe = {"version": VERSION, "images": hashlib.sha256(file).hexdigest(), "null": True}
+        recipe = {"version": VERSION, "images": _archive_digest(), "null": True}
         with built_once(Path(folder), recipe) as partial:
             if partial:
                 _copy(shipped, partial)
-                for name, data in _files(file):
+                for name, data in _files(read_archive(archive)):
                     if name.startswith("null/unet/"):
                         _write(partial / "unet" / PurePosixPath(name).name, data)
     return Path(folder)
@@ -103,6 +101,10 @@ def _premise(null: bool) -> bytes:
     own = pl.col("model") == "sdv1.4"  # the reconstruction model that ships
     rows = table.filter(own, pl.col("world") == mentioned, pl.col("guidance").eq_missing(expected))
     return rows.write_csv().encode()
+
+
+def _archive_digest() -> str:
+    return (files("sare_core.miniature") / "shipped" / "images.sha256").read_text().strip()
 
 
 def read_archive(named: str | None) -> bytes:
@@ -122,7 +124,7 @@ def read_archive(named: str | None) -> bytes:
                 data = opened.read()
     except (OSError, ValueError, ImportError) as error:
         raise ConfigError(f"--archive {named}: cannot be read: {error}") from error
-    expected = (shipped / "images.sha256").read_text().strip()
+    expected = _archive_digest()
     if hashlib.sha256(data).hexdigest() != expected:
         raise ConfigError(f"{named or file}: is not the archive of this version of sare (SHA-256 {expected[:12]}…).")
     return data

@@ -91,13 +91,13 @@ def result_sentence(name: str, runs: Runs, trained: set[str]) -> str:
 
 
 def gain_sentences(
-    predictions: pl.DataFrame, beside: dict[str, pl.DataFrame], runs: pl.DataFrame, trained: set[str]
+    predictions: pl.DataFrame, beside: dict[str, pl.DataFrame], metrics: pl.DataFrame, trained: set[str]
 ) -> list[str]:
     """What the detector gains in AUC over each control, on generators it was not trained on and on the others.
 
-    beside: predictions of each control by its name. runs: metrics of the detector, which name the subsets.
+    beside: predictions of each control by its name. metrics: of the detector.
     """
-    rows = runs.filter(~is_mean(), pl.col("auc").is_not_null())
+    rows = metrics.filter(~is_mean(), pl.col("auc").is_not_null())
     groups = {
         "unseen generators": [name for name in rows["subset"] if name not in trained],
         "training generators": [name for name in rows["subset"] if name in trained],
@@ -115,17 +115,17 @@ def gain_sentences(
     return sentences
 
 
-def closing(result: str, gains: list[str], shift: Shift | None, rows: pl.DataFrame, trained: set[str]) -> list[str]:
+def closing(result: str, gains: list[str], shift: Shift | None, metrics: pl.DataFrame, trained: set[str]) -> list[str]:
     """What was shown, where it fails, and what to do next, for someone who reads nothing else.
 
-    result, gains: sentences from `result_sentence` and `gain_sentences`. rows: metrics of the detector.
+    result, gains: sentences from `result_sentence` and `gain_sentences`. metrics: of the detector.
     """
     sentences = [result[0].upper() + result[1:], *gains]
     part = pl.DataFrame() if shift is None else shift.gaps.filter(pl.col("captions") == "with")
     if len(part):
         above = f"{int((part['low'] > 0).sum())} of {_count(len(part), 'generator')}"
         sentences.append(f"Photographs moved more than generated images under their caption on {above}.")
-    areas = rows.filter(~is_mean(), pl.col("auc").is_not_null(), ~pl.col("subset").is_in(trained)).sort("auc")
+    areas = metrics.filter(~is_mean(), pl.col("auc").is_not_null(), ~pl.col("subset").is_in(trained)).sort("auc")
     if len(areas) > 1:
         low, name = areas.select("auc", "subset").row(0)
         sentences.append(f"It fails most on {name}, with an AUC of {_percent(low)}.")
