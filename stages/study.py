@@ -19,7 +19,7 @@ import typer
 from sare_core.engine.manifest import read_index
 from sare_core.engine.terminal import console
 from sare_core.study.parts import OUT, Part, Study, study_delta, study_fairness, study_sweep, study_variants
-from stages.options import Dataset, Manifests, Preset, Set, Work, path, run_command
+from stages.options import Dataset, Manifests, Preset, Set, Work, filled, path, run_command
 
 
 def study(
@@ -35,12 +35,24 @@ def study(
     classifier: Annotated[
         str | None, typer.Option(help="timm folder: the sweep counts the reconstructions that keep their class.")
     ] = None,
+    oracle: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TABLE",
+            help="Captions that name what each image shows (as of captioner table): adds the variant `oracle`.",
+            callback=filled,
+        ),
+    ] = None,
+    draws: Annotated[
+        int, typer.Option(min=1, help="Draws of the noise an image: above 1 adds the variant `draws`, their mean map.")
+    ] = 1,
     level: Annotated[
         list[str] | None, typer.Option(help="The sweep's captioners, name=folder. Default: the preset's own.")
     ] = None,
 ) -> None:
     """Measure what each part of the method adds: fairness of the data, sweep of settings, variants with intervals."""
-    study = Study(dataset, preset, list(set_ or []), work, manifests, jobs, out, read_index(manifests, dataset))
+    index = read_index(manifests, dataset)
+    study = Study(dataset, preset, list(set_ or []), work, manifests, jobs, out, index, oracle, draws)
     for part in Part:
         if part in (only or Part):
             console.rule(part)

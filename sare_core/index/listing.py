@@ -182,7 +182,8 @@ def _size_and_time(info: dict[str, Any]) -> tuple[int | None, int]:
 
 
 def _hidden(name: str) -> bool:
-    return name.startswith(".") or name in ("Thumbs.db", "README.txt", "README.md", "miniature.json", "premise.csv")
+    ours = ("miniature.json", "premise.csv", "oracle-captions.csv")  # `sare mini` writes them
+    return name.startswith(".") or name in ("Thumbs.db", "README.txt", "README.md", *ours)
 
 
 def _is_text(name: str) -> bool:

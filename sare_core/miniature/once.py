@@ -11,7 +11,7 @@ from typing import Any
 from sare_core.errors import ConfigError
 from sare_core.store.atomic import unwritable
 
-VERSION = 4  # raise it when what is written changes: folders of another version are built anew
+VERSION = 5  # raise it when what is written changes: folders of another version are built anew
 MARKER = "miniature.json"
 
 

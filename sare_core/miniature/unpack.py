@@ -12,11 +12,14 @@ import fsspec
 import polars as pl
 
 from sare_core.errors import ConfigError
+from sare_core.index.genimage import find
 from sare_core.miniature.once import VERSION, built_once
+from sare_core.miniature.words import class_prompt
 from sare_core.miniature.world import DATASETS, SUBSETS
 
 # Images of each class that the demo takes from a folder: all of these, or every one of them with `full`.
 DEMO = {"stable_diffusion_v_1_4/imagenet_ai_0419_sdv4/train": 400, "val": 50}
+ORACLE = "oracle-captions.csv"  # what a captioner that is always right would say
 PREMISE = "premise.csv"  # what was measured of the generators when they were trained; the report shows it
 NULL = {s.folder.partition("/")[0] for s in SUBSETS if DATASETS["miniature-null"][0] in s.worlds}  # its generators
 
@@ -72,6 +75,7 @@ def unpack_images(folder: str | Path, full: bool = False, null: bool = False, ar
                     _write(partial / path, data)
             (partial / "README.txt").write_text(IMAGES_README, encoding="utf-8")
             (partial / PREMISE).write_bytes(premise)
+            _oracle(partial).write_csv(partial / ORACLE)
     return Path(folder)
 
 
@@ -90,6 +94,12 @@ def unpack_null_diffusion(folder: str | Path, archive: str | None = None) -> Pat
                     if name.startswith("null/unet/"):
                         _write(partial / "unet" / PurePosixPath(name).name, data)
     return Path(folder)
+
+
+def _oracle(folder: Path) -> pl.DataFrame:
+    """Captions that name the article that each image shows, or was drawn for: path and caption."""
+    found = [(each.path, class_prompt(int(str(each.class_name).lstrip("n")))) for each in find(str(folder), [])]
+    return pl.DataFrame(found, schema=["path", "caption"], orient="row").sort("path")
 
 
 def _premise(null: bool) -> bytes:

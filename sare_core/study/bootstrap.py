@@ -14,6 +14,9 @@ RESAMPLES = 1000
 # others are hardly unseen.
 NEAR_COPIES = frozenset({"sdv1.4", "sdv1.5", "wukong"})
 WITHOUT_COPIES = "mean of unseen, no near-copies"
+# ADM and BigGAN are told a class, in GenImage as in the scale model: no caption can be a prompt of theirs.
+CLASS_ONLY = frozenset({"adm", "biggan"})
+READERS = "of these, those that read text"
 
 
 class Estimate(NamedTuple):
@@ -43,11 +46,22 @@ def draw_seeds(seeds: int, random: np.random.Generator, resamples: int = RESAMPL
     return np.concatenate([np.full((1, seeds), 1.0), drawn]) / seeds
 
 
-def auc(scores: np.ndarray, labels: np.ndarray, counts: np.ndarray) -> np.ndarray:
+def auc(scores: np.ndarray, labels: np.ndarray, counts: np.ndarray, strata: np.ndarray | None = None) -> np.ndarray:
     """AUC of each row of counts, (R,): the chance that a fake outscores a real, ties counted half.
 
-    scores, labels: (n,), of both classes; a fake should score higher. counts: (R, n) from `draw_images`.
+    scores, labels: (n,), of both classes; a fake should score higher. counts: (R, n) from `draw_images`. strata: (n,),
+    so that only a real and a fake of one stratum are compared, and none of a negative one; NaN where a row has no such
+    pair.
     """
+    if strata is None:
+        strata = np.zeros(len(labels))
+    members = [np.flatnonzero(strata == stratum) for stratum in np.unique(strata[strata >= 0])]
+    wins, pairs = np.sum([_wins_and_pairs(scores[own], labels[own], counts[:, own]) for own in members], axis=0)
+    return np.divide(wins, pairs, out=np.full(len(counts), np.nan), where=pairs > 0)
+
+
+def _wins_and_pairs(scores: np.ndarray, labels: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    """Pairs of a real and a fake in which the fake scores higher, and all pairs, (2, R)."""
     real, fake = np.flatnonzero(labels == 0), np.flatnonzero(labels == 1)
     real = real[np.argsort(scores[real], kind="stable")]
     below = np.zeros((len(counts), len(real) + 1), dtype=np.int64)
@@ -55,7 +69,7 @@ def auc(scores: np.ndarray, labels: np.ndarray, counts: np.ndarray) -> np.ndarra
     left, right = (np.searchsorted(scores[real], scores[fake], side) for side in ("left", "right"))
     drawn = counts[:, fake]
     twice = np.einsum("rf,rf->r", below[:, left] + below[:, right], drawn)
-    return twice / (2 * below[:, -1] * drawn.sum(axis=1))
+    return np.stack([twice / 2, below[:, -1] * drawn.sum(axis=1)])
 
 
 def mean_gap(values: np.ndarray, labels: np.ndarray, counts: np.ndarray) -> np.ndarray:
@@ -65,18 +79,21 @@ def mean_gap(values: np.ndarray, labels: np.ndarray, counts: np.ndarray) -> np.n
 
 
 def estimate(replicates: np.ndarray) -> Estimate:
-    """(R,) with the sample's own value first, to that value and the interval of the others."""
+    """(R,) with the sample's own value first, to that value and the interval of the others; NaN if one of them is."""
     low, high = np.percentile(replicates[1:], [2.5, 97.5])
     return Estimate(float(replicates[0]), float(low), float(high))
 
 
 def add_means(by_subset: dict[str, np.ndarray], trained_on: Sequence[str] | None) -> dict[str, np.ndarray]:
     """The subsets' replicates, and their plain means: of those that were not trained on ("unseen"), of these without
-    near-copies of what was trained on, and of all. Means over unseen generators draw the generators again too."""
+    near-copies of what was trained on, of those that read text too, and of all. Means over unseen generators draw the
+    generators again too."""
     unseen = [name for name in by_subset if name not in (trained_on or by_subset)]
     means = {"mean of unseen": unseen}
     if not NEAR_COPIES.isdisjoint(trained_on or ()):
         means[WITHOUT_COPIES] = [name for name in unseen if name not in NEAR_COPIES]
+        if not CLASS_ONLY.isdisjoint(means[WITHOUT_COPIES]):
+            means[READERS] = [name for name in means[WITHOUT_COPIES] if name not in CLASS_ONLY]
     drawn = {name: _mean_of(by_subset, names) for name, names in means.items() if names}
     return by_subset | drawn | {"mean": np.mean(list(by_subset.values()), axis=0)}
 

@@ -5,6 +5,7 @@ then their means over the unseen ones and over all.
 """
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 import polars as pl
@@ -21,7 +22,7 @@ from sare_core.study.bootstrap import (
     estimate,
     mean_gap,
 )
-from sare_core.study.variants import FULL
+from sare_core.study.variants import DRAWS, DRAWS_UNCAPTIONED, FULL, ORACLE
 
 RESULT = pl.Schema(
     {
@@ -45,30 +46,43 @@ QUANTITIES = {
     "wrong caption, net": {"wrong": 1, "vae": -1},
     "captioned − uncaptioned": {FULL: 1, "uncaptioned": -1},  # the caption's share
     "captioned − wrong caption": {FULL: 1, "wrong": -1},
+    "oracle caption": {ORACLE: 1},
+    "oracle caption − uncaptioned": {ORACLE: 1, "uncaptioned": -1},
+    "captioned, mean of draws": {DRAWS: 1},
+    "captioned − uncaptioned, mean of draws": {DRAWS: 1, DRAWS_UNCAPTIONED: -1},
 }
+STRATA = 10  # of a score that tells fakes without semantics: deciles of a subset's images
+WITHIN = "within"  # suffix of a measure: AUC of pairs of one stratum alone
 
 
 def compare_detectors(
-    predictions: pl.DataFrame, trained_on: Sequence[str] | None, seed: int, resamples: int = RESAMPLES
+    predictions: pl.DataFrame,
+    trained_on: Sequence[str] | None,
+    seed: int,
+    resamples: int = RESAMPLES,
+    strata_by: pl.DataFrame | None = None,
 ) -> pl.DataFrame:
     """Per variant ACC at 0.5 and AUC, means over training seeds; and `sare − variant` of both. In [0, 1].
 
     predictions: PREDICTION_SCHEMA with variant and seed. Images and seeds are drawn again together for all variants.
-    Only images that every variant and seed has predicted are counted.
+    Only images that every variant and seed has predicted are counted. strata_by: image_id and a score, for the measure
+    `auc within`: a real and a fake are compared only if their scores lie in the same tenth of their subset's.
     """
     names, seeds = predictions["variant"].unique(maintain_order=True).to_list(), predictions["seed"].n_unique()
     random = np.random.default_rng(seed)
     weights = draw_seeds(seeds, random, resamples)
     replicates: dict[tuple[str, str], dict[str, np.ndarray]] = {}
     for subset, frame in _subsets(predictions.with_columns(run=pl.format("{} {}", "variant", "seed"))):
-        labels, logits = wide_values(frame, "run", "logit")
-        _, scores = wide_values(frame, "run", "score")
+        images, labels, logits = wide_values(frame, "run", "logit")
+        scores = wide_values(frame, "run", "score").values
         counts = draw_images(labels, random, resamples)
         correct = ((scores > THRESHOLD) == (labels == 1)).astype(np.float64)
-        accuracy = (correct @ counts.T / len(labels)).reshape(len(names), seeds, -1)
-        areas = np.stack([auc(row, labels, counts) for row in logits]).reshape(len(names), seeds, -1)
-        for measure, values in (("acc", accuracy), ("auc", areas)):
-            for name, of_seeds in zip(names, values, strict=True):
+        accuracy = correct @ counts.T / len(labels)
+        measured = {"acc": accuracy, "auc": _areas(logits, labels, counts)}
+        if strata_by is not None:
+            measured[f"auc {WITHIN}"] = _areas(logits, labels, counts, _strata(images, strata_by))
+        for measure, values in measured.items():
+            for name, of_seeds in zip(names, values.reshape(len(names), seeds, -1), strict=True):
                 replicates.setdefault((name, measure), {})[subset] = np.einsum("sr,rs->r", of_seeds, weights)
     rows = []
     for (name, measure), by_subset in replicates.items():
@@ -81,13 +95,17 @@ def compare_detectors(
 
 
 def compare_errors(
-    errors: pl.DataFrame, trained_on: Sequence[str] | None, seed: int, resamples: int = RESAMPLES
+    errors: pl.DataFrame,
+    trained_on: Sequence[str] | None,
+    seed: int,
+    resamples: int = RESAMPLES,
+    strata_by: pl.DataFrame | None = None,
 ) -> pl.DataFrame:
     """Δ = mean over real − mean over fake of each of QUANTITIES, and how well the quantity alone tells fakes (AUC).
 
     errors: ERRORS with variant. Measures: `delta error` in 8-bit levels, `delta lpips`, and `auc error`, `auc lpips`;
     an AUC above 0.5 is in the paper's direction: fakes are nearer to their reconstruction. Of the variants that are
-    there; LPIPS where all images have it.
+    there; LPIPS where all images have it. strata_by: as in `compare_detectors`.
     """
     random = np.random.default_rng(seed)
     measures = ["error", "lpips"] if errors["lpips"].null_count() == 0 else ["error"]
@@ -96,13 +114,17 @@ def compare_errors(
     replicates: dict[tuple[str, str], dict[str, np.ndarray]] = {}
     for subset, frame in _subsets(errors):
         for number, measure in enumerate(measures):
-            labels, values = wide_values(frame, "variant", measure)
+            images, labels, values = wide_values(frame, "variant", measure)
             if number == 0:
                 counts = draw_images(labels, random, resamples)
+            strata = None if strata_by is None else _strata(images, strata_by)
             for name, terms in quantities.items():
                 of_images = sum(sign * values[names.index(variant)] for variant, sign in terms.items())
                 replicates.setdefault((name, f"delta {measure}"), {})[subset] = mean_gap(of_images, labels, counts)
                 replicates.setdefault((name, f"auc {measure}"), {})[subset] = auc(-of_images, labels, counts)
+                if strata is not None:
+                    within = replicates.setdefault((name, f"auc {measure} {WITHIN}"), {})
+                    within[subset] = auc(-of_images, labels, counts, strata)
     rows = []
     for (name, measure), by_subset in replicates.items():
         rows += _estimates(name, measure, add_means(by_subset, trained_on))
@@ -137,11 +159,30 @@ def _subsets(frame: pl.DataFrame) -> list[tuple[str, pl.DataFrame]]:
     return [(name, groups[name]) for name in paper_order(groups)]
 
 
-def wide_values(frame: pl.DataFrame, by: str, value: str) -> tuple[np.ndarray, np.ndarray]:
-    """Labels (n,), and values (runs, n) with the runs in order of appearance; images that every run has."""
+class Wide(NamedTuple):
+    """Images that every run has: their ids and labels, (n,), and values (runs, n), the runs in order of appearance."""
+
+    images: pl.Series
+    labels: np.ndarray
+    values: np.ndarray
+
+
+def wide_values(frame: pl.DataFrame, by: str, value: str) -> Wide:
+    """The column `value` of the runs that the column `by` names, side by side, in order of image_id."""
     names = frame[by].unique(maintain_order=True).to_list()
     wide = frame.pivot(by, index=["image_id", "label"], values=value).drop_nulls(names).sort("image_id")
-    return wide["label"].to_numpy(), wide.select(names).to_numpy().T
+    return Wide(wide["image_id"], wide["label"].to_numpy(), wide.select(names).to_numpy().T)
+
+
+def _areas(logits: np.ndarray, labels: np.ndarray, counts: np.ndarray, strata: np.ndarray | None = None) -> np.ndarray:
+    return np.stack([auc(row, labels, counts, strata) for row in logits])
+
+
+def _strata(images: pl.Series, by: pl.DataFrame) -> np.ndarray:
+    """The tenth of these images' scores that each lies in, 0 to STRATA − 1; −1: it has no score."""
+    scores = images.to_frame("image_id").join(by, on="image_id", how="left", maintain_order="left")["score"].to_numpy()
+    ends = np.nanquantile(scores, np.linspace(0, 1, STRATA + 1)[1:-1])
+    return np.where(np.isnan(scores), -1, np.searchsorted(ends, scores, side="right"))
 
 
 def _estimates(what: str, measure: str, by_subset: dict[str, np.ndarray]) -> list[tuple[str | float, ...]]:

@@ -3,7 +3,7 @@
 Everything is measured on the dataset's files alone: no caption and no reconstruction is needed.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -36,6 +36,23 @@ def pixel_scores(test: pl.DataFrame, load: Loader, seed: int, advance: Callable[
         logits = held_out_scores(features, rows["label"].to_numpy(), seed)
         parts.append(rows.select("image_id", "subset", "label", logit=pl.Series(logits, dtype=pl.Float64)))
     return pl.concat(parts)
+
+
+def carried_over(rows: pl.DataFrame, load: Loader, trained_on: Sequence[str] | None) -> pl.DataFrame:
+    """Columns image_id, subset, label, logit of the test images: of the pixel statistics, fitted to the training images
+    of `trained_on` (none named: of all subsets) and carried over to every subset.
+
+    rows: of the index, train and test, see `chosen_rows`. Raises StageError: the training images are of one class.
+    """
+    own = pl.lit(True) if trained_on is None else pl.col("subset").is_in(trained_on)
+    train, test = rows.filter(pl.col("split") == "train", own), rows.filter(pl.col("split") == "test")
+    if train["label"].n_unique() < 2:
+        raise StageError("the training split holds images of one class only: pixel statistics cannot be fitted to it.")
+    known, tried = (
+        np.stack([pixel_statistics(load(row)) for row in part.iter_rows(named=True)]) for part in (train, test)
+    )
+    logits = regression().fit(known, train["label"].to_numpy()).decision_function(tried)
+    return test.select("image_id", "subset", "label", logit=pl.Series(logits, dtype=pl.Float64))
 
 
 def area_by_subset(

@@ -7,7 +7,6 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import Any
 
 import polars as pl
 
@@ -21,7 +20,7 @@ from sare_core.engine.progress import bar
 from sare_core.engine.ranks import Rank
 from sare_core.engine.selection import chosen_shards
 from sare_core.engine.terminal import console
-from sare_core.errors import ConfigError
+from sare_core.errors import ConfigError, StageError
 from sare_core.evaluation.results import read_outputs
 from sare_core.evaluation.statistics import FOLDS
 from sare_core.evaluation.tables import TRIVIAL
@@ -30,12 +29,21 @@ from sare_core.graph import Graph
 from sare_core.images.sources import read_source, view_image
 from sare_core.models.weights import fetch
 from sare_core.store.storage import Store
-from sare_core.study import tables
+from sare_core.study import fairness, tables
 from sare_core.study.captions import to_parquet, wrong_captions
 from sare_core.study.comparison import compare_detectors, compare_errors, gains
 from sare_core.study.jobs import Job, run_jobs
 from sare_core.study.sweep import sweep_results
-from sare_core.study.variants import NO_CAPTION, RECONSTRUCTED, caption_levels, grid, variants
+from sare_core.study.variants import (
+    DRAWS,
+    DRAWS_UNCAPTIONED,
+    NO_CAPTION,
+    ORACLE,
+    caption_levels,
+    grid,
+    reconstructed,
+    variants,
+)
 
 OUT = Path("benchmarks/miniature")
 
@@ -61,6 +69,8 @@ class Study:
     jobs: int
     out: Path
     index: Index
+    oracle: str | None = None  # table of captions that are right
+    draws: int = 1  # of the noise, for the variants that average over them
 
     def settings(self, *changes: str) -> Settings:
         return load_settings(self.preset, [*self.overrides, *changes], self.index.about["layout"])
@@ -84,6 +94,9 @@ class Study:
         An image_id is a hash of pixels: other images, another fingerprint.
         """
         options = [*(f"--set {shlex.quote(override)}" for override in self.overrides), f"--only {part}", *options]
+        if part in (Part.delta, Part.variants):
+            options += [f"--oracle {shlex.quote(self.oracle)}"] if self.oracle else []
+            options += [f"--draws {self.draws}"] if self.draws > 1 else []
         if self.out != OUT:
             options.append(f"--out {shlex.quote(str(self.out))}")
         return [
@@ -162,18 +175,40 @@ def write_wrong_captions(study: Study, captioned: Folder, shards: list[int]) -> 
     return str(store.local(name))
 
 
-def reconstruct_variants(study: Study, splits: list[str]) -> tuple[dict[str, list[str]], list[Folder]]:
-    """Settings of all variants, and the folders of those that have reconstructions of their own, of some splits."""
+def captioned_variants(study: Study) -> dict[str, list[str]]:
+    """Settings of all variants; the captions that they read are made."""
     everything = study.shards("train", "val", "test")  # or the table of wrong captions would depend on the splits
     captioned, _ = precompute(study, "caption", [[], NO_CAPTION], everything)
-    changes = variants(write_wrong_captions(study, captioned, everything))
-    precompute(study, "caption", [changes["wrong"]], everything)
-    chosen = [changes[variant] for variant in RECONSTRUCTED]
-    return changes, precompute(study, "reconstruct", chosen, study.shards(*splits))
+    changes = variants(write_wrong_captions(study, captioned, everything), study.oracle, study.draws)
+    precompute(study, "caption", [changes[name] for name in ("wrong", ORACLE) if name in changes], everything)
+    return changes
 
 
-def made_from(folders: list[Folder]) -> dict[str, str]:
-    return {f"reconstructions of {v}": f.fingerprint for v, f in zip(RECONSTRUCTED, folders, strict=True)}
+def reconstruct(study: Study, changes: dict[str, list[str]], splits: list[str]) -> dict[str, Folder]:
+    """Reconstructions of some splits, by variant."""
+    return dict(zip(changes, precompute(study, "reconstruct", changes.values(), study.shards(*splits)), strict=True))
+
+
+def made_from(folders: dict[str, Folder]) -> dict[str, str]:
+    return {f"reconstructions of {name}": folder.fingerprint for name, folder in folders.items()}
+
+
+def loader(study: Study) -> fairness.Loader:
+    """Reads an image as the stages see it."""
+    root, view = study.index.about["root"], study.settings().view
+    return lambda row: view_image(read_source(root, row), row, view)
+
+
+def pixel_strata(study: Study) -> tuple[pl.DataFrame | None, list[str]]:
+    """A score of the test images that knows pixels and no content (None: none can be fitted), and what to say of it."""
+    rows = fairness.chosen_rows(study.index.frame(), ["train", "test"])
+    try:
+        scores = fairness.carried_over(rows, loader(study), study.settings().train_subsets)
+    except StageError as error:
+        return None, [f"Not given within strata of the pixel statistics' score: {error}"]
+    note = "Within tenths: a real and a fake are compared only if their pixel statistics look alike to a logistic "
+    note += "regression fitted to the training split. –: there are no such pairs."
+    return scores.select("image_id", score="logit"), [note]
 
 
 def study_delta(study: Study) -> None:
@@ -181,24 +216,30 @@ def study_delta(study: Study) -> None:
     from sare_core.study.measures import read_errors
 
     settings = study.settings()
-    _, folders = reconstruct_variants(study, ["test"])
+    changes = reconstructed(captioned_variants(study))
+    if DRAWS in changes:
+        changes[DRAWS_UNCAPTIONED] = [*changes[DRAWS], *NO_CAPTION]
+    folders = reconstruct(study, changes, ["test"])
     errors = pl.concat(
         read_errors(folder, study.index, study.shards("test")).with_columns(variant=pl.lit(variant))
-        for variant, folder in zip(RECONSTRUCTED, folders, strict=True)
+        for variant, folder in folders.items()
     )
-    results = compare_errors(errors, settings.train_subsets, settings.seed)
-    shown = tables.error_tables(results, study.sample_notes(errors, len(RECONSTRUCTED)))
+    strata, notes = pixel_strata(study)
+    results = compare_errors(errors, settings.train_subsets, settings.seed, strata_by=strata)
+    shown = tables.error_tables(results, [*study.sample_notes(errors, len(folders)), *notes])
     tables.write(study.out, "delta", study.head(Part.delta, [], made_from(folders)), shown, results, console)
 
 
 def study_variants(study: Study, seeds: int) -> None:
     """detectors.{md,csv}: ACC and AUC of the detector and of its controls, over training seeds."""
     settings = study.settings()
-    changes, folders = reconstruct_variants(study, ["train", "val", "test"])
+    changes = captioned_variants(study)
+    folders = reconstruct(study, reconstructed(changes), ["train", "val", "test"])
     runs = {(v, seed): [*changes[v], f"train.seed={seed}"] for v in changes for seed in range(seeds)}
     predictions = train_and_predict(study, runs)
-    results = compare_detectors(predictions, settings.train_subsets, settings.seed)
-    notes = [*study.sample_notes(predictions, len(runs)), *gains(results)]
+    strata, notes = pixel_strata(study)
+    results = compare_detectors(predictions, settings.train_subsets, settings.seed, strata_by=strata)
+    notes = [*study.sample_notes(predictions, len(runs)), *gains(results), *notes]
     shown = tables.detector_tables(results, seeds, notes)
     head = study.head(Part.variants, [f"--seeds {seeds}"], made_from(folders))
     tables.write(study.out, "detectors", head, shown, results, console)
@@ -230,14 +271,8 @@ def study_sweep(study: Study, classifier: str | None, named_levels: list[str]) -
 
 def study_fairness(study: Study) -> None:
     """fairness.{md,csv}: what gives fakes away without semantics. transfer.{md,csv}: from each generator to each."""
-    from sare_core.study import fairness
-
-    settings, index = study.settings(), study.index
+    settings, index, load = study.settings(), study.index, loader(study)
     frame, subsets, seed = index.frame(), settings.train_subsets, settings.seed
-
-    def load(row: dict[str, Any]) -> Any:
-        return view_image(read_source(index.about["root"], row), row, settings.view)
-
     test = fairness.chosen_rows(frame, ["test"])
     about = frame.filter(pl.col("split").is_in(["train", "val"]))
     if subsets is not None:
@@ -246,6 +281,12 @@ def study_fairness(study: Study) -> None:
     with bar(console, "pixel statistics", len(test)) as advance:
         scores = {"pixel statistics": fairness.pixel_scores(test, load, seed, advance)}
     notes = [f"Pixel statistics: logistic regression, {FOLDS}-fold within each subset's test split."]
+    rows = fairness.chosen_rows(frame, ["train", "test"])
+    try:
+        scores["pixel statistics, carried over"] = fairness.carried_over(rows, load, subsets)
+        notes.append("Carried over: fitted to the training subsets' training images.")
+    except StageError as error:
+        notes.append(f"Pixel statistics are not carried over: {error}")
     if trivial.predictions is None:
         notes.append(str(trivial.reason))
     else:
@@ -259,7 +300,6 @@ def study_fairness(study: Study) -> None:
     head = study.head(Part.fairness, [], {})
     tables.write(study.out, "fairness", head, tables.fairness_tables(results, notes), results, console)
 
-    rows = fairness.chosen_rows(frame, ["train", "test"])
     if "train" not in rows["split"]:
         console.print("transfer: left out, since the dataset has no training images.")
         return

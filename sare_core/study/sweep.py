@@ -36,7 +36,7 @@ def sweep_results(
     """
     frames = [autoencoder, *errors]
     together = pl.concat(frame.with_columns(run=pl.lit(str(number))) for number, frame in enumerate(frames))
-    labels, (alone, *values) = wide_values(together, "run", "error")
+    _, labels, (alone, *values) = wide_values(together, "run", "error")
     counts = draw_images(labels, np.random.default_rng(seed), resamples)
     deltas = [mean_gap(value, labels, counts) for value in values]
     uncaptioned = {cell.strength: delta for cell, delta in zip(cells, deltas, strict=True) if cell.guidance is None}

@@ -1,5 +1,6 @@
 """The study's results as files and in the terminal: each number with its interval, how it was made on top."""
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,7 @@ from rich.console import Console
 
 from sare_core.evaluation.tables import UNDEFINED, ResultTable, to_markdown, to_terminal
 
+WITHIN = "within tenths of the pixel statistics' score"
 INTERVALS = "[a, b]: 95 % percentile interval of 1,000 paired bootstrap resamples"
 
 
@@ -20,8 +22,12 @@ def detector_tables(results: pl.DataFrame, seeds: int, notes: list[str]) -> list
         "Of few seeds an interval is somewhat narrow: n seeds show (n − 1)/n of the variance between seeds.",
         "Means over training seeds; ACC at 0.5. Differences are in points.",
     ]
-    titles = {"auc": "AUC (%)", "acc": "ACC (%)"}
-    return [_pivot(title, results.filter(pl.col("measure") == name), 100, 1, notes) for name, title in titles.items()]
+    titles = {"auc": "AUC (%)", "auc within": f"AUC (%) {WITHIN}", "acc": "ACC (%)"}
+    return [
+        _pivot(title, results.filter(pl.col("measure") == name), 100, 1, notes)
+        for name, title in titles.items()
+        if name in results["measure"]
+    ]
 
 
 def error_tables(results: pl.DataFrame, notes: list[str]) -> list[ResultTable]:
@@ -35,8 +41,10 @@ def error_tables(results: pl.DataFrame, notes: list[str]) -> list[ResultTable]:
     titles = {
         "delta error": ("Δ of the mean |x − x̂|, in 8-bit levels", 1, 3),
         "auc error": ("AUC of the mean |x − x̂| alone (%)", 100, 1),
+        "auc error within": (f"AUC of the mean |x − x̂| alone (%) {WITHIN}", 100, 1),
         "delta lpips": ("Δ of LPIPS (equation 7)", 1, 4),
         "auc lpips": ("AUC of LPIPS alone (%)", 100, 1),
+        "auc lpips within": (f"AUC of LPIPS alone (%) {WITHIN}", 100, 1),
     }
     return [
         _pivot(title, results.filter(pl.col("measure") == name), scale, digits, notes)
@@ -119,7 +127,7 @@ def _number(value: float | None, digits: int, scale: float = 1) -> str:
 def _interval(row: dict[str, Any], what: str, scale: float, digits: int) -> str:
     """ "81.2 [80.1, 82.3]" """
     value, ends = row.get(what), ("low", "high") if what == "value" else (f"{what}_low", f"{what}_high")
-    if value is None:
+    if value is None or math.isnan(value):
         return UNDEFINED
     low, high = (f"{scale * row[end]:.{digits}f}" for end in ends)
     return f"{scale * value:.{digits}f} [{low}, {high}]"

@@ -5,28 +5,42 @@ from typing import NamedTuple
 from sare_core.errors import ConfigError
 
 NO_CAPTION = ["caption.captioner=none", "caption.model=null"]
-FULL = "sare"
+FULL, ORACLE, DRAWS = "sare", "oracle", "draws"
+DRAWS_UNCAPTIONED = "draws, uncaptioned"  # of the part `delta` alone
 
 
-def variants(wrong_captions: str) -> dict[str, list[str]]:
+def table_captions(table: str) -> list[str]:
+    return ["caption.captioner=table", "caption.model=null", f"caption.table={table}"]
+
+
+def variants(wrong_captions: str, oracle: str | None = None, draws: int = 1) -> dict[str, list[str]]:
     """Name to settings. wrong_captions: the parquet that `sare_core.study.captions` writes.
 
-    All share the images, the noise of each image, the fusion and the training seeds.
+    oracle: a table of captions that are right about every image, for a variant that shows what a better captioner would
+    bring. draws: above 1, for variants whose map is the mean of so many draws of the noise. All variants share the
+    images, the first draw of each image's noise, the fusion and the training seeds.
     """
-    wrong = ["caption.captioner=table", "caption.model=null", f"caption.table={wrong_captions}"]
-    return {
+    found = {
         FULL: [],  # as the preset has it: the captioned map
         "image": ["detector.semantic_input=image"],  # the same fusion, fed with x itself
         "vae": ["reconstruct.strength=0", *NO_CAPTION],  # |x − D(E(x))|
         "uncaptioned": NO_CAPTION,
-        "wrong": wrong,  # the caption of another image, of another class
+        "wrong": table_captions(wrong_captions),  # the caption of another image, of another class
         "zero": ["detector.semantic_input=zero"],  # a map of zeros
         "map": ["detector.detector=map"],  # the map alone, without the image
         "both": ["detector.detector=difference"],  # the maps with and without the caption, side by side
     }
+    if oracle is not None:
+        found[ORACLE] = table_captions(oracle)
+    if draws > 1:
+        found[DRAWS] = [f"reconstruct.noise_draws={draws}"]
+    return found
 
 
-RECONSTRUCTED = (FULL, "uncaptioned", "wrong", "vae")  # the variants with reconstructions of their own
+def reconstructed(changes: dict[str, list[str]]) -> dict[str, list[str]]:
+    """Those of `variants` whose reconstructions are not another's."""
+    return {name: changes[name] for name in (FULL, "uncaptioned", "wrong", "vae", ORACLE, DRAWS) if name in changes}
+
 
 STRENGTHS = (0.3, 0.5, 0.7, 0.9)
 GUIDANCES = (1.0, 2.5, 7.5)

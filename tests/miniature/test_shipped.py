@@ -95,6 +95,13 @@ def test_classes_are_those_of_the_names(everything: Path) -> None:
     assert {name for label, name in classes if label == 0} == {f"n{n:08}" for n in range(len(CLASSES))}
 
 
+def test_oracle_captions_name_what_each_image_shows(everything: Path) -> None:
+    captions = dict(pl.read_csv(everything / "oracle-captions.csv").iter_rows())
+    found = {each.path: int(each.class_name[-1]) for each in find(str(everything), [])}
+    assert captions.keys() == found.keys()
+    assert all(CLASSES[number] in captions[path] for path, number in found.items())
+
+
 def test_all_pixels_are_distinct_and_real_parts_disjoint(everything: Path) -> None:
     seen: dict[bytes, Path] = {}
     owners: dict[int, Path] = {}

@@ -78,3 +78,21 @@ def test_means_over_unseen_draw_the_generators_again_alike_for_all() -> None:
     assert mean[0] == 1.5 and set(mean[1:]) == {1.0, 1.5, 2.0}
     shifted = add_means({name: values + 0.25 for name, values in by_subset.items()}, ("a",))["mean of unseen"]
     np.testing.assert_allclose(shifted - mean, 0.25)  # their difference knows no generators
+
+
+def test_within_strata_only_pairs_of_one_stratum_count():
+    scores, labels, random = sample()
+    strata, counts = random.integers(-1, 3, len(labels)), draw_images(labels, random, 20)
+    for row, found in zip(counts, auc(scores, labels, counts, strata), strict=True):
+        wins = pairs = 0
+        for stratum in range(3):
+            own = (strata == stratum) & (row > 0)
+            of = np.multiply.reduce([(row * own)[labels == label].sum() for label in (0, 1)])
+            wins += of * roc_auc_score(labels[own], scores[own], sample_weight=row[own])
+            pairs += of
+        assert found == pytest.approx(wins / pairs)
+
+
+def test_strata_without_a_pair_give_no_number():
+    scores, labels, random = sample()
+    assert np.isnan(auc(scores, labels, draw_images(labels, random, 2), labels)).all()

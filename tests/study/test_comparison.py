@@ -129,3 +129,56 @@ def test_what_is_within_the_margin_is_no_gain(low: float, high: float, reading: 
     results = pl.DataFrame([row, ("sare", "auc", WITHOUT_COPIES, 0.8, 0.7, 0.9)], schema=RESULT, orient="row")
     (sentence,) = gains(results)
     assert sentence.startswith(f"sare − zero, {WITHOUT_COPIES}: {reading}")
+
+
+def test_what_only_the_strata_tell_is_not_told_within_them():
+    rows = predictions(gain=1.0)
+    score = rows.group_by("image_id", "subset").agg(pl.col("label").first(), score=pl.col("logit").first())
+    told = rows.filter(pl.col("variant") == "sare").join(score.select("image_id", by="score"), on="image_id")
+    told = told.with_columns(variant=pl.lit("score"), logit=pl.col("by")).select(rows.columns)
+    both = pl.concat([rows, told])
+    strata = score.select("image_id", "score")
+    results = compare_detectors(both, None, 0, resamples=20, strata_by=strata)
+    assert value(results, "score", "auc", "adm")[0] > 0.6
+    own = score.filter(pl.col("subset") == "adm")
+    labels, scores = own["label"].to_numpy(), own["score"].to_numpy()
+    ranks = scores.argsort().argsort() * 10 // len(scores)
+    wins, pairs = 0.0, 0
+    for tenth in range(10):
+        own = ranks == tenth
+        if len(set(labels[own])) == 2:
+            of = (labels[own] == 0).sum() * (labels[own] == 1).sum()
+            wins, pairs = wins + of * roc_auc_score(labels[own], scores[own]), pairs + of
+    assert value(results, "score", "auc within", "adm")[0] == pytest.approx(wins / pairs)
+
+
+def test_images_without_a_score_lie_in_no_stratum():
+    rows = predictions()
+    strata = rows.unique("image_id").select("image_id", score="logit").filter(pl.col("image_id").str.starts_with("adm"))
+    some = strata.sort("image_id").head(30)
+    kept = rows.join(some, on="image_id", how="semi")
+    whole = compare_detectors(rows.filter(pl.col("subset") == "adm"), None, 0, 10, strata_by=some)
+    part = compare_detectors(kept, None, 0, 10, strata_by=some)
+    assert value(whole, "sare", "auc within", "adm")[0] == value(part, "sare", "auc within", "adm")[0]
+
+
+def test_errors_within_strata_and_of_further_variants():
+    random = np.random.default_rng(0)
+    rows = [
+        (variant, f"{i}", "adm", i % 2, base - 2 * (i % 2) * moved, None)
+        for i in range(100)
+        for base in [random.normal(30, 1)]
+        for variant, moved in {"sare": 1, "uncaptioned": 0, "oracle": 2, "draws": 1, "draws, uncaptioned": 0}.items()
+    ]
+    names = {"variant": pl.String, "image_id": pl.String, "subset": pl.String, "label": pl.Int64, "error": pl.Float64}
+    errors = pl.DataFrame(rows, schema=names | {"lpips": pl.Float64}, orient="row")
+    strata = pl.DataFrame({"image_id": [f"{i}" for i in range(100)], "score": random.normal(size=100)})
+    results = compare_errors(errors, None, 0, resamples=10, strata_by=strata)
+    for what, delta in {
+        "captioned − uncaptioned": 2,
+        "oracle caption − uncaptioned": 4,
+        "captioned − uncaptioned, mean of draws": 2,
+    }.items():
+        assert value(results, what, "delta error", "adm")[0] == pytest.approx(delta)
+        assert value(results, what, "auc error within", "adm")[0] == 1
+    assert 0.3 < value(results, "uncaptioned", "auc error within", "adm")[0] < 0.7

@@ -63,6 +63,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     index = build_index("tree", "genimage", str(root), str(folder / "manifests"), 64, 0.25, workers=1).index
     ids = index.frame().select("image_id").unique().sort("image_id").with_row_index()
     ids.select("image_id", caption=pl.format("thing {}", pl.col("index") % 7)).write_csv(folder / "captions.csv")
+    ids.select("image_id", caption=pl.lit("what it shows")).write_csv(folder / "right.csv")
     return folder
 
 
@@ -93,18 +94,20 @@ def table(out: Path, name: str) -> pl.DataFrame:
 
 
 def test_variants_differ_in_one_thing_and_a_rerun_does_nothing(data: Path, overrides: list[str], jobs: Jobs) -> None:
-    out = run(data, overrides, "variants")
+    further = {"oracle": str(data / "right.csv"), "draws": 2}
+    out = run(data, overrides, "variants", **further)
     stages = [name.split()[0] for name in jobs.commands]
-    assert [stages.count(name) for name in ("caption", "reconstruct", "train", "evaluate")] == [3, 4, 8, 8]
+    assert [stages.count(name) for name in ("caption", "reconstruct", "train", "evaluate")] == [4, 6, 10, 10]
     texts = {path: path.read_bytes() for path in out.iterdir()}
 
     jobs.commands.clear()
-    run(data, overrides, "variants")
+    run(data, overrides, "variants", **further)
     assert jobs.commands == []
     assert {path: path.read_bytes() for path in out.iterdir()} == texts, "the bootstrap is seeded"
 
     markdown = (out / "detectors.md").read_text()
     assert f"sare study --dataset tree --preset {STANDIN} --set" in markdown
+    assert f"--only variants --seeds 1 --oracle {data}/right.csv --draws 2 --out" in markdown
     assert "24 real and 24 fake test images" in markdown
     detectors = table(out, "detectors")
     assert detectors.filter(pl.col("what") == "sare")["subset"].unique().sort().to_list() == [
@@ -119,10 +122,13 @@ def test_variants_differ_in_one_thing_and_a_rerun_does_nothing(data: Path, overr
         "zero",
         "map",
         "both",
+        "oracle",
+        "draws",
         "sare − image",
     }
-    assert markdown.count("sare − image, mean of unseen, no near-copies: ") == 2, "under both tables"
-    assert detectors["value"].null_count() == 0
+    assert set(detectors["measure"]) == {"acc", "auc", "auc within"}
+    assert markdown.count("sare − image, mean of unseen, no near-copies: ") == 3, "under each table"
+    assert detectors.filter(pl.col("measure") != "auc within")["value"].is_finite().all()
 
 
 def test_the_numbers_are_those_of_the_stages_own_files(data: Path, overrides: list[str], jobs: Jobs) -> None:
