@@ -22,6 +22,7 @@ from sare_core.study.bootstrap import (
     estimate,
     mean_gap,
 )
+from sare_core.study.number import BASE, NUMBER
 from sare_core.study.variants import DRAWS, DRAWS_UNCAPTIONED, FULL, ORACLE
 
 RESULT = pl.Schema(
@@ -62,11 +63,11 @@ def compare_detectors(
     resamples: int = RESAMPLES,
     strata_by: pl.DataFrame | None = None,
 ) -> pl.DataFrame:
-    """Per variant ACC at 0.5 and AUC, means over training seeds; and `sare − variant` of both. In [0, 1].
+    """Per variant ACC at 0.5 and AUC, means over training seeds; and `sare − variant` of both (of NUMBER: less BASE).
 
-    predictions: PREDICTION_SCHEMA with variant and seed. Images and seeds are drawn again together for all variants.
-    Only images that every variant and seed has predicted are counted. strata_by: image_id and a score, for the measure
-    `auc within`: a real and a fake are compared only if their scores lie in the same tenth of their subset's.
+    In [0, 1]. predictions: PREDICTION_SCHEMA with variant and seed. Images and seeds are drawn again together for all
+    variants. Only images that every variant and seed has predicted are counted. strata_by: image_id and a score, for
+    the measure `auc within`: a real and a fake are compared only if their scores lie in the same tenth of their subset's.
     """
     names, seeds = predictions["variant"].unique(maintain_order=True).to_list(), predictions["seed"].n_unique()
     random = np.random.default_rng(seed)
@@ -87,10 +88,11 @@ def compare_detectors(
     rows = []
     for (name, measure), by_subset in replicates.items():
         rows += _estimates(name, measure, add_means(by_subset, trained_on))
-        if name != FULL:
-            full = replicates[FULL, measure]
-            less = {subset: full[subset] - values for subset, values in by_subset.items()}
-            rows += _estimates(f"{FULL} − {name}", measure, add_means(less, trained_on))
+        first, less = (name, BASE) if name == NUMBER else (FULL, name)
+        if first != less:
+            one, other = replicates[first, measure], replicates[less, measure]
+            difference = {subset: one[subset] - other[subset] for subset in by_subset}
+            rows += _estimates(f"{first} − {less}", measure, add_means(difference, trained_on))
     return pl.DataFrame(rows, schema=RESULT, orient="row")
 
 
@@ -132,13 +134,13 @@ def compare_errors(
 
 
 def gains(results: pl.DataFrame) -> list[str]:
-    """What the AUC of `sare − variant` says of each variant, on the mean over unseen generators, in a sentence.
+    """What each difference of AUC says, on the mean over unseen generators, in a sentence.
 
     MARGIN is what was set before as no gain: an interval inside it says that there is none that matters.
     """
     sentences = []
     chosen = [name for name in (WITHOUT_COPIES, "mean of unseen") if name in results["subset"]]
-    rows = results.filter(pl.col("measure") == "auc", pl.col("what").str.starts_with(f"{FULL} − "))
+    rows = results.filter(pl.col("measure") == "auc", pl.col("what").str.contains(" − "))
     for row in rows.filter(pl.col("subset").is_in(chosen[:1])).iter_rows(named=True):
         low, high = row["low"], row["high"]
         reading = (

@@ -33,10 +33,12 @@ from sare_core.study import fairness, tables
 from sare_core.study.captions import to_parquet, wrong_captions
 from sare_core.study.comparison import compare_detectors, compare_errors, gains
 from sare_core.study.jobs import Job, run_jobs
+from sare_core.study.number import BASE, with_number
 from sare_core.study.sweep import sweep_results
 from sare_core.study.variants import (
     DRAWS,
     DRAWS_UNCAPTIONED,
+    FULL,
     NO_CAPTION,
     ORACLE,
     caption_levels,
@@ -230,6 +232,18 @@ def study_delta(study: Study) -> None:
     tables.write(study.out, "delta", study.head(Part.delta, [], made_from(folders)), shown, results, console)
 
 
+def caption_change(study: Study, folders: dict[str, Folder]) -> pl.DataFrame:
+    """By image_id of the test split, `change`: the mean error under the caption less that without one."""
+    from sare_core.study.measures import read_errors
+
+    with_it, without = (
+        read_errors(folders[variant], study.index, study.shards("test")).unique("image_id")
+        for variant in (FULL, "uncaptioned")
+    )
+    change = (pl.col("error") - pl.col("error_right")).alias("change")
+    return with_it.join(without, on="image_id").select("image_id", change)
+
+
 def study_variants(study: Study, seeds: int) -> None:
     """detectors.{md,csv}: ACC and AUC of the detector and of its controls, over training seeds."""
     settings = study.settings()
@@ -237,9 +251,12 @@ def study_variants(study: Study, seeds: int) -> None:
     folders = reconstruct(study, reconstructed(changes), ["train", "val", "test"])
     runs = {(v, seed): [*changes[v], f"train.seed={seed}"] for v in changes for seed in range(seeds)}
     predictions = train_and_predict(study, runs)
+    base = predictions.filter(pl.col("variant") == BASE)
+    change = caption_change(study, folders)
+    predictions = pl.concat([predictions, with_number(base, change, settings.train_subsets, settings.seed)])
     strata, notes = pixel_strata(study)
     results = compare_detectors(predictions, settings.train_subsets, settings.seed, strata_by=strata)
-    notes = [*study.sample_notes(predictions, len(runs)), *gains(results), *notes]
+    notes = [*study.sample_notes(predictions, len(runs) + seeds), *gains(results), *notes]
     shown = tables.detector_tables(results, seeds, notes)
     head = study.head(Part.variants, [f"--seeds {seeds}"], made_from(folders))
     tables.write(study.out, "detectors", head, shown, results, console)
