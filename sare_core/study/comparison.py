@@ -67,7 +67,8 @@ def compare_detectors(
 
     In [0, 1]. predictions: PREDICTION_SCHEMA with variant and seed. Images and seeds are drawn again together for all
     variants. Only images that every variant and seed has predicted are counted. strata_by: image_id and a score, for
-    the measure `auc within`: a real and a fake are compared only if their scores lie in the same tenth of their subset's.
+    the measure `auc within`: a real and a fake are compared only if their scores lie in the same tenth of their
+    subset's.
     """
     names, seeds = predictions["variant"].unique(maintain_order=True).to_list(), predictions["seed"].n_unique()
     random = np.random.default_rng(seed)

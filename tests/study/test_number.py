@@ -32,7 +32,7 @@ def test_the_weights_are_those_of_a_regression_on_the_training_subsets_alone() -
     base, change = base_and_change()
     found = with_number(base, change, ("sdv1.4",), seed=0)
     assert found.schema == base.schema and set(found["variant"]) == {"number"} and len(found) == len(base)
-    frame = base.filter(pl.col("seed") == 1).join(change, on="image_id")
+    frame = base.filter(pl.col("seed") == 1).join(change, on="image_id").sort("image_id")
     own, other = (frame.filter((pl.col("subset") == "sdv1.4") == known) for known in (True, False))
     model = make_pipeline(StandardScaler(), LogisticRegression(max_iter=2000))
     model.fit(own.select("logit", "change").to_numpy(), own["label"].to_numpy())
