@@ -13,13 +13,21 @@ class ReconstructSettings(Section):
     runtime: ClassVar[frozenset[str]] = frozenset({"batch_size"})
     models: ClassVar[dict[str, str]] = {"model": "revision"}
     files: ClassVar[frozenset[str]] = frozenset({*models, *models.values()})
-    neutral: ClassVar[dict[str, Any]] = {"method": "img2img", "noise_draws": 1}
+    neutral: ClassVar[dict[str, Any]] = {
+        "method": "img2img",
+        "noise_draws": 1,
+        "speed": "exact",
+        "size_multiple": None,
+    }
 
     method: str = "img2img"  # a name in sare_core.reconstruction: img2img (3.2), autoencoder, ddim_inversion
     model: str  # a Stable Diffusion family folder or hub id
     revision: str | None = None
     longer_side: int = Field(ge=8)  # 4.1: 512; the shorter side is floored to the model's multiple, as diffusers does
     upscale: bool  # 4.1 says "resized to 512 on the longer side": smaller images grow; false leaves them
+    # Of pixels, that both sides of x̂ are floored to; null: the model's own, 8 for Stable Diffusion. A coarser one, such
+    # as 64, makes fewer sizes, so fuller batches and fewer compilations.
+    size_multiple: int | None = Field(None, ge=1)
     resample: Literal["lanczos", "bicubic", "bilinear"]  # silent: diffusers' own default, Lanczos
     steps: int = Field(ge=1, le=1000)  # T_max; Stable Diffusion was trained on 1000
     strength: float = Field(ge=0, le=1)  # T = floor(strength * T_max); 0: x̂ = D(E(x)), the autoencoder alone
@@ -36,4 +44,6 @@ class ReconstructSettings(Section):
     lpips: Literal["alex", "vgg", "alex-random"] | None = (
         None  # equation 7, per image, the mean of the draws, into its JSON
     )
+    # exact: as PyTorch runs it. rounding: compiled, channels last, all batches of a size alike; differs by rounding.
+    speed: Literal["exact", "rounding"] = "exact"
     batch_size: int = Field(ge=1)

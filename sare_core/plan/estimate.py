@@ -212,7 +212,9 @@ def remaining(folder: Folder | None, index: Index, shards: list[int]) -> tuple[l
 
 
 def multiple_of(settings: Settings) -> int:
-    """Pixels that sizes are floored to: the model's, or Stable Diffusion's 8 where that is unavailable."""
+    """Pixels that sizes are floored to: as set, the model's, or Stable Diffusion's 8 where that is unavailable."""
+    if settings.reconstruct.size_multiple:
+        return settings.reconstruct.size_multiple
     from sare_core.plan import models  # torch: seconds
 
     try:

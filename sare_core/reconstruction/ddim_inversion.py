@@ -27,7 +27,7 @@ class DDIMInversion(StableDiffusion):
         null = self.encode_texts([""] * len(latents))
         latents = latents.float()  # so that in half precision the way back is not lost in rounding
         for scheduler, timesteps in ((self.inverse, there), (self.scheduler, back)):
-            for t in timesteps:
-                epsilon = self.unet(latents.to(self.dtype), t, encoder_hidden_states=null, return_dict=False)[0]
+            for t, t_there in zip(timesteps, self.on_device(timesteps), strict=True):
+                epsilon = self.unet(latents.to(self.dtype), t_there, encoder_hidden_states=null, return_dict=False)[0]
                 latents = scheduler.step(epsilon.float(), t, latents).prev_sample
         return latents.to(self.dtype)

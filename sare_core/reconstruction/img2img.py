@@ -26,9 +26,9 @@ class Img2Img(StableDiffusion):
         condition = self.encode_texts(captions)
         if guided:
             condition = torch.cat([self.encode_texts([""] * len(captions)), condition])
-        for t in timesteps:
+        for t, t_there in zip(timesteps, self.on_device(timesteps), strict=True):
             rows = torch.cat([latents] * 2) if guided else latents
-            epsilon = self.unet(rows, t, encoder_hidden_states=condition, return_dict=False)[0]
+            epsilon = self.unet(rows, t_there, encoder_hidden_states=condition, return_dict=False)[0]
             if guided:  # equation 2
                 null, captioned = epsilon.chunk(2)
                 epsilon = null + settings.guidance_scale * (captioned - null)

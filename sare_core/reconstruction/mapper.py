@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 
 from sare_core.config.reconstruction import ReconstructSettings
-from sare_core.errors import ImageError
+from sare_core.errors import ConfigError, ImageError
 from sare_core.images.decoding import fit_size, resize
 from sare_core.reconstruction import Reconstructor, method_of
 from sare_core.reconstruction.perceptual import load_lpips
@@ -37,7 +37,13 @@ class Mapper:
         reconstructor: Reconstructor,
         lpips: Callable[[np.ndarray, np.ndarray], float] | None = None,
     ) -> None:
+        """Raises ConfigError: the model does not take reconstruct.size_multiple."""
         self.settings, self.seed, self.reconstructor, self.lpips = settings, seed, reconstructor, lpips
+        self.multiple = settings.size_multiple or reconstructor.multiple
+        if self.multiple % reconstructor.multiple:
+            raise ConfigError(
+                f"reconstruct.size_multiple={self.multiple}: this model takes multiples of {reconstructor.multiple}."
+            )
 
     @staticmethod
     def load(settings: ReconstructSettings, seed: int, folder: str, device: str) -> "Mapper":
@@ -48,7 +54,7 @@ class Mapper:
     def size(self, width: int, height: int) -> tuple[int, int]:
         """Width and height of x̂ for an image of width × height pixels."""
         settings = self.settings
-        return fit_size(width, height, settings.longer_side, self.reconstructor.multiple, settings.upscale)
+        return fit_size(width, height, settings.longer_side, self.multiple, settings.upscale)
 
     def fit(self, image: Image.Image) -> np.ndarray:
         """x as `maps` takes it, (H, W, 3) uint8: the RGB image at the size of x̂."""

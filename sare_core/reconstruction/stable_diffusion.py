@@ -3,8 +3,9 @@
 Each distinct text is encoded once while it is in use, and no step waits for the device.
 """
 
+from itertools import chain
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
@@ -14,32 +15,55 @@ from transformers import CLIPTextModel, CLIPTokenizer
 from sare_core.config.reconstruction import ReconstructSettings
 from sare_core.errors import ConfigError, ImageError
 from sare_core.models.weights import CURE, require_tokenizer, require_whole
+from sare_core.reconstruction.compiling import compile_parts
+from sare_core.reconstruction.memory import Fitting
+
+
+class Parts(NamedTuple):
+    """A Stable Diffusion model, on its device and in its dtype. The autoencoder alone has but the first."""
+
+    vae: Any
+    unet: Any = None
+    text_encoder: Any = None
+    tokenizer: Any = None
+    scheduler: Any = None
 
 
 class StableDiffusion:
     """A Stable Diffusion model that encodes images, changes their latents as a method does, and decodes them.
 
     A method is a subclass with its own `change`. folder: in the layout that `StableDiffusionPipeline.from_pretrained`
-    reads. No safety checker is ever loaded.
+    reads; or its parts. No safety checker is ever loaded. Where a batch does not fit into memory, autoencoder and U-Net
+    take it in parts (memory.py).
     Raises ConfigError when a part of the model is missing or cannot be read.
     """
 
     denoises: ClassVar[bool] = True  # False: the autoencoder alone is loaded
 
-    def __init__(self, settings: ReconstructSettings, folder: str, device: str) -> None:
+    def __init__(self, settings: ReconstructSettings, folder: str | Parts, device: str) -> None:
         self.settings, self.device, self.dtype = settings, device, getattr(torch, settings.dtype)
-        require_whole(folder)
-        self.vae = self._part(AutoencoderKL, folder, "vae")
+        parts = folder if isinstance(folder, Parts) else self._load(folder)
+        self.vae, self.unet, self.text_encoder, self.tokenizer, self.scheduler = parts
         self.multiple = 2 ** (len(self.vae.config.block_out_channels) - 1)
-        if not self.denoises:
-            return
-        self.unet = self._part(UNet2DConditionModel, folder, "unet")
-        self.text_encoder = self._part(CLIPTextModel, folder, "text_encoder")
-        require_tokenizer(Path(folder) / "tokenizer")  # without its files, transformers makes one that knows no word
-        self.tokenizer = self._part(CLIPTokenizer, folder, "tokenizer")
-        # From the checkpoint's own config: a bare DDIMScheduler() has other betas and clips.
-        self.scheduler = self._part(DDIMScheduler, folder, "scheduler")
         self._texts: dict[str, torch.Tensor] = {}
+        self.encoding, self.changing, self.decoding = Fitting("encoder"), Fitting("U-Net"), Fitting("decoder")
+        if settings.speed == "rounding":
+            compile_parts(self.vae, self.unet)
+
+    def _load(self, folder: str) -> Parts:
+        require_whole(folder)
+        vae = self._part(AutoencoderKL, folder, "vae")
+        if not self.denoises:
+            return Parts(vae)
+        require_tokenizer(Path(folder) / "tokenizer")  # without its files, transformers makes one that knows no word
+        return Parts(
+            vae,
+            self._part(UNet2DConditionModel, folder, "unet"),
+            self._part(CLIPTextModel, folder, "text_encoder"),
+            self._part(CLIPTokenizer, folder, "tokenizer"),
+            # From the checkpoint's own config: a bare DDIMScheduler() has other betas and clips.
+            self._part(DDIMScheduler, folder, "scheduler"),
+        )
 
     def change(self, latents: torch.Tensor, captions: list[str], generators: list[torch.Generator]) -> torch.Tensor:
         """The latents of x̂, from z_0 of equation 1: (N, channels, h, w), scaled as the U-Net takes them."""
@@ -50,13 +74,23 @@ class StableDiffusion:
         self, images: torch.Tensor, captions: list[str], generators: list[torch.Generator]
     ) -> list[torch.Tensor | ImageError]:
         """See `Reconstructor`. An image whose result is not finite or all black comes back as an ImageError."""
-        latents = self._encode(images.to(self.device, self.dtype), generators)
-        return self._decode(self.change(latents, list(captions), generators))
+        count = len(images)
+        if (
+            self.settings.speed == "rounding"
+        ):  # one graph a size: the last batch is filled up, and its rows are thrown away
+            missing = self.settings.batch_size - count
+            images = torch.cat([images, images[-1:].expand(missing, -1, -1, -1)])
+            captions = [*captions, *captions[-1:] * missing]
+            generators = [*generators, *(torch.Generator().manual_seed(0) for _ in range(missing))]
+        latents = torch.cat(self.encoding(self._encode, generators, images.to(self.device, self.dtype)))
+        latents = torch.cat(self.changing(self.change, generators, latents, list(captions)))
+        return list(chain.from_iterable(self.decoding(self._decode, generators, latents)))[:count]
 
     def steps_from_noise(self) -> list[int]:
         """The timesteps of the DDIM steps from z_T to z_0, where T = floor(strength * T_max), the noisiest first.
 
-        Python numbers: a step indexed by a tensor on the device would wait for it. Raises ConfigError: there is none.
+        Python numbers, for the scheduler: a step indexed by a tensor on the device would wait for it. The U-Net takes
+        them from `on_device`. Raises ConfigError: there is none.
         """
         settings = self.settings
         self.scheduler.set_timesteps(settings.steps)
@@ -67,6 +101,11 @@ class StableDiffusion:
             )
         timesteps: list[int] = self.scheduler.timesteps[-count:].tolist()
         return timesteps
+
+    def on_device(self, timesteps: list[int]) -> list[torch.Tensor]:
+        """The timesteps as the U-Net takes them: a number would be copied to the device at each step, and be a constant
+        of a compiled U-Net, which had to be compiled for each."""
+        return list(torch.tensor(timesteps, device=self.device))
 
     def encode_texts(self, texts: list[str]) -> torch.Tensor:
         """ψ(C): (N, 77, width). Distinct texts are encoded once while they are in use."""
@@ -111,7 +150,7 @@ class StableDiffusion:
         ]
         return (posterior.mean + posterior.std * torch.cat(noise)) * self.vae.config.scaling_factor
 
-    def _decode(self, latents: torch.Tensor) -> list[torch.Tensor | ImageError]:
+    def _decode(self, latents: torch.Tensor, _: list[torch.Generator]) -> list[torch.Tensor | ImageError]:
         decoded = self.vae.decode(latents / self.vae.config.scaling_factor, return_dict=False)[0]
         finite = torch.isfinite(decoded.float()).all(dim=(1, 2, 3)) & torch.isfinite(latents.float()).all(dim=(1, 2, 3))
         decoded = (decoded.float() / 2 + 0.5).clamp(0, 1)

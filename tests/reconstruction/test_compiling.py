@@ -1,0 +1,51 @@
+"""speed=rounding: the same images up to rounding, one graph a size, and no more."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from sare_core.config import Settings
+from sare_core.reconstruction import compiling
+from sare_core.reconstruction.img2img import Img2Img
+from sare_core.reconstruction.mapper import generator_for
+
+MakeSettings = Callable[..., Settings]
+
+
+@pytest.fixture
+def graphs(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Rows of the first tensor of each graph that is compiled. Runs it as it is: inductor takes minutes here."""
+    seen: list[int] = []
+
+    def backend(graph: Any, inputs: list[torch.Tensor]) -> Any:
+        seen.append(next(len(value) for value in inputs if isinstance(value, torch.Tensor) and value.dim() == 4))
+        return graph.forward
+
+    monkeypatch.setattr(compiling, "BACKEND", backend)
+    torch._dynamo.reset()
+    yield seen
+    torch._dynamo.reset()
+
+
+def test_one_graph_a_size_whatever_the_batch(
+    graphs: list[int], standin_settings: MakeSettings, standin_models: Path
+) -> None:
+    folder, common = str(standin_models / "diffusion"), ("reconstruct.steps=6", "reconstruct.batch_size=3")
+    exact = Img2Img(standin_settings(*common).reconstruct, folder, "cpu")
+    compiled = Img2Img(standin_settings(*common, "reconstruct.speed=rounding").reconstruct, folder, "cpu")
+    sizes = [(32, 32), (32, 24), (24, 32)]
+    for count in (3, 1, 2):
+        for height, width in sizes:
+            images, captions = torch.rand(count, 3, height, width) * 2 - 1, list("abc")[:count]
+            ours, theirs = (
+                model.reconstruct(images, captions, [generator_for(0, text) for text in captions])
+                for model in (compiled, exact)
+            )
+            assert len(ours) == count
+            for one, other in zip(ours, theirs, strict=True):
+                torch.testing.assert_close(one, other, atol=1e-4, rtol=0)
+    assert graphs.count(6) == len(sizes), "the U-Net, with both rows of guidance: one graph a size, for all its steps"
+    assert len(graphs) == 3 * len(sizes), "with encoder and decoder"

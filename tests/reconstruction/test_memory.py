@@ -1,0 +1,65 @@
+"""A batch that does not fit into memory is done in parts, and nothing but rounding tells of it."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from sare_core.config import Settings
+from sare_core.errors import StageError
+from sare_core.reconstruction.img2img import Img2Img
+from sare_core.reconstruction.mapper import generator_for
+from sare_core.reconstruction.memory import Fitting
+
+MakeSettings = Callable[..., Settings]
+
+
+def short_of_memory(run: Callable[..., Any], rows: int, seen: list[int]) -> Callable[..., Any]:
+    """`run`, on a device that takes so many rows."""
+
+    def limited(batch: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
+        seen.append(len(batch))
+        if len(batch) > rows:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return run(batch, *args, **kwargs)
+
+    return limited
+
+
+@pytest.mark.parametrize("eta", [0.0, 1.0], ids=["ddim", "noise at each step"])
+def test_a_batch_in_parts_gives_the_same_images(
+    eta: float, standin_settings: MakeSettings, standin_models: Path
+) -> None:
+    settings = standin_settings("reconstruct.steps=4", f"reconstruct.eta={eta}").reconstruct
+    images, captions = torch.rand(7, 3, 32, 32) * 2 - 1, list("abcdefg")
+
+    def reconstruct(model: Img2Img) -> torch.Tensor:
+        found = model.reconstruct(images, captions, [generator_for(0, text) for text in captions])
+        return torch.stack([image for image in found if isinstance(image, torch.Tensor)])
+
+    model = Img2Img(settings, str(standin_models / "diffusion"), "cpu")
+    whole, seen = reconstruct(model), dict[str, list[int]](unet=[], encode=[], decode=[])
+    model.unet.forward = short_of_memory(model.unet.forward, 4, seen["unet"])  # two rows an image: guidance
+    model.vae.encode = short_of_memory(model.vae.encode, 3, seen["encode"])
+    model.vae.decode = short_of_memory(model.vae.decode, 1, seen["decode"])
+    for _ in range(2):
+        torch.testing.assert_close(reconstruct(model), whole, atol=1e-5, rtol=0)
+        assert (model.encoding.largest, model.changing.largest, model.decoding.largest) == (3, 1, 1)
+    assert seen["encode"] == [7, 3, 3, 1, 3, 3, 1], "what fits is remembered"
+    assert seen["decode"] == [7, 3] + [1] * 14
+
+
+def test_an_image_that_never_fits_is_an_error_with_a_cure() -> None:
+    run = short_of_memory(lambda latents, generators: latents, 0, [])
+    with pytest.raises(StageError, match=r"U-Net: a single image of 64×32 does not fit.*longer_side"):
+        Fitting("U-Net")(run, [torch.Generator()] * 3, torch.zeros(3, 4, 32, 64))
+
+
+def test_another_error_is_not_taken_for_a_lack_of_memory() -> None:
+    def broken(latents: torch.Tensor, generators: list[torch.Generator]) -> torch.Tensor:
+        raise RuntimeError("shapes differ")
+
+    with pytest.raises(RuntimeError, match="shapes differ"):
+        Fitting("U-Net")(broken, [torch.Generator()], torch.zeros(1, 4, 8, 8))
