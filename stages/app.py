@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from stages import (
+    bench,
     caption,
     evaluate,
     export,
@@ -42,6 +43,7 @@ COMMANDS: dict[str, list[tuple[Callable[..., Any], str]]] = {
     "Look": [
         (status.status, "sare status --dataset genimage"),
         (ls.ls, "sare ls --dataset genimage"),
+        (bench.bench, "sare bench --preset paper --quick"),
         (plan.plan, "sare plan --dataset genimage --preset paper --gpus 8 --price 2.5"),
         (verify.verify, "sare verify --dataset genimage"),
         (export.export, "sare export --dataset genimage --preset paper --out maps --shard 3"),

@@ -62,7 +62,12 @@ def unavailable(settings: Settings) -> list[str]:
 
 @lru_cache(maxsize=2)
 def diffusion(settings: ReconstructSettings) -> Diffusion:
-    """The reconstruction model."""
+    """The reconstruction model, without values."""
+    return build_diffusion(settings, "meta")
+
+
+def build_diffusion(settings: ReconstructSettings, device: str) -> Diffusion:
+    """The reconstruction model with random weights, on a device."""
     from diffusers import AutoencoderKL, UNet2DConditionModel
     from transformers import CLIPTextConfig, CLIPTextModel
 
@@ -71,26 +76,26 @@ def diffusion(settings: ReconstructSettings) -> Diffusion:
     tokenizer = folder / "tokenizer" / "tokenizer_config.json"
     tokens = text.get("max_position_embeddings", 77)
     return Diffusion(
-        _skeleton(model, lambda: UNet2DConditionModel.from_config(unet)),
-        _skeleton(model, lambda: AutoencoderKL.from_config(vae)),
-        _skeleton(model, lambda: CLIPTextModel(CLIPTextConfig.from_dict(text))),
+        _build(model, lambda: UNet2DConditionModel.from_config(unet), device),
+        _build(model, lambda: AutoencoderKL.from_config(vae), device),
+        _build(model, lambda: CLIPTextModel(CLIPTextConfig.from_dict(text)), device),
         _read(tokenizer).get("model_max_length", tokens) if tokenizer.is_file() else tokens,
     )
 
 
-def blip(settings: CaptionSettings) -> Any:
-    """The BLIP that captions; settings.model is not None."""
+def blip(settings: CaptionSettings, device: str = "meta") -> Any:
+    """The BLIP that captions, with random weights; settings.model is not None."""
     from transformers import BlipConfig, BlipForConditionalGeneration
 
     assert settings.model is not None
     config = _read(config_folder(settings.model, settings.revision) / "config.json")
-    return _skeleton(settings.model, lambda: BlipForConditionalGeneration(BlipConfig.from_dict(config)))
+    return _build(settings.model, lambda: BlipForConditionalGeneration(BlipConfig.from_dict(config)), device)
 
 
-def detector(settings: DetectorSettings) -> Detector:
-    """The detector around its encoders, frozen as the settings say."""
+def detector(settings: DetectorSettings, device: str = "meta") -> Detector:
+    """The detector around its encoders, frozen as the settings say; with random weights."""
     folders = {role: str(config_folder(*named)) for role, named in named_encoders(settings).items()}
-    return _skeleton(settings.detector, lambda: build_detector(settings, folders))
+    return _build(settings.detector, lambda: build_detector(settings, folders), device)
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -101,9 +106,9 @@ def _read(path: Path) -> dict[str, Any]:
     return config
 
 
-def _skeleton(model: str, build: Callable[[], Built]) -> Built:
+def _build(model: str, build: Callable[[], Built], device: str) -> Built:
     try:
-        with torch.device("meta"):
+        with torch.device(device):
             return build()
     except (ValueError, TypeError, KeyError, RuntimeError, OSError) as error:
         raise ConfigError(f"{model}: its configuration does not make a model ({error}).") from error

@@ -1,0 +1,136 @@
+"""How fast this device does the stages' work: images/s, TFLOP/s, the share of what its matrix products reach.
+
+    sare bench --preset paper                                    # on a GPU: minutes; the full-size models
+    sare bench --preset paper --quick --images 430000            # one minute: how long a data set will take
+    sare bench --preset paper --batch-size 16 --batch-size 32 --out benchmarks/engine
+
+The models have their full size and random weights; nothing is downloaded, and no image is read.
+"""
+
+import shlex
+import sys
+from collections.abc import Iterator
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from sare_core.config import load_settings
+from sare_core.engine.ranks import Rank
+from sare_core.engine.terminal import console
+from sare_core.errors import ConfigError
+from stages.options import Preset, Set, path, run_command
+
+
+class Part(StrEnum):
+    """What can be measured alone."""
+
+    reconstruct = "reconstruct"
+    caption = "caption"
+    train = "train"
+
+
+class Speed(StrEnum):
+    """Of reconstruct.speed."""
+
+    exact = "exact"
+    rounding = "rounding"
+
+
+def bench(
+    preset: Preset = "paper",
+    set_: Set = None,
+    only: Annotated[list[Part] | None, typer.Option(help="Only these parts. Default: all.")] = None,
+    speed: Annotated[
+        list[Speed] | None, typer.Option(help="Of reconstruct.speed. Default: exact; on a GPU both.")
+    ] = None,
+    batch_size: Annotated[
+        list[int] | None, typer.Option(min=1, help="Images at once. Default: 1, and the preset's.")
+    ] = None,
+    device: Annotated[str | None, typer.Option(help="cpu, cuda or cuda:1. Default: as the stages choose.")] = None,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="A minute: one batch size, one step for all, reconstruct alone.")
+    ] = False,
+    images: Annotated[int | None, typer.Option(min=1, help="Say how long so many images take.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(parser=path, metavar="PATH", help="Folder for the table, as .md and .csv.")
+    ] = None,
+) -> None:
+    """Measure images/s and TFLOP/s of the full-size models on this device, with random weights."""
+    settings = load_settings(preset, set_)
+    import torch
+
+    from sare_core.bench import caption, reconstruct, table, timing, train
+    from sare_core.evaluation.tables import to_terminal
+    from sare_core.plan.estimate import multiple_of
+
+    where = device or Rank().device()
+    try:
+        torch.empty(0, device=where)
+    except (RuntimeError, AssertionError) as error:
+        raise ConfigError(f"--device {where}: not to be had here ({str(error).splitlines()[0]}).") from error
+    speeds = [str(each) for each in speed or ([Speed.exact, Speed.rounding] if where != "cpu" else [Speed.exact])]
+    parts = only or ([Part.reconstruct] if quick else list(Part))
+    side = settings.reconstruct.longer_side // multiple_of(settings) * multiple_of(settings)
+
+    def batches(usual: int) -> list[int]:
+        return sorted(set(batch_size or ([usual] if quick else [1, usual])))
+
+    def tell(what: str) -> None:
+        console.print(f"bench: {what}", soft_wrap=True)
+
+    def measured() -> Iterator[table.Row]:
+        if Part.reconstruct in parts:
+            usual = batches(settings.reconstruct.batch_size)
+            yield from reconstruct.rows(settings.reconstruct, (side, side), usual, speeds, where, quick, tell)
+        if Part.caption in parts and settings.caption.captioner == "blip":
+            yield from caption.rows(settings.caption, batches(settings.caption.batch_size), where, tell)
+        if Part.train in parts:
+            yield from train.rows(settings, batches(settings.train.micro_batch_size), where, tell)
+
+    rows = list(measured())
+    ceilings = {
+        dtype: timing.matmul_ceiling(_dtype(dtype), where) for dtype in dict.fromkeys(row.dtype for row in rows)
+    }
+    notes = [
+        "The preset's models at full size, with random weights; median of a few calls after one to warm up.",
+        *(f"Ceiling, {dtype}: {flops / 1e12:.3g} TFLOP/s by a matrix product." for dtype, flops in ceilings.items()),
+    ]
+    if Part.reconstruct in parts:
+        notes.append("Time: of encoder, U-Net and decoder. Of the peers' way also the PNG that it writes.")
+    if quick:
+        notes.append("Quick: one step of the U-Net, times the steps, with one encoding and one decoding.")
+    name = timing.device_name(where)
+    shown = table.table(f"{name}, torch {torch.__version__}", rows, ceilings, notes)
+    console.print(to_terminal(shown, console.width))
+    ours = [row for row in rows if row.what.startswith("reconstruct")]
+    if ours:
+        best = max(ours, key=lambda row: row.rate)
+        count = images or 100_000
+        console.print(
+            f"reconstruct: {count:,} images of {best.size} take {_time(count / best.rate)} on one such device "
+            f"({best.what.removeprefix('reconstruct, ')}, batch {best.batch}). For your own data: sare plan --dataset "
+            f"NAME --images-per-second {best.rate:.3g}",
+            soft_wrap=True,
+        )
+    if out is not None:
+        command = shlex.join(["sare", "bench", *sys.argv[2:]]) if sys.argv[1:2] == ["bench"] else "sare bench"
+        console.print(f"table: {table.write(out, name, shown, rows, command)}, and .csv", soft_wrap=True)
+
+
+def _dtype(name: str) -> "torch.dtype":  # type: ignore[name-defined]  # noqa: F821
+    import torch
+
+    return {"fp16": torch.float16, "bf16": torch.bfloat16}.get(name) or getattr(torch, name)
+
+
+def _time(seconds: float) -> str:
+    hours = seconds / 3600
+    return (
+        f"{hours:,.0f} hours" if hours >= 10 else f"{hours:.1f} hours" if hours >= 1 else f"{seconds / 60:.0f} minutes"
+    )
+
+
+if __name__ == "__main__":
+    run_command(bench)
