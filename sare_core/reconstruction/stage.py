@@ -19,7 +19,7 @@ from sare_core.engine.folders import Folder
 from sare_core.engine.manifest import Index
 from sare_core.engine.shardfiles import TarWriter, read_rows
 from sare_core.errors import ImageError, NotReached
-from sare_core.images.decoding import encode_png
+from sare_core.images.png import encode_png
 from sare_core.images.sources import read_source, view_image
 from sare_core.images.views import viewed_size
 from sare_core.models.weights import Weights, fetch, resolve

@@ -14,7 +14,8 @@ from sare_core.engine.folders import Folder
 from sare_core.engine.manifest import Index
 from sare_core.engine.shardfiles import TarReader
 from sare_core.evaluation.metrics import paper_order
-from sare_core.images.decoding import encode_png, resize
+from sare_core.images.decoding import resize
+from sare_core.images.png import encode_png
 from sare_core.report.numbers import CLASSES
 
 SHOWN = 2  # of each subset and class

@@ -10,7 +10,8 @@ import pytest
 from PIL import Image, ImageCms
 
 from sare_core.errors import ImageError
-from sare_core.images.decoding import decode, encode_png, fit_size, image_id, resize
+from sare_core.images.decoding import decode, fit_size, image_id, resize
+from sare_core.images.png import encode_png
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (9, 13, 3), dtype=np.uint8)
 YY, XX = np.mgrid[0:40, 0:56]

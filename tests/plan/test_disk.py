@@ -6,7 +6,8 @@ import numpy as np
 import skimage
 from PIL import Image
 
-from sare_core.images.decoding import encode_png, fit_size, resize
+from sare_core.images.decoding import fit_size, resize
+from sare_core.images.png import encode_png
 from sare_core.plan.disk import PNG_BYTES_PER_PIXEL
 
 PHOTOGRAPHS = ("astronaut.png", "coffee.png", "chelsea.png", "rocket.jpg", "motorcycle_left.png", "retina.jpg")
