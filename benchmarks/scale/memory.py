@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from benchmarks.bars import Row
 from benchmarks.scale.command import SARE, Standins, measure, standins
-from benchmarks.scale.table import Row
 
 SMALL = [
     "reconstruct.longer_side=16",

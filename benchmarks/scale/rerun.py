@@ -9,9 +9,9 @@ from pathlib import Path
 import fsspec
 from moto.server import ThreadedMotoServer
 
+from benchmarks.bars import Row
 from benchmarks.scale.command import IMPORT, SARE, Standins, median_seconds, standins
 from benchmarks.scale.made_up import DATASET, make_index, make_records, make_shards
-from benchmarks.scale.table import Row
 from sare_core.config import load_settings
 from sare_core.engine import ledger
 from sare_core.store.storage import Store

@@ -9,9 +9,9 @@ from pathlib import Path
 
 from rich.console import Console
 
+from benchmarks.bars import Row
 from benchmarks.scale.made_up import DATASET, make_index
 from benchmarks.scale.sleeper import SleepStage, folder_of
-from benchmarks.scale.table import Row
 from sare_core.engine.manifest import read_index
 from sare_core.engine.ranks import Rank
 from sare_core.engine.runner import run

@@ -3,9 +3,9 @@
 from collections.abc import Iterator
 from pathlib import Path
 
+from benchmarks.bars import Row
 from benchmarks.scale.command import IMPORT, SARE, measure, standins
 from benchmarks.scale.made_up import DATASET, make_index, make_records
-from benchmarks.scale.table import Row
 from sare_core.config import load_settings
 
 

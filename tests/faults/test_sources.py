@@ -117,7 +117,7 @@ def test_a_retry_that_fails_leaves_what_was_done(
     finally:
         bring_back(away)
     records, files = pipeline.graph.captions.records(), outputs(pipeline.work)
-    monkeypatch.setattr("sare_core.engine.runner.read_back", lambda path: {})
+    monkeypatch.setattr("sare_core.engine.shard.read_back", lambda path: {})
     with pytest.raises(StageError, match=r"3 shards failed one after the other.*does not read back"):
         retry(pipeline)
     assert pipeline.graph.captions.records() == records
