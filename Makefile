@@ -43,7 +43,7 @@ STAGE  = $(if $(LAUNCH),$(if $(filter slurm,$(LAUNCH)),$(SUBMIT),$(error LAUNCH=
 
 .DEFAULT_GOAL := help
 .PHONY: help install demo study mini-world captions reconstruct train evaluate report status verify gc \
-        plan retry-failed bench-scale soak test test-cluster lint
+        plan retry-failed bench bench-scale soak test test-cluster lint
 
 help: ## print the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -109,6 +109,11 @@ plan: install ## what there is to do, and what it takes: FLOPs, disk, GPU-hours
 
 retry-failed: install ## try the images again that failed, and only those
 	$(BIN)/sare retry-failed $(ARGS) $(WHICH)
+
+bench: install ## how close the stages come to the bare models (bars), then this device's images/s; tables to benchmarks/engine
+	$(BIN)/sare mini
+	$(BIN)/python -m benchmarks.engine
+	$(BIN)/sare bench --preset $(PRESET) --out benchmarks/engine
 
 bench-scale: install ## measure the bars of a cluster run, tables to benchmarks/scale (wants Slurm)
 	$(BIN)/python -m benchmarks.scale

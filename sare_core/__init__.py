@@ -4,6 +4,7 @@ In Python: `Detector` scores images, `Pipeline` captions and reconstructs them, 
 They are imported when they are first asked for, since torch takes seconds.
 """
 
+import os
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +12,10 @@ if TYPE_CHECKING:
     from sare_core.config import load_settings
     from sare_core.errors import ConfigError, ImageError, SareError
     from sare_core.pipeline import Detector, Explanation, Pipeline
+
+# Before torch is imported: threads of GNU's OpenMP that wait for each other sleep, and do not spin. Beside another busy
+# process spinning made the mini preset's model ten times slower on two cores (benchmarks/engine/threads.md).
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 __all__ = ["ConfigError", "Detector", "Explanation", "ImageError", "Pipeline", "SareError", "load_settings"]
 _HOMES = {"config": ("load_settings",), "errors": ("ConfigError", "ImageError", "SareError")}

@@ -60,7 +60,7 @@ def tell_outcome(outcome: Outcome, stage: str, where: str) -> None:
     """Say what came of a run."""
     rank = Rank()
     who = f"rank {rank.number}: " if rank.world > 1 else ""
-    parts = [f"{len(outcome.done)} shards done"]
+    parts = [f"{len(outcome.done)} shards done" + f" in {outcome.seconds:.0f} s" * bool(outcome.done)]
     parts += [f"{len(outcome.others)} by other processes"] if outcome.others else []
     parts += [f"{len(outcome.before)} were done before"]
     parts += [f"{outcome.failures} images failed (sare status shows why)"] if outcome.failures else []

@@ -5,6 +5,7 @@ sare train --dataset genimage --preset paper --set detector.detector=image      
 accelerate launch --num_processes 8 --multi_gpu -m stages.train --dataset genimage --preset paper
 """
 
+import time
 from typing import Annotated
 
 import typer
@@ -67,7 +68,7 @@ def train(
             f"{folder.store.url}: trained, but its best checkpoint is gone. Delete last.json there, then train again."
         )
     project = folder.store.url if folder.store.on_disk else f"runs/{dataset}-{folder.fingerprint}"
-    claims = Claims(folder.store)
+    claims, started = Claims(folder.store), time.monotonic()
     try:
         with release_on_preemption(claims.free):
             if Rank().first:
@@ -77,7 +78,9 @@ def train(
         claims.free()
     best = read_checkpoint(folder.store, "best")
     if best is not None and Rank().first:
-        console.print(f"detectors: best epoch {best.epoch}, {_describe(best.entry())}. {where}", soft_wrap=True)
+        took = f"trained in {time.monotonic() - started:.0f} s"
+        said = f"best epoch {best.epoch}, {_describe(best.entry())}"
+        console.print(f"detectors: {took}, {said}. {where}", soft_wrap=True)
 
 
 def _take(claims: Claims, folder: Folder) -> None:

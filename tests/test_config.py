@@ -182,7 +182,10 @@ def test_what_is_not_part_of_the_meaning() -> None:
     settings = load_settings("paper")
     neutral = {"method", "noise_draws", "speed", "size_multiple"}  # as the preset has them
     left_out = {
-        "caption": {"batch_size", "model", "revision", "table", "text_tokenizer", "text_tokenizer_revision"},
+        "caption": {
+            *("batch_size", "model", "revision", "table", "text_tokenizer", "text_tokenizer_revision"),
+            *("server", "server_timeout", "server_model"),
+        },
         "reconstruct": {"batch_size", "model", "revision", *neutral},
         "detector": {
             "image_encoder",

@@ -7,10 +7,18 @@ from pathlib import Path
 
 import pytest
 
+from sare_core.captioning.server import Server
+from sare_core.config import load_settings
+from sare_core.config.captioning import CaptionSettings
 from sare_core.engine import slurm
 from sare_core.errors import ConfigError
 from sare_core.report.drawing import canvas_of
 from sare_core.store import remote
+from tests.conftest import STANDIN
+
+
+def standin_caption() -> CaptionSettings:
+    return load_settings(STANDIN, ["caption.captioner=server"]).caption
 
 
 def draw() -> None:
@@ -23,6 +31,7 @@ def draw() -> None:
     [
         ("report", "matplotlib", draw),
         ("slurm", "submitit", lambda: slurm._parse({})),
+        ("server", "openai", lambda: Server(standin_caption())),
         ("s3", "s3fs", lambda: remote.filesystem("s3://bucket/never-asked-before")),
     ],
 )

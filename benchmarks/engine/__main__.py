@@ -10,13 +10,14 @@ from typing import Annotated
 import typer
 
 from benchmarks.bars import Part, measure
-from benchmarks.engine import caption, counts, overlap, stage
+from benchmarks.engine import caption, counts, overlap, stage, threads
 
 PARTS: dict[str, Part] = {
     "counts": counts.rows,
     "overlap": overlap.rows,
     "caption": caption.rows,
     "stage": stage.rows,
+    "threads": threads.rows,
 }
 
 

@@ -3,18 +3,20 @@
 A captioner is one file in this folder with a function `load`, and one line in `CAPTIONERS`.
 """
 
+from collections.abc import Sequence
 from typing import Any, Protocol
 
 from PIL import Image
 
 from sare_core.config.captioning import CaptionSettings
 from sare_core.config.plugins import find, own_code
-from sare_core.errors import ConfigError
+from sare_core.errors import ConfigError, ImageError
 
 CAPTIONERS = {  # name in the settings: module that is imported when it is chosen
     "blip": "blip",
     "llava-next": "llava_next",
     "none": "none",
+    "server": "server",
     "table": "table",
 }
 
@@ -29,8 +31,8 @@ class Captioner(Protocol):
     name: str
     revision: str | None
 
-    def caption(self, images: list[Image.Image], rows: list[dict[str, Any]]) -> list[str | None]:
-        """One caption per image, in order; None: this image has none, and its row says failed.
+    def caption(self, images: list[Image.Image], rows: list[dict[str, Any]]) -> Sequence[str | ImageError | None]:
+        """One caption per image, in order; None, or an ImageError that says why: it has none, and its row says failed.
 
         images: RGB, any sizes. rows: of the index, with at least image_id and path. An image's caption does not depend
         on the others of its batch, beyond rounding in half precision.

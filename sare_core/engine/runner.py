@@ -5,6 +5,7 @@ the same bytes. Claims alone say who does what; ranks never talk to each other. 
 reason, and the others go on.
 """
 
+import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, suppress
@@ -44,7 +45,7 @@ def run(
     Raises StageError when shards fail one after the other (IN_A_ROW), Stopped on SIGTERM or SIGINT, ConfigError from
     loading models, a full disk or an unwritable folder.
     """
-    rank, outcome, folder = Rank(), Outcome(), stage.folder
+    started, rank, outcome, folder = time.monotonic(), Rank(), Outcome(), stage.folder
     digests = {shard: index.digests[shard] for shard in shards}
     failed: list[int] = []
     if retry:
@@ -123,6 +124,7 @@ def run(
                     finishing.start(shard, held.pop_all(), partial(finish_shard, folder, computed))
     if rank.first or outcome.done:
         _compact(folder, index)
+    outcome.seconds = time.monotonic() - started
     return outcome
 
 

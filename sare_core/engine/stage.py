@@ -39,6 +39,7 @@ class Outcome:
     waiting: dict[int, str] = field(default_factory=dict)  # not begun, and why
     failed: dict[int, str] = field(default_factory=dict)  # by this process or another, and why
     failures: int = 0  # images that failed in this process's shards
+    seconds: float = 0.0  # that this process took
 
     @property
     def complete(self) -> bool:

@@ -95,8 +95,8 @@ class Plan:
             self.lines.append(f"reconstruct: {most if others else f'all {width}×{height}'}.")
             if images.source_bytes is None and reconstruct.keep_source:
                 self.lines.append("reconstruct: disk without the source files, which reconstruct.keep_source adds.")
-            spool = bytes_text(row.disk / images.shards)
-            self.lines.append(f"reconstruct: a process first writes a shard to its spool ($SARE_SPOOL): about {spool}.")
+            spool = bytes_text(2 * row.disk / images.shards)
+            self.lines.append(f"reconstruct: a process has up to two shards in its spool ($SARE_SPOOL): about {spool}.")
 
     def add_detector(
         self, settings: Settings, epochs: int, trained: "Split | None", tested: "Split | None", rate: float | None

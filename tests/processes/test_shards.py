@@ -88,7 +88,9 @@ def test_two_nodes_share_the_shards(launch: Launch, alone: dict[str, bytes], cap
 def counts(said: str, rank: int) -> tuple[int, int]:
     """Shards that a rank has done, and those that it found done by others, before or meanwhile."""
     found = re.search(
-        rf"rank {rank}: reconstructions: (\d+) shards done(?:, (\d+) by other processes)?, (\d+) were done before", said
+        rf"rank {rank}: reconstructions: (\d+) shards done(?: in \d+ s)?(?:, (\d+) by other processes)?, "
+        r"(\d+) were done before",
+        said,
     )
     assert found, said
     return int(found[1]), int(found[2] or 0) + int(found[3])
