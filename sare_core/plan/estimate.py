@@ -18,6 +18,7 @@ from sare_core.plan import disk
 from sare_core.plan.images import SHARD_SIZE, Images, Size, indexed_images, supposed_images
 
 T = TypeVar("T")
+MOSTLY_FULL = 0.95
 
 
 @dataclass
@@ -93,6 +94,13 @@ class Plan:
             ((width, height), count), *others = images.sizes.most_common()
             most = f"{len(others) + 1} sizes, most often {width}×{height} ({count / images.images:.0%})"
             self.lines.append(f"reconstruct: {most if others else f'all {width}×{height}'}.")
+            full, batch = images.images / (images.batches * reconstruct.batch_size), reconstruct.batch_size
+            if full < MOSTLY_FULL:
+                wasted = " The empty places are computed too." * (reconstruct.speed == "rounding")
+                self.lines.append(
+                    f"reconstruct: batches of {batch} are {full:.0%} full: each is of one size and one shard."
+                    f"{wasted} A coarser reconstruct.size_multiple makes fewer sizes (another x̂)."
+                )
             if images.source_bytes is None and reconstruct.keep_source:
                 self.lines.append("reconstruct: disk without the source files, which reconstruct.keep_source adds.")
             spool = bytes_text(2 * row.disk / images.shards)

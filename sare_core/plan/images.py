@@ -20,12 +20,14 @@ SHARD_SIZE = 1000  # of `sare index`, where there is no index yet
 class Images:
     """Images to be reconstructed.
 
-    sizes: how many of each size of x̂. pixels: of all of them; source_bytes: their files', None where not known.
+    sizes: how many of each size of x̂. batches: that they make, each of one size and one shard. pixels: of all of them;
+    source_bytes: their files', None where not known.
     """
 
     images: int
     shards: int
     sizes: Counter[Size] = field(default_factory=Counter)
+    batches: int = 0
     source_bytes: int | None = None
 
     @property
@@ -36,18 +38,23 @@ class Images:
 def indexed_images(index: Index, settings: Settings, shards: list[int], multiple: int) -> Images:
     """The images of some shards of an index. multiple: pixels that sizes are floored to, the model's own."""
     rows = index.scan().filter(pl.col("shard").is_in(shards))
-    by_size = rows.group_by("width", "height").agg(images=pl.len(), bytes=pl.col("bytes").sum())
+    by_size = rows.group_by("shard", "width", "height").agg(images=pl.len(), bytes=pl.col("bytes").sum())
     with index.reading():
         found: Any = by_size.collect(engine="streaming")
+    of_shards: Counter[tuple[int, Size]] = Counter()
     sizes: Counter[Size] = Counter()
-    for width, height, count, _ in found.iter_rows():
-        sizes[target_size(settings, width, height, multiple)] += count
-    return Images(sizes.total(), len(shards), sizes, int(found["bytes"].sum()))
+    for shard, width, height, count, _ in found.iter_rows():
+        size = target_size(settings, width, height, multiple)
+        of_shards[shard, size] += count
+        sizes[size] += count
+    batches = sum(ceil(count / settings.reconstruct.batch_size) for count in of_shards.values())
+    return Images(sizes.total(), len(shards), sizes, batches, int(found["bytes"].sum()))
 
 
 def supposed_images(count: int, settings: Settings, size: Size, multiple: int) -> Images:
     """Images that nobody has indexed, all of one size in pixels."""
-    return Images(count, ceil(count / SHARD_SIZE), Counter({target_size(settings, *size, multiple): count}))
+    sizes = Counter({target_size(settings, *size, multiple): count})
+    return Images(count, ceil(count / SHARD_SIZE), sizes, ceil(count / settings.reconstruct.batch_size))
 
 
 def target_size(settings: Settings, width: int, height: int, multiple: int) -> Size:

@@ -164,6 +164,10 @@ def test_sizes_are_those_of_the_index(standin_settings: MakeSettings, tmp_path: 
     assert sorted(found.sizes.elements()) == sorted(stage._size(row) for row in rows)
     assert found.source_bytes == sum(row["bytes"] for row in rows)
     assert found.pixels == sum(w * h for w, h in map(stage._size, rows))
+    assert found.batches == sum(len(stage.batches(index.rows(shard))) for shard in index.digests)
+    said = plan_dataset(settings, index, pipeline.work, None).lines
+    full = len(rows) / (found.batches * settings.reconstruct.batch_size)
+    assert any(f"batches of {settings.reconstruct.batch_size} are {full:.0%} full" in line for line in said)
     assert indexed_images(index, settings, [], 8).images == 0
 
 
