@@ -22,7 +22,7 @@ from sare_core.study.bootstrap import (
     estimate,
     mean_gap,
 )
-from sare_core.study.number import BASE, NUMBER
+from sare_core.study.number import BASE, NUMBER, NUMBER_DRAWS
 from sare_core.study.variants import DRAWS, DRAWS_UNCAPTIONED, FULL, ORACLE
 
 RESULT = pl.Schema(
@@ -89,7 +89,7 @@ def compare_detectors(
     rows = []
     for (name, measure), by_subset in replicates.items():
         rows += _estimates(name, measure, add_means(by_subset, trained_on))
-        first, less = (name, BASE) if name == NUMBER else (FULL, name)
+        first, less = (name, BASE) if name in (NUMBER, NUMBER_DRAWS) else (FULL, name)
         if first != less:
             one, other = replicates[first, measure], replicates[less, measure]
             difference = {subset: one[subset] - other[subset] for subset in by_subset}

@@ -12,11 +12,13 @@ import polars as pl
 from sare_core.evaluation.metrics import PREDICTION_SCHEMA
 from sare_core.evaluation.statistics import held_out_scores, regression
 
-NUMBER, BASE = "number", "zero"
+NUMBER, NUMBER_DRAWS, BASE = "number", "number, mean of draws", "zero"
 
 
-def with_number(base: pl.DataFrame, change: pl.DataFrame, trained_on: Sequence[str] | None, seed: int) -> pl.DataFrame:
-    """Predictions as of one more variant, NUMBER; images without a change are left out.
+def with_number(
+    base: pl.DataFrame, change: pl.DataFrame, trained_on: Sequence[str] | None, seed: int, name: str = NUMBER
+) -> pl.DataFrame:
+    """Predictions as of one more variant, `name`; images without a change are left out.
 
     base: PREDICTION_SCHEMA of the variant BASE with variant and seed. change: image_id and `change`. The weights are
     fitted to the test images of `trained_on` (None: all), for each training seed; those images themselves are scored
@@ -29,7 +31,7 @@ def with_number(base: pl.DataFrame, change: pl.DataFrame, trained_on: Sequence[s
         known = frame["subset"].is_in(trained_on).to_numpy() if trained_on else np.ones(len(frame), dtype=bool)
         logits = regression().fit(features[known], labels[known]).decision_function(features)
         logits[known] = held_out_scores(features[known], labels[known], seed)
-        parts.append(frame.with_columns(logit=pl.Series(logits), variant=pl.lit(NUMBER)))
+        parts.append(frame.with_columns(logit=pl.Series(logits), variant=pl.lit(name)))
     scored = pl.concat(parts).with_columns(score=1 / (1 + (-pl.col("logit")).exp()))
     return scored.drop("change").cast(
         {name: kind for name, kind in PREDICTION_SCHEMA.items() if name in scored.columns}

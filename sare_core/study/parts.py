@@ -33,7 +33,7 @@ from sare_core.study import fairness, tables
 from sare_core.study.captions import to_parquet, wrong_captions
 from sare_core.study.comparison import compare_detectors, compare_errors, gains
 from sare_core.study.jobs import Job, run_jobs
-from sare_core.study.number import BASE, with_number
+from sare_core.study.number import BASE, NUMBER, NUMBER_DRAWS, with_number
 from sare_core.study.sweep import sweep_results
 from sare_core.study.variants import (
     DRAWS,
@@ -232,14 +232,11 @@ def study_delta(study: Study) -> None:
     tables.write(study.out, "delta", study.head(Part.delta, [], made_from(folders)), shown, results, console)
 
 
-def caption_change(study: Study, folders: dict[str, Folder]) -> pl.DataFrame:
-    """By image_id of the test split, `change`: the mean error under the caption less that without one."""
+def caption_change(study: Study, *folders: Folder) -> pl.DataFrame:
+    """By image_id of the test split, `change`: the mean error in the first of two folders less that in the second."""
     from sare_core.study.measures import read_errors
 
-    with_it, without = (
-        read_errors(folders[variant], study.index, study.shards("test")).unique("image_id")
-        for variant in (FULL, "uncaptioned")
-    )
+    with_it, without = (read_errors(folder, study.index, study.shards("test")).unique("image_id") for folder in folders)
     change = (pl.col("error") - pl.col("error_right")).alias("change")
     return with_it.join(without, on="image_id").select("image_id", change)
 
@@ -251,12 +248,16 @@ def study_variants(study: Study, seeds: int) -> None:
     folders = reconstruct(study, reconstructed(changes), ["train", "val", "test"])
     runs = {(v, seed): [*changes[v], f"train.seed={seed}"] for v in changes for seed in range(seeds)}
     predictions = train_and_predict(study, runs)
-    base = predictions.filter(pl.col("variant") == BASE)
-    change = caption_change(study, folders)
-    predictions = pl.concat([predictions, with_number(base, change, settings.train_subsets, settings.seed)])
+    numbers = {NUMBER: caption_change(study, folders[FULL], folders["uncaptioned"])}
+    if DRAWS in folders:
+        (without,) = reconstruct(study, {"": [*changes[DRAWS], *NO_CAPTION]}, ["test"]).values()
+        numbers[NUMBER_DRAWS] = caption_change(study, folders[DRAWS], without)
+    base, known = predictions.filter(pl.col("variant") == BASE), settings.train_subsets
+    further = [with_number(base, change, known, settings.seed, name) for name, change in numbers.items()]
+    predictions = pl.concat([predictions, *further])
     strata, notes = pixel_strata(study)
     results = compare_detectors(predictions, settings.train_subsets, settings.seed, strata_by=strata)
-    notes = [*study.sample_notes(predictions, len(runs) + seeds), *gains(results), *notes]
+    notes = [*study.sample_notes(predictions, len(runs) + seeds * len(further)), *gains(results), *notes]
     shown = tables.detector_tables(results, seeds, notes)
     head = study.head(Part.variants, [f"--seeds {seeds}"], made_from(folders))
     tables.write(study.out, "detectors", head, shown, results, console)

@@ -97,7 +97,7 @@ def test_variants_differ_in_one_thing_and_a_rerun_does_nothing(data: Path, overr
     further = {"oracle": str(data / "right.csv"), "draws": 2}
     out = run(data, overrides, "variants", **further)
     stages = [name.split()[0] for name in jobs.commands]
-    assert [stages.count(name) for name in ("caption", "reconstruct", "train", "evaluate")] == [4, 6, 10, 10]
+    assert [stages.count(name) for name in ("caption", "reconstruct", "train", "evaluate")] == [4, 7, 10, 10]
     texts = {path: path.read_bytes() for path in out.iterdir()}
 
     jobs.commands.clear()
@@ -125,6 +125,8 @@ def test_variants_differ_in_one_thing_and_a_rerun_does_nothing(data: Path, overr
         "oracle",
         "draws",
         "sare − image",
+        "number − zero",
+        "number, mean of draws − zero",
     }
     assert set(detectors["measure"]) == {"acc", "auc", "auc within"}
     assert markdown.count("sare − image, mean of unseen, no near-copies: ") == 3, "under each table"
