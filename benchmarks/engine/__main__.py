@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from benchmarks.bars import Part, measure
-from benchmarks.engine import caption, counts, overlap, stage, threads
+from benchmarks.engine import caption, counts, overlap, stage, steps, threads
 
 PARTS: dict[str, Part] = {
     "counts": counts.rows,
@@ -18,6 +18,7 @@ PARTS: dict[str, Part] = {
     "caption": caption.rows,
     "stage": stage.rows,
     "threads": threads.rows,
+    "steps": steps.rows,
 }
 
 
