@@ -1,6 +1,6 @@
 """Fewer denoising steps, and more draws of the noise: what becomes of x̂, of the map's mean, and of what it tells.
 
-On the demo's training images of sdv1.4, which `sare mini` unpacks, half real, half generated. Nothing is trained on them.
+On the demo's training images of sdv1.4, as `sare mini` unpacks them. No detector is trained on them here.
 """
 
 from collections.abc import Iterator
