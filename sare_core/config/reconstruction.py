@@ -1,8 +1,8 @@
 """Settings of reconstructions: `reconstruct.*`."""
 
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from sare_core.config.section import Dtype, Section
 
@@ -47,3 +47,9 @@ class ReconstructSettings(Section):
     # exact: as PyTorch runs it. rounding: compiled, channels last, all batches of a size alike; differs by rounding.
     speed: Literal["exact", "rounding"] = "exact"
     batch_size: int = Field(ge=1)
+
+    @model_validator(mode="after")
+    def _grid_fits(self) -> Self:
+        if self.size_multiple is not None and self.size_multiple > self.longer_side:
+            raise ValueError(f"size_multiple={self.size_multiple} is above longer_side={self.longer_side}")
+        return self

@@ -4,6 +4,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -187,3 +188,16 @@ def test_folders_are_named_without_torch() -> None:
     ask = "import sys, sare_core.graph; print('torch' in sys.modules, 'diffusers' in sys.modules)"
     said = subprocess.run([sys.executable, "-c", ask], capture_output=True, text=True, check=True)
     assert said.stdout.split() == ["False", "False"]
+
+
+def test_a_grid_that_is_coarser_than_the_image_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"reconstruct\.size_multiple=1000 is above longer_side=32"):
+        load_settings("mini", ["reconstruct.size_multiple=1000"])
+
+
+def test_a_grid_that_the_model_cannot_take_is_refused(models: Path) -> None:
+    settings = of("reconstruct.size_multiple=12")
+    with pytest.raises(ConfigError, match=r"size_multiple=12: this model takes multiples of 8"):
+        Mapper(settings, 0, SimpleNamespace(multiple=8))  # type: ignore[arg-type]
+    coarse = Mapper(of("reconstruct.size_multiple=16", "reconstruct.longer_side=64"), 0, SimpleNamespace(multiple=8))  # type: ignore[arg-type]
+    assert coarse.size(640, 400) == (64, 32)
