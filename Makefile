@@ -74,7 +74,7 @@ study: install ## measure the method and its controls on the whole scale model, 
 	    --classifier models/mini/semantic-encoder --oracle data/miniature/oracle-captions.csv --draws 4
 	$(BIN)/sare study --dataset miniature-null --preset mini --set reconstruct.model=models/mini-null/diffusion \
 	    --work $(WORK) --manifests $(MANIFESTS) --jobs $(JOBS) --oracle data/miniature-null/oracle-captions.csv --draws 4 \
-	    --only fairness --only delta --only variants --out benchmarks/miniature-null
+	    --only fairness --only delta --only variants
 
 mini-world: install ## train the scale model's models and generators anew, from Fashion-MNIST (hours; resumes)
 	$(BIN)/python -m sare_core.miniature --articles $(ARTICLES) --work $(WORK)/mini-world --jobs $(JOBS)

@@ -20,7 +20,7 @@ from sare_core.config import load_settings
 from sare_core.engine.ranks import Rank
 from sare_core.engine.terminal import console
 from sare_core.errors import ConfigError
-from stages.options import Preset, Set, path, run_command
+from stages.options import Preset, Set, filled, path, run_command
 
 
 class Part(StrEnum):
@@ -48,7 +48,9 @@ def bench(
     batch_size: Annotated[
         list[int] | None, typer.Option(min=1, help="Images at once. Default: 1, and the preset's.")
     ] = None,
-    device: Annotated[str | None, typer.Option(help="cpu, cuda or cuda:1. Default: as the stages choose.")] = None,
+    device: Annotated[
+        str | None, typer.Option(callback=filled, help="cpu, cuda or cuda:1. Default: as the stages choose.")
+    ] = None,
     quick: Annotated[
         bool, typer.Option("--quick", help="A minute: one batch size, one step for all, reconstruct alone.")
     ] = False,
@@ -58,6 +60,10 @@ def bench(
     ] = None,
 ) -> None:
     """Measure images/s and TFLOP/s of the full-size models on this device, with random weights."""
+
+    def tell(what: str) -> None:
+        console.print(f"bench: {what}", soft_wrap=True)
+
     settings = load_settings(preset, set_)
     import torch
 
@@ -67,24 +73,30 @@ def bench(
 
     where = device or Rank().device()
     try:
-        torch.empty(0, device=where)
+        if torch.empty(0, device=where).device.type not in ("cpu", "cuda"):
+            raise RuntimeError("it is neither a CPU nor CUDA")
     except (RuntimeError, AssertionError) as error:
         raise ConfigError(f"--device {where}: not to be had here ({str(error).splitlines()[0]}).") from error
-    speeds = [str(each) for each in speed or ([Speed.exact, Speed.rounding] if where != "cpu" else [Speed.exact])]
+    cuda = torch.device(where).type == "cuda"
+    speeds = [str(each) for each in speed or ([Speed.exact, Speed.rounding] if cuda else [Speed.exact])]
     parts = only or ([Part.reconstruct] if quick else list(Part))
+    if settings.caption.captioner != "blip" and Part.caption in parts:
+        parts = [part for part in parts if part is not Part.caption]
+        tell(f"caption is left out: only blip can be built without weights, not {settings.caption.captioner}")
+    if not parts:
+        raise ConfigError("there is nothing to measure.")
+    if out is not None:
+        out.mkdir(parents=True, exist_ok=True)  # now, and not after all has been measured
     side = settings.reconstruct.longer_side // multiple_of(settings) * multiple_of(settings)
 
     def batches(usual: int) -> list[int]:
         return sorted(set(batch_size or ([usual] if quick else [1, usual])))
 
-    def tell(what: str) -> None:
-        console.print(f"bench: {what}", soft_wrap=True)
-
     def measured() -> Iterator[table.Row]:
         if Part.reconstruct in parts:
             usual = batches(settings.reconstruct.batch_size)
             yield from reconstruct.rows(settings.reconstruct, (side, side), usual, speeds, where, quick, tell)
-        if Part.caption in parts and settings.caption.captioner == "blip":
+        if Part.caption in parts:
             yield from caption.rows(settings.caption, batches(settings.caption.batch_size), where, tell)
         if Part.train in parts:
             yield from train.rows(settings, batches(settings.train.micro_batch_size), where, tell)
@@ -99,7 +111,7 @@ def bench(
     ]
     if Part.reconstruct in parts:
         notes.append("Time: of encoder, U-Net and decoder. Of the peers' way also the PNG that it writes.")
-    if quick:
+    if quick and Part.reconstruct in parts:
         notes.append("Quick: one step of the U-Net, times the steps, with one encoding and one decoding.")
     name = timing.device_name(where)
     shown = table.table(f"{name}, torch {torch.__version__}", rows, ceilings, notes)

@@ -7,6 +7,7 @@ The models are small ones of the real classes; the images are 32×32 and gray. I
 layout: see the README of the images.
 """
 
+from itertools import combinations
 from pathlib import Path
 from typing import Annotated
 
@@ -46,15 +47,20 @@ def mini(
     from sare_core.miniature.unpack import unpack_images, unpack_models, unpack_null_diffusion
 
     images = images or Path("data/miniature" if full else "data/mini")
-    inner, outer = models.resolve(), images.resolve()
-    if inner.is_relative_to(outer) or outer.is_relative_to(inner):
-        raise ConfigError(f"--models {models} and --images {images}: name two folders, neither in the other.")
+    null_models, null_images = (folder.with_name(f"{folder.name}-null") for folder in (models, images))
+    written = [models, images, *([null_models, null_images] if full else [])]
+    for one, other in combinations(written, 2):
+        inner, outer = one.resolve(), other.resolve()
+        if inner.is_relative_to(outer) or outer.is_relative_to(inner):
+            raise ConfigError(
+                f"--models {models} and --images {images}: {one} and {other} are written, so neither may be in the "
+                "other. Name two other folders."
+            )
     unpack_models(models)
     unpack_images(images, full, archive=archive)
-    console.print(INTRODUCTION)
+    console.print(INTRODUCTION.replace("\n", " "))
     console.print(f"mini: {models} (small trained models), {images} (32×32 stand-ins in GenImage's layout)")
     if full:
-        null_models, null_images = (folder.with_name(f"{folder.name}-null") for folder in (models, images))
         unpack_null_diffusion(null_models / "diffusion", archive)
         unpack_images(null_images, full, null=True, archive=archive)
         console.print(f"mini: {null_models}, {null_images} (of the null world)")

@@ -19,10 +19,10 @@ def filled(param: typer.CallbackParam, value: str | None) -> str | None:
 
 
 def path(text: str) -> Path:
-    """A local path of an option. Raises ConfigError: empty."""
+    """A local path of an option; ~ is the home folder. Raises ConfigError: empty."""
     if not text:
         raise ConfigError("an option that names a folder or file is empty; name one.")
-    return Path(text)
+    return Path(text).expanduser()  # a shell leaves ~ as it is in --images=~/x
 
 
 Dataset = Annotated[str, typer.Option("--dataset", "-d", help="Name that `sare index` gave to the data.")]

@@ -18,7 +18,7 @@ import typer
 
 from sare_core.engine.manifest import read_index
 from sare_core.engine.terminal import console
-from sare_core.study.parts import OUT, Part, Study, study_delta, study_fairness, study_sweep, study_variants
+from sare_core.study.parts import Part, Study, check_oracle, study_delta, study_fairness, study_sweep, study_variants
 from stages.options import Dataset, Manifests, Preset, Set, Work, filled, path, run_command
 
 
@@ -30,7 +30,9 @@ def study(
     manifests: Manifests = "manifests",
     jobs: Annotated[int, typer.Option(min=1, help="Stages that run at once, one thread each.")] = 1,
     seeds: Annotated[int, typer.Option(min=1, help="Training seeds of each variant: train.seed from 0 on.")] = 5,
-    out: Annotated[Path, typer.Option(parser=path, metavar="PATH", help="Folder for the tables.")] = OUT,
+    out: Annotated[
+        Path | None, typer.Option(parser=path, metavar="PATH", help="Folder for the tables. [benchmarks/DATASET]")
+    ] = None,
     only: Annotated[list[Part] | None, typer.Option(help="Only these parts. Default: all.")] = None,
     classifier: Annotated[
         str | None, typer.Option(help="timm folder: the sweep counts the reconstructions that keep their class.")
@@ -52,7 +54,9 @@ def study(
 ) -> None:
     """Measure what each part of the method adds: fairness of the data, sweep of settings, variants with intervals."""
     index = read_index(manifests, dataset)
+    out = out or Path("benchmarks") / dataset
     study = Study(dataset, preset, list(set_ or []), work, manifests, jobs, out, index, oracle, draws)
+    check_oracle(study)  # now, for a typo must not cost hours
     for part in Part:
         if part in (only or Part):
             console.rule(part)

@@ -23,10 +23,12 @@ PEERS = "diffusers, one by one"
 def parts_of(settings: ReconstructSettings, device: str) -> Parts:
     """The model that the settings name, with random weights; its own tokenizer, or one of a few words."""
     from diffusers import DDIMScheduler
+    from diffusers.utils import logging
     from transformers import CLIPTokenizer
 
     from sare_core.miniature.words import clip_tokenizer
 
+    logging.set_verbosity_error()  # it remarks on every change of dtype
     model, dtype = models.build_diffusion(settings, device), getattr(torch, settings.dtype)
     own = models.config_folder(settings.model, settings.revision) / "tokenizer"
     tokenizer = CLIPTokenizer.from_pretrained(own) if own.is_dir() else clip_tokenizer()
@@ -107,9 +109,10 @@ def _by_part(model: StableDiffusion, size: tuple[int, int], batch: int, device: 
     shape = (batch, model.vae.config.latent_channels, height, width)
     latents = torch.randn(shape, device=device).to(model.dtype)
     found = {"encoder": seconds(lambda: model.encoding(model._encode, generators, images), device)}
-    if model.unet is not None and model.settings.strength > 0:
-        timesteps = model.steps_from_noise()
-        guided = model.settings.guidance_scale != 1
+    method = method_of(model.settings)
+    if method.unet_passes and model.settings.strength > 0:
+        timesteps = model.steps_from_noise() * method.unet_passes
+        guided = method.needs_captions and model.settings.guidance_scale != 1
         rows = torch.cat([latents] * (2 if guided else 1))
         texts, t = model.encode_texts([CAPTION] * len(rows)), model.on_device(timesteps)[0]
         step = seconds(lambda: model.unet(rows, t, encoder_hidden_states=texts, return_dict=False), device)

@@ -26,9 +26,10 @@ def load(settings: CaptionSettings, weights_dir: str | None, device: str) -> "Se
         "server_model": "the model's name there, for example Qwen/Qwen3-VL-4B-Instruct",
         "prompt": "the question, for example 'Describe this image in one short sentence.'",
     }
-    for name, what in wanted.items():
-        if not getattr(settings, name):
-            raise ConfigError(f"caption.{name}: captioner server needs {what}.")
+    if missing := [f"caption.{name}, {what}" for name, what in wanted.items() if not getattr(settings, name)]:
+        raise ConfigError(f"captioner server needs {'; '.join(missing)}.")
+    if not str(settings.server).startswith(("http://", "https://")):
+        raise ConfigError(f"caption.server={settings.server}: begins with neither http:// nor https://.")
     if settings.num_beams != 1:
         raise ConfigError("caption.num_beams: captioner server asks for greedy decoding; set it to 1.")
     return Server(settings)

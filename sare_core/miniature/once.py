@@ -1,5 +1,6 @@
 """A folder that is built once, and appears whole or not at all."""
 
+import glob
 import json
 import os
 import shutil
@@ -7,6 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+import psutil
 
 from sare_core.errors import ConfigError
 from sare_core.store.atomic import unwritable
@@ -22,6 +25,7 @@ def built_once(folder: Path, recipe: dict[str, Any]) -> Iterator[Path | None]:
     Raises ConfigError: `folder` holds what this function has not written, and nothing of it is touched; or it cannot be
     written.
     """
+    folder = folder.resolve()  # a link stays, and what it leads to is replaced
     built, there = _read(folder / MARKER), _files(folder)
     strangers = there.keys() - (built["files"] if built else {})
     if strangers or (folder.exists() and not folder.is_dir()):
@@ -31,7 +35,10 @@ def built_once(folder: Path, recipe: dict[str, Any]) -> Iterator[Path | None]:
         yield None
         return
     partial = folder.with_name(f".{folder.name}.{os.getpid()}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
+    for left in folder.parent.glob(f".{glob.escape(folder.name)}.*.partial"):  # by this process, or one that was killed
+        pid = left.name.split(".")[-2]
+        if pid.isdigit() and (int(pid) == os.getpid() or not psutil.pid_exists(int(pid))):
+            shutil.rmtree(left, ignore_errors=True)
     try:
         partial.mkdir(parents=True)
         yield partial
@@ -51,7 +58,8 @@ def _read(marker: Path) -> dict[str, Any] | None:
         said = json.loads(marker.read_text())
     except (OSError, ValueError):
         return None
-    return said if isinstance(said, dict) and {"recipe", "files"} <= said.keys() else None
+    whole = isinstance(said, dict) and "recipe" in said and isinstance(said.get("files"), dict)
+    return said if whole else None
 
 
 def _files(folder: Path) -> dict[str, int]:

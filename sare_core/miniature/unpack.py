@@ -132,8 +132,8 @@ def read_archive(named: str | None) -> bytes:
         else:
             with fsspec.open(named) as opened:
                 data = opened.read()
-    except (OSError, ValueError, ImportError) as error:
-        raise ConfigError(f"--archive {named}: cannot be read: {error}") from error
+    except Exception as error:  # each protocol has errors of its own
+        raise ConfigError(f"--archive {named}: cannot be read ({type(error).__name__}: {error}).") from error
     expected = _archive_digest()
     if hashlib.sha256(data).hexdigest() != expected:
         raise ConfigError(f"{named or file}: is not the archive of this version of sare (SHA-256 {expected[:12]}…).")

@@ -7,7 +7,7 @@ import torch
 from diffusers import DDIMInverseScheduler
 
 from sare_core.config.reconstruction import ReconstructSettings
-from sare_core.reconstruction.stable_diffusion import StableDiffusion
+from sare_core.reconstruction.stable_diffusion import Parts, StableDiffusion
 
 
 class DDIMInversion(StableDiffusion):
@@ -16,9 +16,9 @@ class DDIMInversion(StableDiffusion):
     A step inverts the one that leads back: both take the U-Net's answer at the timestep of their noisier end.
     """
 
-    def __init__(self, settings: ReconstructSettings, folder: str, device: str) -> None:
+    def __init__(self, settings: ReconstructSettings, folder: str | Parts, device: str) -> None:
         super().__init__(settings, folder, device)
-        self.inverse = self._part(DDIMInverseScheduler, folder, "scheduler")
+        self.inverse = DDIMInverseScheduler.from_config(self.scheduler.config)
 
     def change(self, latents: torch.Tensor, captions: list[str], generators: list[torch.Generator]) -> torch.Tensor:
         back = self.steps_from_noise()

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import polars as pl
 
+from sare_core.captioning import load_captioner
 from sare_core.config import Settings, load_settings
 from sare_core.detectors.folder import trained as trained_checkpoint
 from sare_core.engine.checkpoints import Checkpoint
@@ -44,10 +45,9 @@ from sare_core.study.variants import (
     caption_levels,
     grid,
     reconstructed,
+    table_captions,
     variants,
 )
-
-OUT = Path("benchmarks/miniature")
 
 
 class Part(StrEnum):
@@ -99,7 +99,7 @@ class Study:
         if part in (Part.delta, Part.variants):
             options += [f"--oracle {shlex.quote(self.oracle)}"] if self.oracle else []
             options += [f"--draws {self.draws}"] if self.draws > 1 else []
-        if self.out != OUT:
+        if self.out != Path("benchmarks") / self.dataset:
             options.append(f"--out {shlex.quote(str(self.out))}")
         return [
             " ".join([f"sare study --dataset {self.dataset} --preset {self.preset}", *options]),
@@ -175,6 +175,19 @@ def write_wrong_captions(study: Study, captioned: Folder, shards: list[int]) -> 
     name = f"wrong-captions-{hashlib.sha256(data).hexdigest()[:12]}.parquet"
     store.write(name, data)
     return str(store.local(name))
+
+
+def check_oracle(study: Study) -> None:
+    """Raises ConfigError: --oracle is no table of captions, or lacks an image, which would then leave all variants."""
+    if study.oracle is None:
+        return
+    captioner = load_captioner(study.settings(*table_captions(study.oracle)).caption, None, "cpu")
+    rows = study.index.frame().filter(pl.col("error").is_null()).select("image_id", "path").to_dicts()
+    said = captioner.caption([], rows)
+    if lacking := [row["path"] for row, caption in zip(rows, said, strict=True) if caption is None]:
+        raise ConfigError(
+            f"--oracle {study.oracle}: {len(lacking)} images have no caption there, the first is {lacking[0]}."
+        )
 
 
 def captioned_variants(study: Study) -> dict[str, list[str]]:

@@ -108,3 +108,21 @@ def test_filled_detectors_give_finite_logits(configurations: list[str]) -> None:
     with torch.no_grad():
         logits = model.eval()({name: torch.randn(2, 3, side, side) for name in ("image", "sare")})
     assert logits.isfinite().all() and logits.std() > 0
+
+
+def test_what_cannot_be_measured_is_said(configurations: list[str], console: Console, tmp_path: Path) -> None:
+    none = [*configurations, "caption.captioner=none", "caption.model=null"]
+    with pytest.raises(ConfigError, match="nothing to measure"):
+        bench.bench(STANDIN, none, device="cpu", only=[bench.Part.caption])
+    assert "only blip can be built without weights, not none" in console.export_text()
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OSError):
+        bench.bench(STANDIN, configurations, device="cpu", quick=True, out=tmp_path / "file" / "out")
+    assert "reconstruct, exact" not in console.export_text(), "told before anything is measured"
+
+
+@pytest.mark.parametrize(("method", "unet"), [("img2img", True), ("autoencoder", False), ("ddim_inversion", True)])
+def test_each_method_is_timed_as_it_works(configurations: list[str], method: str, unet: bool) -> None:
+    settings = load_settings(STANDIN, [*configurations, f"reconstruct.method={method}"]).reconstruct
+    (row,) = reconstruct.rows(settings, (32, 32), [2], ["exact"], "cpu", True, lambda what: None)
+    assert row.parts.count("+") == 1 + unet

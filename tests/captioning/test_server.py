@@ -176,8 +176,10 @@ def test_what_is_wrong_is_told_before_an_image_is_read(server: StandIn, settings
     with pytest.raises(ConfigError, match=r"caption\.server=http://127\.0\.0\.1:9/v1: does not answer"):
         load_captioner(of(settings, server, server="http://127.0.0.1:9/v1"), None, "cpu")
     for missing in ("server", "server_model", "prompt"):
-        with pytest.raises(ConfigError, match=rf"caption\.{missing}: captioner server needs"):
+        with pytest.raises(ConfigError, match=rf"captioner server needs caption\.{missing}, "):
             load_captioner(of(settings, server, **{missing: None}), None, "cpu")
+    with pytest.raises(ConfigError, match="begins with neither http"):
+        load_captioner(of(settings, server, server="localhost:8000"), None, "cpu")
     with pytest.raises(ConfigError, match="num_beams"):
         load_captioner(of(settings, server, num_beams=3), None, "cpu")
 

@@ -1,5 +1,8 @@
 """A folder that is built once: whole or not at all, and never in the place of something else."""
 
+import subprocess
+import sys
+
 import pytest
 
 from sare_core.errors import ConfigError
@@ -59,3 +62,30 @@ def test_what_is_missing_or_cut_short_is_built_again(tmp_path):
         damage()
         assert build(folder, "first", {"version": 1})
         assert (folder / "weights").read_text() == "first"
+
+
+def test_a_link_stays_and_its_folder_is_replaced(tmp_path):
+    (tmp_path / "big disk").mkdir()
+    link = tmp_path / "models"
+    link.symlink_to(tmp_path / "big disk")
+    build(link, "first", {"version": 1})
+    assert build(link, "second", {"version": 2})
+    assert link.is_symlink() and (tmp_path / "big disk" / "weights").read_text() == "second"
+
+
+@pytest.mark.parametrize("marker", ["null", "[]", '{"recipe": {}, "files": null}', '{"recipe": {}, "files": [1]}'])
+def test_a_damaged_marker_is_none(tmp_path, marker):
+    folder = tmp_path / "models"
+    build(folder, "first", {"version": 1})
+    (folder / "miniature.json").write_text(marker)
+    with pytest.raises(ConfigError, match="was not written by the miniature builder"):
+        build(folder, "first", {"version": 1})
+
+
+def test_what_a_killed_build_left_is_removed_and_that_of_one_that_runs_is_not(tmp_path):
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    for pid in (gone.pid, 1):
+        (tmp_path / f".models.{pid}.partial").mkdir()
+    build(tmp_path / "models", "first", {"version": 1})
+    assert {path.name for path in tmp_path.iterdir()} == {"models", ".models.1.partial"}

@@ -21,6 +21,7 @@ from sare_core.miniature.scenes import CLASSES, PARTS
 from sare_core.miniature.unpack import DEMO, unpack_images, unpack_models, unpack_null_diffusion
 from sare_core.miniature.world import SUBSETS, TEST, TRAIN
 from sare_core.report.premise import premise_part
+from stages import mini
 
 SHIPPED = Path(str(files("sare_core.miniature") / "shipped"))
 
@@ -178,3 +179,22 @@ def test_the_premise_that_ships_is_the_published_one_and_comes_with_the_images(e
 def test_the_models_marker_names_their_bytes(tmp_path: Path) -> None:
     marker = json.loads((unpack_models(tmp_path / "models") / "miniature.json").read_text())["recipe"]
     assert marker["version"] and len(marker["models"]) == 64
+
+
+def test_folders_that_would_be_written_twice_are_refused(tmp_path: Path) -> None:
+    for models, images in (("x-null", "x"), ("x", "x-null"), ("a-null/b", "a"), ("x", "x/y")):
+        with pytest.raises(ConfigError, match="Name two other folders"):
+            mini.mini(tmp_path / models, tmp_path / images, full=True)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_archive_whose_download_breaks_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Broken(Exception):
+        """As aiohttp has it: of no common kind."""
+
+    def broken(url: str) -> None:
+        raise Broken("Response payload is not completed")
+
+    monkeypatch.setattr("sare_core.miniature.unpack.fsspec.open", broken)
+    with pytest.raises(ConfigError, match=r"--archive http://x: cannot be read \(Broken: Response payload"):
+        unpack_images(tmp_path / "c", archive="http://x")

@@ -13,6 +13,7 @@ from timm.models import save_for_hf
 from sare_core.config import load_settings
 from sare_core.engine import selection
 from sare_core.engine.checkpoints import read_checkpoint
+from sare_core.errors import ConfigError
 from sare_core.evaluation import results
 from sare_core.evaluation.metrics import subset_metrics
 from sare_core.graph import Graph
@@ -204,3 +205,22 @@ def test_a_classifier_sees_pixels_as_timm_prepares_them(tmp_path: Path) -> None:
     with torch.no_grad():
         expected = model(torch.stack([prepare(image) for image in images])).argmax(dim=1)
     assert load_classifier(str(tmp_path))(images).tolist() == expected.tolist()
+
+
+@pytest.mark.parametrize(
+    ("table", "told"),
+    [
+        ("nowhere.csv", "no such file"),
+        ("columns.csv", "needs the columns caption"),
+        ("half.csv", "images have no caption"),
+    ],
+)
+def test_a_wrong_oracle_is_told_before_any_work(
+    data: Path, overrides: list[str], jobs: Jobs, tmp_path: Path, table: str, told: str
+) -> None:
+    (tmp_path / "columns.csv").write_text("a,b\n1,2\n")
+    whole = (data / "right.csv").read_text().splitlines()
+    (tmp_path / "half.csv").write_text("\n".join(whole[:10]) + "\n")
+    with pytest.raises(ConfigError, match=told):
+        run(data, overrides, "fairness", oracle=str(tmp_path / table))
+    assert jobs.commands == []
