@@ -16,7 +16,7 @@ import typer
 from sare_core.engine.folders import check_run_name
 from sare_core.engine.manifest import read_index
 from sare_core.engine.terminal import console
-from sare_core.errors import ConfigError
+from sare_core.errors import ConfigError, StageError
 from sare_core.graph import scoring
 from sare_core.report.build import write_report
 from stages import options
@@ -25,6 +25,8 @@ from stages.options import filled, run_command
 Out = Annotated[
     str | None, typer.Option("--out", callback=filled, help="Folder or URL of the report. Default: in the work folder.")
 ]
+
+LONGEST = 60  # characters of a control's name
 
 Control = Annotated[
     list[str] | None,
@@ -48,11 +50,21 @@ def report(
     control: Control = None,
 ) -> None:
     """Write a page of all that a run found: pictures, tables, figures, settings."""
+    if control and detector:
+        raise ConfigError(
+            "--control goes with --preset and --set: name the settings by which this detector was trained, in place of "
+            "--detector."
+        )
     index = read_index(manifests, dataset)
     settings, found, source = scoring(index, manifests, trained_on, preset, set_, detector, view, work)
     controls = {}
     for name, setting in map(_named, control or []):
-        chosen = scoring(index, manifests, trained_on, preset, [*(set_ or []), setting], None, view, work)
+        if name in controls:
+            raise ConfigError(f"--control {name}: is named twice.")
+        try:
+            chosen = scoring(index, manifests, trained_on, preset, [*(set_ or []), setting], None, view, work)
+        except (ConfigError, StageError) as error:
+            raise ConfigError(f"--control {name}={setting}: {error} And: --set {setting}.") from error
         controls[name] = (chosen.settings, chosen.detector)
     run, name = run_name and check_run_name(run_name), options.origin(preset, detector)
     written = write_report(settings, index, found, source, work, name, run, out, controls)
@@ -62,10 +74,12 @@ def report(
 
 
 def _named(control: str) -> tuple[str, str]:
-    name, equals, setting = control.partition("=")
-    if not (name and equals and "=" in setting):
+    name, _, setting = control.partition("=")
+    if not (name.strip() and "=" in setting):
         raise ConfigError(f"--control {control}: write it as NAME=SETTING, as zeros=detector.semantic_input=zero.")
-    return name, setting
+    if len(name) > LONGEST:
+        raise ConfigError(f"--control {name[:LONGEST]}…: give it a name of at most {LONGEST} characters.")
+    return name.strip(), setting
 
 
 if __name__ == "__main__":

@@ -18,6 +18,12 @@ FORENSYNTHS = (
 )
 FORENSYNTHS_EXTRA = ("stylegan2", "whichfaceisreal")  # in the released test set, not in the paper's tables
 
+# Latent diffusions of Stable Diffusion's kind, in GenImage's names: of a detector that was trained on one of them the
+# others are hardly unseen.
+NEAR_COPIES = frozenset({"sdv1.4", "sdv1.5", "wukong"})
+# ADM and BigGAN are told a class, in GenImage as in the scale model: no caption can be a prompt of theirs.
+CLASS_ONLY = frozenset({"adm", "biggan"})
+
 MEAN = "mean"
 SHARED_REALS = "real"  # the folder layout's subset of reals that several generators share
 THRESHOLD = 0.5  # paper 4.1; a score of exactly 0.5 is real, as in DRCT's code
@@ -41,6 +47,14 @@ METRICS_SCHEMA = pl.Schema(
         "auc_over": pl.Int64,
     }
 )
+
+
+def unseen_of(subsets: Collection[str], trained: Collection[str]) -> list[str]:
+    """Those that a detector was not trained on, without near-copies of what it was, if others are left."""
+    unseen = [name for name in subsets if name not in trained]
+    if NEAR_COPIES.isdisjoint(trained):
+        return unseen
+    return [name for name in unseen if name not in NEAR_COPIES] or unseen
 
 
 def subset_metrics(predictions: pl.DataFrame) -> pl.DataFrame:

@@ -13,7 +13,7 @@ from sare_core.engine.manifest import Index
 from sare_core.engine.progress import bar
 from sare_core.engine.terminal import console
 from sare_core.errors import ConfigError, needs_extra
-from sare_core.evaluation.metrics import subset_metrics
+from sare_core.evaluation.metrics import CLASS_ONLY, subset_metrics
 from sare_core.evaluation.results import read_outputs, read_results
 from sare_core.evaluation.tables import result_tables, to_csv
 from sare_core.graph import Graph
@@ -24,7 +24,7 @@ from sare_core.report.parts import distributions_part, shift_part, training_part
 from sare_core.report.plate import examples_plate
 from sare_core.report.premise import premise_part
 from sare_core.report.provenance import failures, libraries, stage_row
-from sare_core.report.verdict import closing, gain_sentences, result_sentence, verdict
+from sare_core.report.verdict import closing, gain_sentence, gains_over, verdict
 from sare_core.store.storage import Store
 
 NAME = "report"
@@ -79,9 +79,14 @@ def write_report(
             f"{predictions.store.url}: none of the test images has a prediction, so there is nothing to report. "
             "sare status shows why they failed."
         )
-    beside = {}
+    beside, further = dict[str, pl.DataFrame](), list[Folder]()
     for name, (chosen, other) in (controls or {}).items():
+        if name in results.runs or name.endswith("(paper)"):
+            raise ConfigError(f"--control {name}: a row of the tables has that name; take another.")
+        if other.folder().fingerprint == detector.folder().fingerprint:
+            raise ConfigError(f"--control {name}: that setting makes this very detector.")
         folder = Graph(chosen, dataset, work).predictions(other.best)
+        further += [other.folder(), folder]
         require_done(folder, index, shards, f"{arguments} --set … of {name}")
         beside[name] = read_outputs(folder, shards)
     variants, missing = measure(reconstructions, index, shards, store)
@@ -97,9 +102,11 @@ def write_report(
     runs = results.runs | {name: subset_metrics(found) for name, found in beside.items()}
     tables = result_tables(f"{dataset}, {origin}", runs, results.paper)
     ours = results.runs[results.name]
-    gains = gain_sentences(results.predictions, beside, ours, seen)
-    ending = closing(result_sentence(results.name, results.runs, seen), gains, shift.shift, ours, seen)
-    folders = [*reconstructions.upstream.values(), reconstructions, detector.folder(), predictions]
+    gains = gains_over(results.predictions, beside, ours, seen)
+    said = [gain_sentence(name, gain) for name, gain in gains.items()]
+    found = verdict(results.predictions, results.name, results.runs, seen, gains)
+    ending = closing(found.lead, said, shift.shift, ours, seen)
+    folders = [*reconstructions.upstream.values(), reconstructions, detector.folder(), predictions, *further]
     shown = next((subset for subset in groups if subset in seen), next(iter(groups), None))
     page = render(
         dataset=dataset,
@@ -110,8 +117,9 @@ def write_report(
         trained_on=", ".join(trained) + (f" of {source}" if elsewhere else ""),
         images=len(results.predictions),
         note=settings.note,
-        verdict=verdict(results.predictions, results.name, results.runs, seen),
-        gains=gains,
+        verdict=found,
+        gains=said,
+        class_only=sorted(CLASS_ONLY & set(ours["subset"])),
         premise=premise_part(index.about["root"]),
         closing=ending,
         groups=groups,

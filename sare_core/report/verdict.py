@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import polars as pl
 
-from sare_core.evaluation.metrics import THRESHOLD, is_mean
+from sare_core.evaluation.metrics import CLASS_ONLY, THRESHOLD, is_mean, unseen_of
 from sare_core.evaluation.tables import TRIVIAL, Runs
 from sare_core.evaluation.trivial import SUSPICIOUS
 from sare_core.report.numbers import Mean, Shift, auc_gain, mean_acc, mean_auc
@@ -24,37 +24,41 @@ class Verdict(NamedTuple):
     sentences: list[str]
 
 
-def verdict(predictions: pl.DataFrame, name: str, runs: Runs, trained: set[str]) -> Verdict:
-    """The mean over the subsets that training did not see, or over all where there are none else.
+def verdict(
+    predictions: pl.DataFrame, name: str, runs: Runs, trained: set[str], gains: dict[str, Mean] | None = None
+) -> Verdict:
+    """The mean over the subsets that training did not see (`unseen_of`), or over all where there are none else.
 
-    name: the detector's, among the runs. trained: subsets of this dataset that it was trained on.
+    name: the detector's, among the runs. trained: subsets of this dataset that it was trained on. gains: over each
+    control, on these subsets.
     """
     rows = runs[name].filter(~is_mean(), pl.col("auc").is_not_null())
-    names = [name for name in rows["subset"] if name not in trained] or rows["subset"].to_list()
+    names = unseen_of(rows["subset"].to_list(), trained) or rows["subset"].to_list()
     auc, acc = mean_auc(predictions, names), mean_acc(predictions, names, THRESHOLD)
     if auc is None or acc is None:
         return Verdict([], "No subset has both real and fake images with labels, so nothing can be measured.", [])
     unseen = not set(names) & trained
+    copies = sorted(set(rows["subset"]) - set(names) - trained)
     where = "unseen generators" if unseen else "training generators"
     lead = f"On {_count(len(names), 'generator')} " + (
-        "of which the detector saw no image in training"
+        f"of which the detector saw no image in training{', nor of a near-copy' if copies else ''}"
         if unseen
         else "that it was trained on, since there are no others to test on, the detector"
     )
     lead += (
-        f"{', it' if unseen else ''} puts a generated image above a real one in {_percent(auc.value)} of pairs, where "
-        f"guessing gives 50 %, and calls {_percent(acc.value)} of images correctly at the threshold of 0.5."
+        f"{', it' if unseen else ''} puts a generated image above a real one in {_percent(auc.value)} of pairs (AUC), "
+        f"where guessing gives 50 %, and calls {_percent(acc.value)} of images correctly at the threshold of 0.5."
     )
     keys = [_key(f"Mean AUC, {where}", auc), _key(f"Mean ACC, {where}", acc)]
+    keys += [_gain_key(control, gain) for control, gain in (gains or {}).items()]
     sentences = [_reading(auc)]
     if len(names) > 1:
         chosen = rows.filter(pl.col("subset").is_in(names)).sort("auc", "subset")
         (low, first), (high, last) = (chosen.select("auc", "subset").row(place) for place in (0, -1))
         sentences.append(f"The AUC is lowest on {first}, {_percent(low)}, and highest on {last}, {_percent(high)}.")
     for row in rows.filter(~pl.col("subset").is_in(names)).iter_rows(named=True):
-        sentences.append(
-            f"On {row['subset']}, of which it saw other images in training, the AUC is {_percent(row['auc'])}."
-        )
+        seen = "saw other images in training" if row["subset"] in trained else "saw images of a near-copy in training"
+        sentences.append(f"On {row['subset']}, of which it {seen}, the AUC is {_percent(row['auc'])}.")
     if TRIVIAL in runs:
         trivial = runs[TRIVIAL].filter(~is_mean(), pl.col("subset").is_in(names))["auc"].drop_nulls()
         if len(trivial):
@@ -69,76 +73,49 @@ def verdict(predictions: pl.DataFrame, name: str, runs: Runs, trained: set[str])
     return Verdict(keys, lead, sentences)
 
 
-def result_sentence(name: str, runs: Runs, trained: set[str]) -> str:
-    """The result in one sentence: the AUC on what the detector was trained on, on what it was not, and of no skill.
-
-    name, trained: as in `verdict`.
-    """
-    rows = runs[name].filter(~is_mean(), pl.col("auc").is_not_null())
-    seen, unseen = (rows.filter(pl.col("subset").is_in(trained) == known) for known in (True, False))
-    parts = [f"{_area(seen)} on {', '.join(seen['subset'])}, which it was trained on"] if len(seen) else []
-    if len(unseen):
-        where = f"average over {len(unseen)} unseen generators" if len(unseen) > 1 else f"unseen {unseen['subset'][0]}"
-        parts.append(f"{_area(unseen)} on {where}")
-    if not parts:
-        return f"result of {name}: no AUC, since no subset has both real and fake images with labels."
-    parts.append("chance is 50 %")
-    if TRIVIAL in runs:
-        there = (unseen if len(unseen) else seen)["subset"]
-        trivial = _area(runs[TRIVIAL].filter(pl.col("subset").is_in(there)))
-        parts.append(f"the trivial detector (format, size and bytes of the files) reaches {trivial} there")
-    return f"result of {name}: AUC {'; '.join(parts)}."
-
-
-def gain_sentences(
+def gains_over(
     predictions: pl.DataFrame, beside: dict[str, pl.DataFrame], metrics: pl.DataFrame, trained: set[str]
-) -> list[str]:
-    """What the detector gains in AUC over each control, on generators it was not trained on and on the others.
+) -> dict[str, Mean]:
+    """What the detector gains in AUC over each control, on the subsets of the verdict.
 
     beside: predictions of each control by its name. metrics: of the detector.
     """
-    rows = metrics.filter(~is_mean(), pl.col("auc").is_not_null())
-    groups = {
-        "unseen generators": [name for name in rows["subset"] if name not in trained],
-        "training generators": [name for name in rows["subset"] if name in trained],
-    }
-    sentences = []
-    for control, other in beside.items():
-        for where, names in groups.items():
-            if (gain := auc_gain(predictions, other, names)) is not None:
-                low, high = gain.interval
-                reading = "gains" if low > 0 else "loses" if high < 0 else "neither gains nor loses for certain"
-                sentences.append(
-                    f"Over {control}, the detector {reading} on {where}: {100 * gain.value:+.1f} points of mean AUC "
-                    f"[{100 * low:+.1f}, {100 * high:+.1f}]."
-                )
-    return sentences
+    names = metrics.filter(~is_mean(), pl.col("auc").is_not_null())["subset"].to_list()
+    chosen = unseen_of(names, trained) or names
+    found = {control: auc_gain(predictions, other, chosen) for control, other in beside.items()}
+    return {control: gain for control, gain in found.items() if gain is not None}
 
 
-def closing(result: str, gains: list[str], shift: Shift | None, metrics: pl.DataFrame, trained: set[str]) -> list[str]:
+def gain_sentence(control: str, gain: Mean) -> str:
+    low, high = gain.interval
+    reading = "more" if low > 0 else "less" if high < 0 else "neither more nor less for certain"
+    return (
+        f"That is {reading} than {control}: {_points(gain.value)} points of AUC, with a 95 % interval from "
+        f"{_points(low)} to {_points(high)}."
+    )
+
+
+def closing(lead: str, gains: list[str], shift: Shift | None, metrics: pl.DataFrame, trained: set[str]) -> list[str]:
     """What was shown, where it fails, and what to do next, for someone who reads nothing else.
 
-    result, gains: sentences from `result_sentence` and `gain_sentences`. metrics: of the detector.
+    lead: of the verdict. gains: from `gain_sentence`. metrics: of the detector.
     """
-    sentences = [result[0].upper() + result[1:], *gains]
+    sentences = [lead, *gains]
     part = pl.DataFrame() if shift is None else shift.gaps.filter(pl.col("captions") == "with")
     if len(part):
         above = f"{int((part['low'] > 0).sum())} of {_count(len(part), 'generator')}"
-        sentences.append(f"Photographs moved more than generated images under their caption on {above}.")
+        sentences.append(f"Drawn again under their caption, photographs changed more than generated images on {above}.")
     areas = metrics.filter(~is_mean(), pl.col("auc").is_not_null(), ~pl.col("subset").is_in(trained)).sort("auc")
     if len(areas) > 1:
         low, name = areas.select("auc", "subset").row(0)
-        sentences.append(f"It fails most on {name}, with an AUC of {_percent(low)}.")
+        excuse = ", which reads no text, so that the premise promises nothing there" if name in CLASS_ONLY else ""
+        sentences.append(f"It fails most on {name} (AUC {_percent(low)}){excuse}.")
     sentences.append(
         "All of it is of one training run and of these images alone, and a score is no proof that one picture is "
-        "generated. To score images of your own you need a detector that was trained on data like them: the README, "
-        "under “Score my images”, has the commands."
+        "generated. For images of your own you need a detector that was trained on data like them; then `sare index "
+        "--layout unlabelled --root photos/ --name photos` is the first of four commands (README, “Score my images”)."
     )
     return sentences
-
-
-def _area(rows: pl.DataFrame) -> str:
-    return _percent(float(rows["auc"].mean()))  # type: ignore[arg-type]
 
 
 def shift_sentences(shift: Shift) -> list[str]:
@@ -170,6 +147,15 @@ def _reading(auc: Mean) -> str:
 def _key(name: str, mean: Mean) -> Key:
     low, high = mean.interval
     return Key(name, _percent(mean.value), f"95 % interval {100 * low:.1f} to {100 * high:.1f}")
+
+
+def _gain_key(control: str, gain: Mean) -> Key:
+    low, high = (_points(end) for end in gain.interval)
+    return Key(f"AUC beyond {control}", _points(gain.value), f"95 % interval {low} to {high}")
+
+
+def _points(value: float) -> str:
+    return f"{100 * value:+.1f}".replace("-", "−")
 
 
 def _percent(value: float) -> str:

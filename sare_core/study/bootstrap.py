@@ -9,13 +9,10 @@ from typing import NamedTuple
 
 import numpy as np
 
+from sare_core.evaluation.metrics import CLASS_ONLY, NEAR_COPIES
+
 RESAMPLES = 1000
-# Latent diffusions of Stable Diffusion's kind, in GenImage's names: of a detector that was trained on one of them the
-# others are hardly unseen.
-NEAR_COPIES = frozenset({"sdv1.4", "sdv1.5", "wukong"})
 WITHOUT_COPIES = "mean of unseen, no near-copies"
-# ADM and BigGAN are told a class, in GenImage as in the scale model: no caption can be a prompt of theirs.
-CLASS_ONLY = frozenset({"adm", "biggan"})
 READERS = "of these, those that read text"
 
 

@@ -22,7 +22,7 @@ class Made(NamedTuple):
 
     def again(self, **options: Any) -> None:
         where = {"work": self.pipeline.work, "manifests": self.pipeline.manifests}
-        report(self.pipeline.dataset, "mini", self.overrides, **where | options)
+        report(self.pipeline.dataset, set_=self.overrides, **{"preset": "mini"} | where | options)
 
 
 @pytest.fixture(scope="session")
