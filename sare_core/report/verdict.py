@@ -112,8 +112,8 @@ def closing(lead: str, gains: list[str], shift: Shift | None, metrics: pl.DataFr
         sentences.append(f"It fails most on {name} (AUC {_percent(low)}){excuse}.")
     sentences.append(
         "All of it is of one training run and of these images alone, and a score is no proof that one picture is "
-        "generated. For images of your own you need a detector that was trained on data like them; then `sare index "
-        "--layout unlabelled --root photos/ --name photos` is the first of four commands (README, “Score my images”)."
+        "generated. For images of your own you need a detector that was trained on data like them; then “sare index "
+        "--layout unlabelled --root photos/ --name photos” is the first of four commands (README, “Score my images”)."
     )
     return sentences
 
