@@ -2,8 +2,10 @@
 
 import hashlib
 import re
+import shlex
 import tomllib
 from importlib import import_module
+from itertools import pairwise
 from pathlib import Path
 from pkgutil import resolve_name
 
@@ -18,6 +20,7 @@ from sare_core.config import load_settings
 from sare_core.detectors import build_detector
 from sare_core.detectors.trained import TrainedDetector
 from sare_core.reconstruction.mapper import Mapped, Mapper
+from sare_core.study.bootstrap import READERS, WITHOUT_COPIES
 from stages.app import app
 
 ROOT = Path(__file__).parent.parent
@@ -54,7 +57,7 @@ def test_commands_and_their_options_exist(page: Path) -> None:
         assert name in commands, line
         known = {option for parameter in commands[name].params for option in parameter.opts} | {"--help"}
         assert {word for word in arguments if word.startswith("-")} <= known, line
-        for setting in re.findall(r"--set (\S+)", line):
+        for setting in (word for flag, word in pairwise(shlex.split(line, comments=True)) if flag == "--set"):
             load_settings("mini", [setting])
 
 
@@ -88,7 +91,8 @@ def test_the_readme_is_short_and_its_picture_small() -> None:
 def test_figures_of_the_readme_stand_in_the_benchmarks() -> None:
     text = (ROOT / "README.md").read_text()
     table = pl.read_csv(ROOT / "benchmarks/miniature/premise.csv").filter(model="sdv1.4")
-    rows = [line.strip("| ").split(" | ") for line in text.splitlines() if line.startswith("| ")][2:]
+    lines = [line.strip("| ").split(" | ") for line in text.splitlines() if line.startswith("| ")]
+    rows = [line for line in lines if len(line) == 4 and line[0] != "images of"]
     assert len(rows) >= 4
     for name, extras, delta, area in (row[:4] for row in rows if row[0] != "photographs"):
         generator, _, world = name.partition(", ")
@@ -100,6 +104,54 @@ def test_figures_of_the_readme_stand_in_the_benchmarks() -> None:
         assert extras == f"{guided['extras']:.1f}", name
         assert delta == f"{guided['delta_share']:.1f} [{low}, {high}]".replace("-", "−"), name
         assert area == f"{guided['share_auc']:.1f}", name
+
+
+def of_the_study() -> pl.DataFrame:
+    """All numbers of the study's tables, as they are printed: table, what, measure, subset, text."""
+    parts = []
+    for file in sorted((ROOT / "benchmarks").glob("miniature*/*.csv")):
+        table = pl.read_csv(file, comment_prefix="#")
+        if {"what", "value", "low", "high"} <= set(table.columns):
+            measure = pl.col("measure") if "measure" in table.columns else pl.lit("auc")
+            scale = pl.when(measure.str.starts_with("delta")).then(1.0).otherwise(100.0)
+            ends = ("value", "low", "high")
+            numbers = [(pl.col(end) * scale).map_elements(lambda x: f"{x:.1f}", pl.String) for end in ends]
+            text = pl.format("{} [{}, {}]", *numbers).str.replace_all("-", "−")
+            name = pl.lit(f"{file.parent.name}/{file.stem}")
+            parts.append(table.select("what", "subset", table=name, measure=measure, text=text))
+    return pl.concat(parts)
+
+
+def test_detectors_of_the_readme_stand_in_the_study() -> None:
+    text, numbers = (ROOT / "README.md").read_text(), of_the_study()
+    chosen = [line for line in text.splitlines() if re.match(r"\| (pixel|the image|image and)", line)]
+    where = {
+        "pixel statistics, a logistic regression": ("miniature/fairness", "pixel statistics, carried over"),
+        "the image alone": ("miniature/detectors", "zero"),
+        "image and SARE map, as in the paper": ("miniature/detectors", "sare"),
+        "image and mean change, of four noise draws": ("miniature/detectors", "number, mean of draws"),
+    }
+    assert len(chosen) == len(where)
+    for name, *cells in (line.strip("| ").split(" | ") for line in chosen):
+        table, what = where[name]
+        for subset, cell in zip((READERS, WITHOUT_COPIES), cells, strict=True):
+            (found,) = numbers.filter(table=table, what=what, subset=subset, measure="auc")["text"]
+            assert found == cell, (name, subset)
+    gains = re.findall(r"(map|number) does(?: not help the image here)? \(([^)]*)\)", text)
+    assert len(gains) == 2
+    for what, said in gains:
+        name = {"map": "sare − zero", "number": "number, mean of draws − zero"}[what]
+        (found,) = numbers.filter(table="miniature/detectors", what=name, subset=READERS, measure="auc")["text"]
+        assert found == said.removeprefix("+")
+
+
+def test_intervals_of_the_studys_page_stand_in_its_tables() -> None:
+    page = (ROOT / "docs" / "study.md").read_text()
+    part = " ".join(page[page.index("## What came out") : page.index("## The plan")].split())
+    said = re.findall(r"([−+]?\d+\.\d \[[−+]?\d+\.\d, [−+]?\d+\.\d\])", part)
+    assert len(said) >= 20
+    known = set(of_the_study()["text"])
+    assert not [text for text in said if text.removeprefix("+") not in known]
 
 
 def test_the_licence_is_the_standard_text_and_named_everywhere() -> None:
