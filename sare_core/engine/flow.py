@@ -1,5 +1,8 @@
 """One shard through a stage: files are read and results encoded in threads, so that neither holds up the model."""
 
+import os
+import sys
+import threading
 from collections import deque
 from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -8,6 +11,7 @@ from typing import Any, Protocol, TypeVar
 
 from sare_core.errors import ImageError
 
+BEHIND = 10  # niceness of what is not the model; 0 is usual, 19 the least
 T = TypeVar("T")
 Row = dict[str, Any]
 AHEAD = 2  # batches that are read while the model works, and batches of results that may wait to be written
@@ -43,7 +47,10 @@ def samples(work: Work, rows: list[Row], threads: int) -> Generator[tuple[Row, d
     Memory: a few batches, of PIXELS pixels in all. rows: of the index; width and height say what an image takes.
     """
     plan = deque(part for batch in work.batches(rows) for part in _cut(batch))
-    with ThreadPoolExecutor(threads) as readers, ThreadPoolExecutor(threads) as encoders:
+    with (
+        ThreadPoolExecutor(threads, initializer=give_way) as readers,
+        ThreadPoolExecutor(threads, initializer=give_way) as encoders,
+    ):
 
         def start(batch: list[Row]) -> list[tuple[Row, Future[Any]]]:
             return [(row, readers.submit(work.read, row)) for row in batch]
@@ -66,6 +73,13 @@ def samples(work: Work, rows: list[Row], threads: int) -> Generator[tuple[Row, d
         finally:
             readers.shutdown(cancel_futures=True)
             encoders.shutdown(cancel_futures=True)
+
+
+def give_way() -> None:
+    """Let this thread run where the one with the model leaves time. Only Linux gives a thread a niceness of its own."""
+    if sys.platform == "linux":
+        me = threading.get_native_id()
+        os.setpriority(os.PRIO_PROCESS, me, max(BEHIND, os.getpriority(os.PRIO_PROCESS, me)))
 
 
 def _pixels(row: Row) -> int:

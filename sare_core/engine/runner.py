@@ -5,6 +5,7 @@ the same bytes. Claims alone say who does what; ranks never talk to each other. 
 reason, and the others go on.
 """
 
+import os
 import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -30,11 +31,13 @@ from sare_core.errors import StageError
 # The run stops then, since it would only mark all the others as failed; not before half as many failed as were done,
 # so that the shards of one folder of images that is gone do not keep the last of the others from being done.
 IN_A_ROW = 3
+# That read, and as many that encode. More than there are cores would keep the model waiting for its turn.
+THREADS = min(4, os.cpu_count() or 1)
 POLL = 5.0  # seconds between two looks at shards that others work on
 
 
 def run(
-    stage: Stage, index: Index, shards: list[int], console: Console, threads: int = 4, retry: bool = False
+    stage: Stage, index: Index, shards: list[int], console: Console, threads: int = THREADS, retry: bool = False
 ) -> Outcome:
     """Bring every shard of `shards` up to date, together with whatever other processes were given the same ones.
 

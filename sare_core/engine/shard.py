@@ -102,7 +102,7 @@ def finish_shard(folder: Folder, computed: Computed) -> Record:
         name = f"{record.shard:05d}-{digest[:12]}{path.suffix}"
         record.output = Output(name=name, bytes=path.stat().st_size, sha256=digest)
         point("verified")
-        folder.store.put(path, name)
+        folder.store.move(path, name)
         point("output-put")
         # A retry's seconds count on top: images / seconds is what a stage's rate is read from.
         record.seconds = round(time.monotonic() - computed.clock + (before.seconds if before else 0.0), 3)

@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 class Reconstructor(Protocol):
     """What a method's class or function gives for (settings, folder of the model, device).
 
-    Attributes: multiple, the pixels that height and width are multiples of.
+    Attributes: multiple, the pixels that height and width are multiples of. device, where it wants its images; without,
+    they are on the CPU.
     """
 
     multiple: int
@@ -29,7 +30,7 @@ class Reconstructor(Protocol):
     ) -> "list[torch.Tensor | ImageError]":
         """x̂ of each image: (3, H, W) float32 in [0, 1], before rounding; an ImageError where there is none.
 
-        images: (N, 3, H, W) float32 in [-1, 1], of one size, on the CPU. captions: N; empty where the method needs
+        images: (N, 3, H, W) float32 in [-1, 1], of one size. captions: N; empty where the method needs
         none. generators: N of the CPU, each image's own and the only source of chance, so that x̂ does not depend on
         the batch.
         """

@@ -1,6 +1,7 @@
 """Images in memory to reconstructions and SARE maps (paper 3.2, equation 4). The stage and the Python API use it."""
 
 import hashlib
+import threading
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -27,6 +28,12 @@ class Mapped(NamedTuple):
     lpips: float | None
 
 
+class Reconstructed(NamedTuple):
+    """What the model makes of one image: x̂ of each draw, (3, H, W) float32 in [0, 1], or (H, W, 3) uint8."""
+
+    draws: list[np.ndarray | torch.Tensor]
+
+
 class Mapper:
     """A reconstruction method at work on images, each with its own noise: `seed` and the image's id decide it."""
 
@@ -39,6 +46,7 @@ class Mapper:
     ) -> None:
         """Raises ConfigError: the model does not take reconstruct.size_multiple."""
         self.settings, self.seed, self.reconstructor, self.lpips = settings, seed, reconstructor, lpips
+        self._memory = threading.local()  # of each thread that reconstructs
         self.multiple = settings.size_multiple or reconstructor.multiple
         if self.multiple % reconstructor.multiple:
             raise ConfigError(
@@ -60,31 +68,52 @@ class Mapper:
         """x as `maps` takes it, (H, W, 3) uint8: the RGB image at the size of x̂."""
         return np.asarray(resize(image, self.size(*image.size), self.settings.resample))
 
-    def maps(self, images: list[np.ndarray], captions: list[str], image_ids: list[str]) -> list[Mapped | ImageError]:
-        """A batch: images from `fit`, all of one size, with a caption (empty: none) and an id each, in order.
+    def reconstruct(
+        self, images: list[np.ndarray], captions: list[str], image_ids: list[str]
+    ) -> list[Reconstructed | ImageError]:
+        """A batch through the model: images from `fit`, all of one size, with a caption (empty: none) and an id each.
 
-        An image's map does not depend on the others of its batch, beyond rounding in half precision. One that cannot
-        be reconstructed, in any of its draws, comes back as an ImageError.
+        What an image gives does not depend on the others of its batch, beyond rounding in half precision. One that
+        cannot be reconstructed, in any of its draws, comes back as an ImageError.
         """
-        pixels = torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).float() / 127.5 - 1
-        draws = []
+        pixels = torch.from_numpy(self._stacked(images)).to(getattr(self.reconstructor, "device", "cpu"))
+        batch = pixels.permute(0, 3, 1, 2).float() / 127.5 - 1
+        draws = list[list[np.ndarray | torch.Tensor | ImageError]]()
         for draw in range(1, self.settings.noise_draws + 1):
             generators = [generator_for(self.seed, image_id, draw) for image_id in image_ids]
-            draws.append([_rounded(each) for each in self.reconstructor.reconstruct(pixels, captions, generators)])
-        return [self._measure(image, list(found)) for image, *found in zip(images, *draws, strict=True)]
+            # A GPU rounds in no time, and a fourth of the bytes comes back from it.
+            found = self.reconstructor.reconstruct(batch, captions, generators)
+            draws.append([rounded(x) if isinstance(x, torch.Tensor) and x.is_cuda else x for x in found])
+        results = list[Reconstructed | ImageError]()
+        for of_image in zip(*draws, strict=True):
+            failed = next((each for each in of_image if isinstance(each, ImageError)), None)
+            results.append(failed or Reconstructed([each for each in of_image if not isinstance(each, ImageError)]))
+        return results
 
-    def _measure(self, image: np.ndarray, draws: list[np.ndarray | ImageError]) -> Mapped | ImageError:
-        reconstructions = []
-        for draw in draws:
-            if isinstance(draw, ImageError):
-                return draw
-            reconstructions.append(draw)
-        errors = [np.abs(image.astype(np.int16) - each) for each in reconstructions]  # equation 4
-        sare = np.rint(np.mean(errors, axis=0)).astype(np.uint8)  # to the nearest level, a half to the even one
+    def _stacked(self, images: list[np.ndarray]) -> np.ndarray:
+        """One array, to be read at once: its memory is used again, as fresh memory takes longer than the copy."""
+        shape = (len(images), *images[0].shape)
+        if getattr(self._memory, "array", np.empty(0)).shape != shape:
+            self._memory.array = np.empty(shape, np.uint8)
+        return np.stack(images, out=self._memory.array)
+
+    def measure(self, image: np.ndarray, found: Reconstructed) -> Mapped:
+        """The map of one image from `fit`. Needs no model but that of LPIPS, so that it may run in a thread."""
+        draws = [rounded(draw) for draw in found.draws]
+        # Equation 4, in bytes: the difference of two, the lesser taken from the greater.
+        errors = [np.maximum(image, draw) - np.minimum(image, draw) for draw in draws]
+        sare = errors[0]
+        if len(errors) > 1:
+            sare = np.rint(np.mean(errors, axis=0)).astype(np.uint8)  # to the nearest level, a half to the even one
         if (side := self.settings.sare_size) != "full":
             sare = np.asarray(resize(Image.fromarray(sare), (side, side), "bilinear"))
-        lpips = float(np.mean([self.lpips(image, each) for each in reconstructions])) if self.lpips else None
-        return Mapped(reconstructions[0], sare, lpips)
+        lpips = float(np.mean([self.lpips(image, draw) for draw in draws])) if self.lpips else None
+        return Mapped(draws[0], sare, lpips)
+
+    def maps(self, images: list[np.ndarray], captions: list[str], image_ids: list[str]) -> list[Mapped | ImageError]:
+        """`reconstruct` and `measure` of images from `fit`."""
+        pairs = zip(images, self.reconstruct(images, captions, image_ids), strict=True)
+        return [found if isinstance(found, ImageError) else self.measure(image, found) for image, found in pairs]
 
 
 def generator_for(seed: int, image_id: str, draw: int = 1) -> torch.Generator:
@@ -98,8 +127,8 @@ def generator_for(seed: int, image_id: str, draw: int = 1) -> torch.Generator:
     return torch.Generator("cpu").manual_seed(int.from_bytes(digest) >> 1)
 
 
-def _rounded(found: torch.Tensor | ImageError) -> np.ndarray | ImageError:
-    """(H, W, 3) uint8, rounded as diffusers does."""
-    if isinstance(found, ImageError):
-        return found
-    return (found * 255).round().to(torch.uint8).permute(1, 2, 0).cpu().numpy()
+def rounded(draw: np.ndarray | torch.Tensor) -> np.ndarray:
+    """(H, W, 3) uint8, rounded as diffusers does; what is of bytes already stays."""
+    if isinstance(draw, np.ndarray):
+        return draw
+    return (draw * 255).round().to(torch.uint8).permute(1, 2, 0).contiguous().cpu().numpy()

@@ -25,7 +25,7 @@ from sare_core.images.views import viewed_size
 from sare_core.models.weights import Weights, fetch, resolve
 
 if TYPE_CHECKING:
-    from sare_core.reconstruction.mapper import Mapped
+    from sare_core.reconstruction.mapper import Reconstructed
 
 NAME, VERSION = "reconstructions", 1  # raise the version when the same settings come to give other pixels
 
@@ -90,12 +90,12 @@ class ReconstructStage:
         source = read_source(self.root, row)
         return Item(row["image_id"], source, self.mapper.fit(view_image(source, row, self.view)), caption)
 
-    def process(self, items: list[Item]) -> "list[Mapped | ImageError]":
+    def process(self, items: list[Item]) -> "list[Reconstructed | ImageError]":
         ids, _, pixels, captions = (list(column) for column in zip(*items, strict=True))
-        return self.mapper.maps(pixels, captions, ids)
+        return self.mapper.reconstruct(pixels, captions, ids)
 
-    def encode(self, row: dict[str, Any], item: Item, result: "Mapped") -> dict[str, Any]:
-        settings = self.settings
+    def encode(self, row: dict[str, Any], item: Item, found: "Reconstructed") -> dict[str, Any]:
+        settings, result = self.settings, self.mapper.measure(item.pixels, found)
         about = {key: row[key] for key in ("image_id", "path", "dataset", "subset", "split", "label", "class")}
         about |= {
             "caption": item.caption,

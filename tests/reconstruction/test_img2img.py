@@ -14,7 +14,7 @@ from sare_core.config import Settings
 from sare_core.errors import ConfigError, ImageError
 from sare_core.images.decoding import fit_size, resize
 from sare_core.reconstruction.img2img import Img2Img
-from sare_core.reconstruction.mapper import _rounded, generator_for
+from sare_core.reconstruction.mapper import generator_for, rounded
 
 # Wide, high and square, larger and smaller than the target, so that they fall into several groups by size.
 SIZES = [(96, 64), (64, 96), (80, 80), (96, 64), (50, 71), (64, 96), (96, 64), (80, 80)]
@@ -98,13 +98,13 @@ def test_equals_the_pipeline_of_diffusers(
     images = prepared(settings, multiple)
     assert len({image.size for image in images}) >= 3
     theirs = by_diffusers(settings, folder, images, CAPTIONS)
-    rounded = [(image * 255).round().astype(np.uint8) for image in theirs]
+    levels = [(image * 255).round().astype(np.uint8) for image in theirs]
     assert np.std(np.stack([image.mean() for image in theirs])) > 1e-3, "the images must differ, or nothing is compared"
     for batch in (1, 3, 8):
         ours = by_us(settings, folder, images, CAPTIONS, batch)
-        for result, exact, pixels in zip(ours, theirs, rounded, strict=True):
+        for result, exact, pixels in zip(ours, theirs, levels, strict=True):
             assert np.abs(result.permute(1, 2, 0).numpy() - exact).max() <= 1e-4
-            assert np.abs(np.asarray(_rounded(result)).astype(int) - pixels).max() <= 1
+            assert np.abs(np.asarray(rounded(result)).astype(int) - pixels).max() <= 1
 
 
 def test_the_latent_mean_leaves_the_posterior_unsampled(

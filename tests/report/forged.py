@@ -22,7 +22,7 @@ from sare_core.engine.manifest import Index
 from sare_core.engine.runner import run
 from sare_core.evaluation.metrics import GENIMAGE
 from sare_core.evaluation.predict import PredictStage
-from sare_core.reconstruction.mapper import Mapped, Mapper
+from sare_core.reconstruction.mapper import Mapper, Reconstructed
 from sare_core.reconstruction.stage import ReconstructStage
 from tests.pipeline import QUIET, Pipeline
 
@@ -69,7 +69,7 @@ class _NoModel:
 
 class ForgedReconstructions(ReconstructStage):
     def load(self, device: str) -> None:
-        self.mapper = Mapper(self.settings, self.seed, _NoModel())
+        self.mapper, self.distances = Mapper(self.settings, self.seed, _NoModel()), dict[bytes, float | None]()
 
     def batches(self, rows: list[dict[str, Any]]) -> list[list[dict[str, Any]]]:
         self.rows = {row["image_id"]: row for row in rows}
@@ -83,7 +83,9 @@ class ForgedReconstructions(ReconstructStage):
             noise = _rng("noise", item.image_id).normal(0, size, item.pixels.shape)
             moved = (item.pixels + noise).round().clip(0, 255).astype(np.uint8)
             lpips = {"alex": size / 100}.get(self.settings.lpips or "")
-            results.append(Mapped(moved, np.abs(item.pixels.astype(np.int16) - moved).astype(np.uint8), lpips))
+            self.mapper.lpips = (lambda image, draw: self.distances[draw.tobytes()]) if lpips is not None else None
+            self.distances[moved.tobytes()] = lpips
+            results.append(Reconstructed([moved]))
         return results
 
 

@@ -1,0 +1,35 @@
+"""Threads: those that wait do not spin for long, and those beside the model give way to it."""
+
+import os
+import subprocess
+import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from sare_core.engine.flow import BEHIND, give_way
+
+TOLD = "import os, sare_core; print(os.environ.get('GOMP_SPINCOUNT'))"
+
+
+def spin_count(**environment: str) -> str:
+    env = {name: value for name, value in os.environ.items() if name not in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")}
+    return subprocess.check_output([sys.executable, "-c", TOLD], env=env | environment, text=True).strip()
+
+
+def test_a_users_own_choice_stays() -> None:
+    assert spin_count() == "2000"
+    assert spin_count(GOMP_SPINCOUNT="7") == "7"
+    assert spin_count(OMP_WAIT_POLICY="ACTIVE") == "None"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux gives a thread a niceness of its own")
+def test_only_the_thread_itself_gives_way() -> None:
+    def niceness() -> int:
+        return os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
+
+    before = niceness()
+    with ThreadPoolExecutor(1, initializer=give_way) as pool:
+        assert pool.submit(niceness).result() == max(BEHIND, before)
+    assert niceness() == before
