@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     from sare_core.errors import ConfigError, ImageError, SareError
     from sare_core.pipeline import Detector, Explanation, Pipeline
 
-# Before torch is imported: threads of GNU's OpenMP that wait for each other spin for a moment, then sleep. By default they
-# spin on, which beside another busy process made the mini preset's model many times slower on two cores.
+# Before torch is imported: threads of GNU's OpenMP that wait for each other spin for a moment, then sleep. By default
+# they spin on, which beside another busy process made the mini preset's model many times slower on two cores.
 if not {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT"} & os.environ.keys():
     os.environ["GOMP_SPINCOUNT"] = "2000"
 
