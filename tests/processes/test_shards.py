@@ -4,6 +4,7 @@ import re
 import shutil
 import signal
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -98,9 +99,11 @@ def counts(said: str, rank: int) -> tuple[int, int]:
 
 def one_thread(launcher: int) -> str:
     """OMP_NUM_THREADS of a launcher's first process."""
-    while not (workers := psutil.Process(launcher).children()):
+    while True:
+        for worker in psutil.Process(launcher).children():
+            with suppress(psutil.Error):  # a child that has just ended
+                return worker.environ()["OMP_NUM_THREADS"]
         time.sleep(0.05)
-    return workers[0].environ()["OMP_NUM_THREADS"]
 
 
 def test_a_rank_needs_no_other(launch: Launch, alone: dict[str, bytes], captioned: Pipeline) -> None:
