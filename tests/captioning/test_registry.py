@@ -8,7 +8,7 @@ from sare_core.errors import ConfigError
 
 
 def test_unknown_captioner_names_the_known_ones(settings):
-    with pytest.raises(ConfigError, match=r"'blop'.*blip, llava-next, none, table"):
+    with pytest.raises(ConfigError, match=r"'blop'.*blip, llava-next, none, server, table"):
         load_captioner(settings(captioner="blop"), None, "cpu")
 
 

@@ -173,7 +173,7 @@ def test_the_premise_that_ships_is_the_published_one_and_comes_with_the_images(e
     assert shown is not None
     assert {name for name, *_ in shown.rows} == {subset.name for subset in SUBSETS}
     missed = {name: gates for name, *_, gates in shown.rows}
-    assert missed["sdv1.4"] == "" and "extras_fewer" in missed["adm"]
+    assert missed["sdv1.4"] == "" and "things" in missed["adm"]
 
 
 def test_the_models_marker_names_their_bytes(tmp_path: Path) -> None:

@@ -64,7 +64,7 @@ def test_every_model_of_a_section_has_a_revision_and_neither_is_hashed_by_name()
     sections = [value for _, value in load_settings("paper") if isinstance(value, Section)]
     named = {key for section in sections for key in type(section).model_fields if "model" in key or "encoder" in key}
     named |= {"text_tokenizer", "text_tokenizer_revision"}
-    named -= {"tune_image_encoder"}
+    named -= {"tune_image_encoder", "server_model"}  # the latter is a name on a server, where no commit can be seen
     assert {"revision", *named} == {key for s in sections for pair in s.models.items() for key in pair}
     assert all({*section.models, *section.models.values()} <= section.files for section in sections)
 
