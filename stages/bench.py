@@ -102,9 +102,8 @@ def bench(
             yield from train.rows(settings, batches(settings.train.micro_batch_size), where, tell)
 
     rows = list(measured())
-    ceilings = {
-        dtype: timing.matmul_ceiling(_dtype(dtype), where) for dtype in dict.fromkeys(row.dtype for row in rows)
-    }
+    dtypes = dict.fromkeys(row.dtype for row in rows)
+    ceilings = {dtype: timing.matmul_ceiling(getattr(torch, dtype), where) for dtype in dtypes}
     notes = [
         "The preset's models at full size, with random weights; median of a few calls after one to warm up.",
         *(f"Ceiling, {dtype}: {flops / 1e12:.3g} TFLOP/s by a matrix product." for dtype, flops in ceilings.items()),
@@ -129,12 +128,6 @@ def bench(
     if out is not None:
         command = shlex.join(["sare", "bench", *sys.argv[2:]]) if sys.argv[1:2] == ["bench"] else "sare bench"
         console.print(f"table: {table.write(out, name, shown, rows, command)}, and .csv", soft_wrap=True)
-
-
-def _dtype(name: str) -> "torch.dtype":  # type: ignore[name-defined]  # noqa: F821
-    import torch
-
-    return {"fp16": torch.float16, "bf16": torch.bfloat16}.get(name) or getattr(torch, name)
 
 
 def _time(seconds: float) -> str:

@@ -10,12 +10,13 @@ from typing import Annotated
 import typer
 
 from benchmarks.bars import Part, measure
-from benchmarks.engine import caption, counts, overlap, stage, steps, threads
+from benchmarks.engine import caption, counts, overlap, png, stage, steps, threads
 
 PARTS: dict[str, Part] = {
     "counts": counts.rows,
     "overlap": overlap.rows,
     "caption": caption.rows,
+    "png": png.rows,
     "stage": stage.rows,
     "threads": threads.rows,
     "steps": steps.rows,

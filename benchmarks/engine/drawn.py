@@ -41,7 +41,7 @@ def small_models(folder: Path, channels: tuple[int, int] | None = None) -> list[
 
 
 def pipeline(folder: Path, images: Path, sets: list[str], shard_size: int) -> Pipeline:
-    """The stages over some images, with their index; captions, where the settings have any, are the file's number."""
+    """The stages over some images, and their index."""
     made = Pipeline(settings(*sets), str(folder / "manifests"), str(folder / "work"))
     made.index(images, "folder", shard_size)
     return made

@@ -1,6 +1,5 @@
 """The whole reconstruct stage beside its bare model, and beside diffusers' pipeline called once an image."""
 
-import io
 import statistics
 import time
 from collections.abc import Iterator
@@ -15,6 +14,7 @@ from PIL import Image
 
 from benchmarks.bars import Row
 from benchmarks.engine.drawn import draw, pipeline, small_models
+from sare_core.bench.reconstruct import peers_way
 from sare_core.engine.manifest import read_index
 from sare_core.engine.runner import run
 from sare_core.evaluation.results import read_outputs
@@ -100,13 +100,5 @@ def _by_diffusers(made: Pipeline, batches: list[Batch]) -> float:
     for paths, _, captions, _ in batches:
         for path, caption in zip(paths, captions, strict=True):
             image = Image.open(path).convert("RGB").resize((config.longer_side,) * 2)
-            made_of_it = loaded(
-                prompt=caption,
-                image=image,
-                strength=config.strength,
-                num_inference_steps=config.steps,
-                guidance_scale=config.guidance_scale,
-                generator=torch.Generator().manual_seed(0),
-            ).images[0]
-            made_of_it.save(io.BytesIO(), format="PNG")
+            peers_way(loaded, config, image, caption)
     return time.monotonic() - started

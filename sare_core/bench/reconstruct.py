@@ -120,6 +120,19 @@ def _by_part(model: StableDiffusion, size: tuple[int, int], batch: int, device: 
     return found | {"decoder": seconds(lambda: model.decoding(model._decode, generators, latents), device)}
 
 
+def peers_way(pipeline: Any, settings: ReconstructSettings, image: Image.Image, caption: str) -> None:
+    """One call of diffusers' img2img pipeline, and a PNG of what it gives by Pillow."""
+    found = pipeline(
+        prompt=caption,
+        image=image,
+        strength=settings.strength,
+        num_inference_steps=settings.steps,
+        guidance_scale=settings.guidance_scale,
+        generator=torch.Generator().manual_seed(0),
+    ).images[0]
+    found.save(io.BytesIO(), format="PNG")
+
+
 def _peers(settings: ReconstructSettings, parts: Parts, size: tuple[int, int], each: int, device: str) -> Row:
     """As the peers' scripts do: diffusers' pipeline once an image, text and all, and a PNG by Pillow in between."""
     from diffusers import StableDiffusionImg2ImgPipeline
@@ -130,18 +143,7 @@ def _peers(settings: ReconstructSettings, parts: Parts, size: tuple[int, int], e
     pipeline.set_progress_bar_config(disable=True)
     image = Image.fromarray(_image(size, 0))
 
-    def one() -> None:
-        found = pipeline(
-            prompt=CAPTION,
-            image=image,
-            strength=settings.strength,
-            num_inference_steps=settings.steps,
-            guidance_scale=settings.guidance_scale,
-            generator=torch.Generator().manual_seed(0),
-        ).images[0]
-        found.save(io.BytesIO(), format="PNG")
-
-    took = seconds(one, device, times=2)
+    took = seconds(lambda: peers_way(pipeline, settings, image, CAPTION), device, times=2)
     return Row(PEERS, settings.dtype, f"{size[0]}×{size[1]}", 1, 1 / took, each / took, "", peak_memory(device))
 
 

@@ -11,7 +11,7 @@ from sare_core.bench.timing import peak_memory, seconds
 from sare_core.config import Settings
 from sare_core.plan import flops, models
 
-MIXED = {"no": None, "fp16": torch.float16, "bf16": torch.bfloat16}
+DTYPES = {"no": "float32", "fp16": "float16", "bf16": "bfloat16"}  # of train.mixed_precision, by torch's names
 
 
 def rows(settings: Settings, batches: list[int], device: str, tell: Callable[[str], None]) -> Iterator[Row]:
@@ -22,21 +22,20 @@ def rows(settings: Settings, batches: list[int], device: str, tell: Callable[[st
     model.train()
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(trained, lr=1e-5)
-    side, mixed = settings.detector.input_size, MIXED[settings.train.mixed_precision]
+    side, dtype = settings.detector.input_size, DTYPES[settings.train.mixed_precision]
     for images in batches:
         tell(f"train, {images} images a step")
         batch = {name: torch.randn(images, 3, side, side, device=device) for name in ("image", *model.maps)}
         batch["label"] = torch.arange(images, device=device) % 2
 
         def step(batch: dict[str, torch.Tensor] = batch) -> None:
-            with torch.autocast(device.partition(":")[0], mixed, enabled=mixed is not None):
+            with torch.autocast(device.partition(":")[0], getattr(torch, dtype), enabled=dtype != "float32"):
                 logits = model(batch)
             model.loss(logits.float(), batch).backward()
             optimizer.step()
             optimizer.zero_grad()
 
         took = seconds(step, device)
-        dtype = settings.train.mixed_precision.replace("no", "float32")
         yield Row(
             "train step",
             dtype,

@@ -8,14 +8,14 @@ from collections.abc import Iterator
 from importlib.resources import as_file, files
 from pathlib import Path, PurePosixPath
 
-import fsspec
 import polars as pl
 
-from sare_core.errors import ConfigError
+from sare_core.errors import ConfigError, TransientError
 from sare_core.index.genimage import find
 from sare_core.miniature.once import VERSION, built_once
 from sare_core.miniature.words import class_prompt
 from sare_core.miniature.world import DATASETS, SUBSETS
+from sare_core.store.storage import Store
 
 # Images of each class that the demo takes from a folder: all of these, or every one of them with `full`.
 DEMO = {"stable_diffusion_v_1_4/imagenet_ai_0419_sdv4/train": 400, "val": 50}
@@ -130,9 +130,9 @@ def read_archive(named: str | None) -> bytes:
         if named is None:
             data = file.read_bytes()
         else:
-            with fsspec.open(named) as opened:
-                data = opened.read()
-    except Exception as error:  # each protocol has errors of its own
+            folder, _, name = named.rpartition("/")
+            data = Store(folder or ("/" if named.startswith("/") else ".")).read(name)
+    except (OSError, TransientError) as error:
         raise ConfigError(f"--archive {named}: cannot be read ({type(error).__name__}: {error}).") from error
     expected = _archive_digest()
     if hashlib.sha256(data).hexdigest() != expected:

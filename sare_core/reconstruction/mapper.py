@@ -29,9 +29,11 @@ class Mapped(NamedTuple):
 
 
 class Reconstructed(NamedTuple):
-    """What the model makes of one image: x̂ of each draw, (3, H, W) float32 in [0, 1], or (H, W, 3) uint8."""
+    """What the device makes of one image: x̂ of each draw, (3, H, W) float32 in [0, 1], or (H, W, 3) uint8; and the mean
+    of LPIPS over the draws, None where it is not asked for."""
 
     draws: list[np.ndarray | torch.Tensor]
+    lpips: float | None = None
 
 
 class Mapper:
@@ -85,10 +87,19 @@ class Mapper:
             found = self.reconstructor.reconstruct(batch, captions, generators)
             draws.append([rounded(x) if isinstance(x, torch.Tensor) and x.is_cuda else x for x in found])
         results = list[Reconstructed | ImageError]()
-        for of_image in zip(*draws, strict=True):
+        for image, *of_image in zip(images, *draws, strict=True):
+            good = [each for each in of_image if not isinstance(each, ImageError)]
             failed = next((each for each in of_image if isinstance(each, ImageError)), None)
-            results.append(failed or Reconstructed([each for each in of_image if not isinstance(each, ImageError)]))
+            results.append(failed or Reconstructed(*self._with_lpips(image, good)))
         return results
+
+    def _with_lpips(
+        self, image: np.ndarray, draws: list[np.ndarray | torch.Tensor]
+    ) -> tuple[list[np.ndarray | torch.Tensor], float | None]:
+        if self.lpips is None:
+            return draws, None
+        levels = [rounded(draw) for draw in draws]
+        return list(levels), float(np.mean([self.lpips(image, each) for each in levels]))
 
     def _stacked(self, images: list[np.ndarray]) -> np.ndarray:
         """One array, to be read at once: its memory is used again, as fresh memory takes longer than the copy."""
@@ -98,7 +109,7 @@ class Mapper:
         return np.stack(images, out=self._memory.array)
 
     def measure(self, image: np.ndarray, found: Reconstructed) -> Mapped:
-        """The map of one image from `fit`. Needs no model but that of LPIPS, so that it may run in a thread."""
+        """The map of one image from `fit`. Needs no model and no device, so that it may run in a thread."""
         draws = [rounded(draw) for draw in found.draws]
         # Equation 4, in bytes: the difference of two, the lesser taken from the greater.
         errors = [np.maximum(image, draw) - np.minimum(image, draw) for draw in draws]
@@ -107,8 +118,7 @@ class Mapper:
             sare = np.rint(np.mean(errors, axis=0)).astype(np.uint8)  # to the nearest level, a half to the even one
         if (side := self.settings.sare_size) != "full":
             sare = np.asarray(resize(Image.fromarray(sare), (side, side), "bilinear"))
-        lpips = float(np.mean([self.lpips(image, draw) for draw in draws])) if self.lpips else None
-        return Mapped(draws[0], sare, lpips)
+        return Mapped(draws[0], sare, found.lpips)
 
     def maps(self, images: list[np.ndarray], captions: list[str], image_ids: list[str]) -> list[Mapped | ImageError]:
         """`reconstruct` and `measure` of images from `fit`."""

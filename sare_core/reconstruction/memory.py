@@ -36,19 +36,20 @@ class Fitting:
             try:
                 results.append(run(*chunk, own))
                 start += size
+                continue
             except torch.OutOfMemoryError as error:
                 if size == 1:
                     raise StageError(
                         f"{self.part}: a single image of {_shape(chunk)} does not fit into the device's memory. Set a "
                         "smaller reconstruct.longer_side, or reconstruct.dtype=float16."
                     ) from error
-                self.largest = size // 2
-            if start < count and self.largest is not None and size > self.largest:  # outside `except`, which keeps it
-                for generator, state in zip(own, states, strict=True):
-                    generator.set_state(state)
-                if torch.cuda.is_available():
-                    torch.cuda.empty_cache()
-                console.print(f"{self.part}: {size} images are too many for the device's memory: {self.largest} now.")
+            # Not in the `except`: while an error is handled, it keeps what the failed run had on the device.
+            self.largest = size // 2
+            for generator, state in zip(own, states, strict=True):
+                generator.set_state(state)
+            if torch.cuda.is_available():
+                torch.cuda.empty_cache()
+            console.print(f"{self.part}: {size} images are too many for the device's memory: {self.largest} now.")
         return results
 
 

@@ -75,10 +75,9 @@ class StableDiffusion:
     ) -> list[torch.Tensor | ImageError]:
         """See `Reconstructor`. An image whose result is not finite or all black comes back as an ImageError."""
         count = len(images)
-        if (
-            self.settings.speed == "rounding"
-        ):  # one graph a size: the last batch is filled up, and its rows are thrown away
-            missing = self.settings.batch_size - count
+        if self.settings.speed == "rounding":
+            # One graph a size: the last batch is filled up, and its further rows are thrown away.
+            missing = -count % self.settings.batch_size
             images = torch.cat([images, images[-1:].expand(missing, -1, -1, -1)])
             captions = [*captions, *captions[-1:] * missing]
             generators = [*generators, *(torch.Generator().manual_seed(0) for _ in range(missing))]

@@ -12,7 +12,7 @@ import polars as pl
 import pytest
 from PIL import Image
 
-from sare_core.errors import ConfigError
+from sare_core.errors import ConfigError, TransientError
 from sare_core.index.expected import compare
 from sare_core.index.genimage import find
 from sare_core.index.listing import Problem
@@ -21,6 +21,7 @@ from sare_core.miniature.scenes import CLASSES, PARTS
 from sare_core.miniature.unpack import DEMO, unpack_images, unpack_models, unpack_null_diffusion
 from sare_core.miniature.world import SUBSETS, TEST, TRAIN
 from sare_core.report.premise import premise_part
+from sare_core.store.storage import Store
 from stages import mini
 
 SHIPPED = Path(str(files("sare_core.miniature") / "shipped"))
@@ -189,12 +190,11 @@ def test_folders_that_would_be_written_twice_are_refused(tmp_path: Path) -> None
 
 
 def test_an_archive_whose_download_breaks_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    class Broken(Exception):
-        """As aiohttp has it: of no common kind."""
+    def broken(self: Store, name: str) -> bytes:
+        raise TransientError("Response payload is not completed")
 
-    def broken(url: str) -> None:
-        raise Broken("Response payload is not completed")
-
-    monkeypatch.setattr("sare_core.miniature.unpack.fsspec.open", broken)
-    with pytest.raises(ConfigError, match=r"--archive http://x: cannot be read \(Broken: Response payload"):
-        unpack_images(tmp_path / "c", archive="http://x")
+    monkeypatch.setattr(Store, "read", broken)
+    with pytest.raises(
+        ConfigError, match=r"--archive http://x/images\.tar\.xz: cannot be read \(TransientError: Response payload"
+    ):
+        unpack_images(tmp_path / "c", archive="http://x/images.tar.xz")

@@ -69,7 +69,7 @@ class _NoModel:
 
 class ForgedReconstructions(ReconstructStage):
     def load(self, device: str) -> None:
-        self.mapper, self.distances = Mapper(self.settings, self.seed, _NoModel()), dict[bytes, float | None]()
+        self.mapper = Mapper(self.settings, self.seed, _NoModel())
 
     def batches(self, rows: list[dict[str, Any]]) -> list[list[dict[str, Any]]]:
         self.rows = {row["image_id"]: row for row in rows}
@@ -83,9 +83,7 @@ class ForgedReconstructions(ReconstructStage):
             noise = _rng("noise", item.image_id).normal(0, size, item.pixels.shape)
             moved = (item.pixels + noise).round().clip(0, 255).astype(np.uint8)
             lpips = {"alex": size / 100}.get(self.settings.lpips or "")
-            self.mapper.lpips = (lambda image, draw: self.distances[draw.tobytes()]) if lpips is not None else None
-            self.distances[moved.tobytes()] = lpips
-            results.append(Reconstructed([moved]))
+            results.append(Reconstructed([moved], lpips))
         return results
 
 
