@@ -2,12 +2,14 @@
 
 import os
 import platform
+import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
+import typer
 from rich.console import Console
 from rich.table import Table
 
@@ -23,6 +25,19 @@ class Row(NamedTuple):
 
 
 Part = Callable[[Path], Iterator[Row]]  # a folder for its data
+
+
+def run(package: str, parts: dict[str, Part]) -> None:
+    """The command of a benchmark: all parts, or those of --only. Exits with 1 when a bar is missed."""
+
+    def bench(
+        only: Annotated[list[str] | None, typer.Option(help=f"Parts: {', '.join(parts)}. Default: all.")] = None,
+        folder: Annotated[str | None, typer.Option(help="Where data go. Default: a temporary folder.")] = None,
+    ) -> None:
+        """Measure, print and write down. Exits with 1 when a bar is missed."""
+        sys.exit(not measure(package, parts, only, folder))
+
+    typer.run(bench)
 
 
 def measure(package: str, parts: dict[str, Part], only: list[str] | None, folder: str | None) -> bool:

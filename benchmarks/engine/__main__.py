@@ -4,12 +4,7 @@ Writes benchmarks/engine/<part>.md. Small models with random weights, one thread
 machines are noisy. What a GPU does: `sare bench`.
 """
 
-import sys
-from typing import Annotated
-
-import typer
-
-from benchmarks.bars import Part, measure
+from benchmarks.bars import Part, run
 from benchmarks.engine import caption, counts, overlap, png, stage, steps, threads
 
 PARTS: dict[str, Part] = {
@@ -23,13 +18,5 @@ PARTS: dict[str, Part] = {
 }
 
 
-def bench(
-    only: Annotated[list[str] | None, typer.Option(help=f"Parts: {', '.join(PARTS)}. Default: all.")] = None,
-    folder: Annotated[str | None, typer.Option(help="Where data go. Default: a temporary folder.")] = None,
-) -> None:
-    """Measure, print and write down. Exits with 1 when a bar is missed."""
-    sys.exit(not measure("benchmarks.engine", PARTS, only, folder))
-
-
 if __name__ == "__main__":
-    typer.run(bench)
+    run("benchmarks.engine", PARTS)

@@ -1,4 +1,4 @@
-"""Lossless PNGs, compressed by Intel's ISA-L: about ten times as fast as Pillow's, and no larger."""
+"""Lossless PNGs, compressed by Intel's ISA-L: about ten times as fast as Pillow's, and about as small."""
 
 import struct
 
