@@ -28,7 +28,8 @@ class AugmentSettings(Section):
 class TrainSettings(Section):
     """Paper 4.1. Weight decay and schedule are DRCT's, whose code the paper builds on."""
 
-    runtime: ClassVar[frozenset[str]] = frozenset({"workers", "checkpoint_steps"})
+    runtime: ClassVar[frozenset[str]] = frozenset({"workers", "checkpoint_steps", "tracker"})
+    neutral: ClassVar[dict[str, Any]] = {"warmup_steps": 0, "max_grad_norm": None, "tf32": False, "compile": False}
 
     seed: int = Field(0, ge=0)  # of initial weights, of the order of the images and of their augmentation
     epochs: int = Field(ge=1)
@@ -40,11 +41,21 @@ class TrainSettings(Section):
     # cosine: stepped each step, down to 0 at the end of the training
     schedule: Literal["cosine_annealing", "cosine", "constant"]
     t_max: int = Field(5, ge=1)  # epochs; of cosine_annealing only
+    warmup_steps: int = Field(0, ge=0)  # n: the rate is 1/n, 2/n, … of the schedule's in the first n steps
+    max_grad_norm: float | None = Field(None, gt=0)  # gradients of a step are scaled down to this L2 norm; null: never
     mixed_precision: Literal["no", "fp16", "bf16"]
+    # Products of float32 matrices in TF32, where the GPU has it: 10 bits of mantissa, so other weights, as under
+    # mixed_precision. false is torch's own default, under which only convolutions are in TF32.
+    tf32: bool = False
+    compile: bool = False  # the detector by torch.compile, one graph a shape: the same weights up to rounding
     shuffle_shards: int = Field(ge=1)  # so many shards are mixed at a time: each epoch reads disks nearly in order
     augment: AugmentSettings
     workers: int = Field(ge=0)
     checkpoint_steps: int = Field(ge=1)
+    # Where curves and settings go: accelerate's names, each also that of the package to install; or nowhere.
+    tracker: Literal[
+        "tensorboard", "wandb", "trackio", "aim", "comet_ml", "mlflow", "clearml", "dvclive", "swanlab", "none"
+    ] = "tensorboard"
 
     @field_validator("mixed_precision", mode="before")
     @classmethod

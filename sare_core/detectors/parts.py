@@ -1,6 +1,5 @@
 """What a detector needs of an image, read from where it lies: the shards of its reconstructions, or its source file."""
 
-import io
 import json
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
@@ -9,6 +8,7 @@ from PIL import Image
 
 from sare_core.engine.shardfiles import TarReader
 from sare_core.errors import ConfigError, NotReached, TransientError
+from sare_core.images.png import decode_png
 from sare_core.images.sources import read_source, view_image
 
 if TYPE_CHECKING:
@@ -72,4 +72,4 @@ def image_file(reader: TarReader | None, root: str, row: dict[str, Any]) -> byte
 
 
 def _picture(reader: TarReader, key: str, field: str) -> Image.Image:
-    return Image.open(io.BytesIO(reader.read(key, field))).convert("RGB")
+    return decode_png(reader.read(key, field))
