@@ -10,7 +10,8 @@ from sare_core.evaluation.tables import UNDEFINED, ResultTable, to_markdown
 
 
 class Row(NamedTuple):
-    """One measurement. rate: images/s; flops: that it does a second, 0: none that count; memory: the peak in bytes, None: not counted."""
+    """One measurement. rate: images/s; flops: that it does a second, 0: none to speak of; memory: the peak in
+    bytes, None: not counted."""
 
     what: str
     dtype: str

@@ -5,7 +5,6 @@ import struct
 
 import numpy as np
 from isal import isal_zlib
-from isal.igzip_lib import IsalError
 from PIL import Image
 
 LEVEL = 1
@@ -36,7 +35,7 @@ def encode_png(image: Image.Image | np.ndarray) -> bytes:
 
 
 def decode_png(data: bytes) -> Image.Image:
-    """A PNG in RGB. Those of `encode_png` are inflated by ISA-L, which checks them as a whole; all others by Pillow.
+    """A PNG in RGB. Those of `encode_png` are inflated and checked by ISA-L, all others are Pillow's.
 
     Raises OSError: not a whole PNG.
     """
@@ -54,8 +53,8 @@ def _own(data: bytes) -> np.ndarray | None:
         return None
     try:
         filtered = isal_zlib.decompress(memoryview(data)[_HEAD + 8 : _HEAD + 8 + length])
-    except IsalError:
-        return None
+    except isal_zlib.error as error:  # type: ignore[misc]  # its stubs take the class for an instance
+        raise OSError(f"a damaged PNG: {error}") from error  # Pillow would make pixels of it
     if len(filtered) != height * (width * 3 + 1):
         return None
     rows = np.frombuffer(filtered, np.uint8).reshape(height, width * 3 + 1)
