@@ -44,7 +44,7 @@ def rows(folder: Path) -> Iterator[Row]:
     whole = epochs * ((1 - HELD_OUT) * cost.step + HELD_OUT * cost.forward)
     yield Row(
         "FLOPs that features of the held-out images would spare, were they kept ÷ all of a training",
-        f"the paper's detector, {epochs} epochs, {HELD_OUT:.0%} held out; frozen CLIP: {frozen / 1e9:.0f} GFLOP an image",
+        f"{epochs} epochs, {HELD_OUT:.0%} of the images held out; frozen CLIP: {frozen / 1e9:.0f} GFLOP an image",
         f"{(epochs - 1) * HELD_OUT * frozen / whole:.3f}",
         "none: not built",
         True,

@@ -20,12 +20,12 @@ from sare_core.config import Settings
 from sare_core.detectors import detector_class
 from sare_core.detectors.parts import map_role
 from sare_core.engine.shardfiles import TarWriter
+from sare_core.images.decoding import EXTENSIONS
 from sare_core.images.png import encode_png
 from sare_core.store.storage import sha256_file
 from sare_core.training.samples import SampleKey, Samples, loader
 
 IMAGES = 32  # that are drawn; they come again and again
-NAMED = {"JPEG": "jpg", "PNG": "png"}
 
 
 def photo(rng: np.random.Generator, width: int, height: int) -> Image.Image:
@@ -65,7 +65,7 @@ def _draw(settings: Settings, folder: Path, shard: Path, formats: tuple[str, ...
     rng, plan, rows = np.random.default_rng(0), settings.reconstruct, list[dict[str, Any]]()
     long, tar = plan.longer_side, TarWriter(shard)
     for number, kind in zip(range(IMAGES), itertools.cycle(formats), strict=False):
-        extension, data = NAMED[kind], io.BytesIO()
+        extension, data = EXTENSIONS[kind], io.BytesIO()
         image = photo(rng, long, long if kind == "PNG" else long * 3 // 4)
         image.save(data, kind, quality=92)
         key = f"{number:020x}"

@@ -1,4 +1,4 @@
-"""Lossless PNGs by Intel's ISA-L: written about ten times as fast as by Pillow, read twice as fast, as small."""
+"""Lossless PNGs by Intel's ISA-L: written about ten times as fast as by Pillow, read faster, and about as small."""
 
 import io
 import struct
@@ -37,7 +37,7 @@ def encode_png(image: Image.Image | np.ndarray) -> bytes:
 def decode_png(data: bytes) -> Image.Image:
     """A PNG in RGB. Those of `encode_png` are inflated and checked by ISA-L, all others are Pillow's.
 
-    Raises OSError: not a whole PNG.
+    Raises OSError, or Pillow's SyntaxError: not a whole PNG.
     """
     pixels = _own(data)
     return Image.open(io.BytesIO(data), formats=["PNG"]).convert("RGB") if pixels is None else Image.fromarray(pixels)
@@ -45,7 +45,7 @@ def decode_png(data: bytes) -> Image.Image:
 
 def _own(data: bytes) -> np.ndarray | None:
     """The pixels of a PNG as `encode_png` writes it: one chunk of data, one filter. None: it is another."""
-    if len(data) < _HEAD + 24:
+    if len(data) < _HEAD + 24 or not data.startswith(_SIGNATURE):
         return None
     width, height, *form = struct.unpack_from(">2I5B", data, len(_SIGNATURE) + 8)
     length, kind = struct.unpack_from(">I4s", data, _HEAD)

@@ -150,9 +150,8 @@ def _records(folder: Folder, index: Index, shards: list[int], changes: dict[str,
 
 @lru_cache(maxsize=512)
 def _reader(url: str, name: str, sha256: str) -> TarReader:
-    """Every worker of a loader opens every shard: so what was checked is not checked again, and what was opened stays
-    open into the next epoch, at 1 MB per 1,000 images; of more shards than these not, since few processes may have
-    more than 1,024 files open.
+    """Every worker of a loader opens every shard, in every epoch: so what was checked is not checked again, and shards
+    stay open: half of the 1,024 files that a process may usually have.
     """
     return TarReader(checked_output(Store(url), name, sha256, once=True))
 
