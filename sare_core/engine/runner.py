@@ -1,8 +1,8 @@
 """The one loop of every precompute stage and every launcher: plan, claim, compute, read back, put in place, record.
 
 A shard is the unit of commit, and of work, unless a stage takes several together to fill its batches. Kill the process
-anywhere: at most the shards in flight are done again, with the same bytes. Claims alone say who does what; ranks never talk to each other. A shard that fails is recorded with the
-reason, and the others go on.
+anywhere: at most the shards in flight are done again, with the same bytes. Claims alone say who does what; ranks never
+talk to each other. A shard that fails is recorded with the reason, and the others go on.
 """
 
 import os

@@ -194,10 +194,12 @@ def _compute(shards: list[Computed], stage: Stage, threads: int, advance: Any) -
             spooled.push(shard.spooled)
             shard.spooled.enter_context(release_on_preemption(remove))
             shard.spooled.callback(remove)
-        stage.begin({
-            number: {role: folder.upstream[role].output(found) for role, found in shard.upstream.items() if found}
-            for number, shard in by_number.items()
-        })
+        stage.begin(
+            {
+                number: {role: folder.upstream[role].output(found) for role, found in shard.upstream.items() if found}
+                for number, shard in by_number.items()
+            }
+        )
         for shard in shards:
             shard.kept = _kept(stage, shard.rows, shard.before) if shard.before else {}
         _write_samples(by_number, stage, threads, advance)

@@ -128,6 +128,18 @@ def test_a_killed_rank_costs_the_shards_in_flight(launch: Launch, alone: dict[st
     check_whole(launch, alone)
 
 
+def test_shards_that_are_computed_together_survive_a_kill(launch: Launch, alone: dict[str, bytes]) -> None:
+    launch.settings.append("reconstruct.shards_together=3")
+    (killed,) = launch.forked("reconstruct", changed=(0, "sample-written", 3 * SIZE + 2, int(signal.SIGKILL), "self"))
+    assert killed.returncode == -signal.SIGKILL, killed
+    done = check_left(launch)
+    (again,) = launch.forked("reconstruct")
+    assert again.returncode == 0, again
+    assert f"{len(alone_tars(alone)) - len(done)} shards done" in again.stdout, "what was done is not done again"
+    assert {tuple(record.together) for record in reconstructions(launch).records().values()} > {(0, 1, 2)}
+    check_whole(launch, alone)
+
+
 def alone_tars(alone: dict[str, bytes]) -> list[str]:
     return [name for name in alone if name.endswith(".tar")]
 
