@@ -21,6 +21,7 @@ Parts = dict[str, Any]  # of an image, as they are stored: pictures by name, and
 NORMALIZATION = {
     "imagenet": ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225]),
     "clip": ([0.48145466, 0.4578275, 0.40821073], [0.26862954, 0.26130258, 0.27577711]),
+    "none": ([0.0, 0.0, 0.0], [1.0, 1.0, 1.0]),
 }
 
 
