@@ -82,6 +82,13 @@ class Detector(nn.Module):
         """From the parts of an image to the tensors that `forward` reads of it; see `transforms.prepare`."""
         return transforms.prepare(parts, settings, augment, rng)
 
+    def start(self, state: dict[str, Tensor]) -> None:
+        """Before training: take over what is of use in the state of the trained detector that `start_from` names.
+
+        For a class whose settings have that. Raises ConfigError: it does not fit.
+        """
+        raise NotImplementedError
+
     def freeze(self, child: str) -> None:
         """Keep a child module as it was loaded: no gradients, always in eval mode, not in checkpoints."""
         self.frozen.add(child)

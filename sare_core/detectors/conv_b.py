@@ -4,7 +4,7 @@ from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
-from sare_core.config.detectors import BackboneSettings
+from sare_core.config.detectors import BackboneSettings, DetectorSettings
 from sare_core.detectors.base import Detector
 from sare_core.detectors.encoders import build_backbone
 
@@ -19,7 +19,7 @@ class ConvBDetector(Detector):
     Raises ConfigError: there is no such network, or it takes images of another size.
     """
 
-    Settings = ConvBSettings
+    Settings: ClassVar[type[DetectorSettings]] = ConvBSettings
     needs = frozenset({"image"})
     maps: ClassVar[dict[str, dict[str, Any]]] = {}
     source = "Liu et al., CVPR 2022"

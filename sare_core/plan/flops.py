@@ -79,7 +79,8 @@ def reconstruct_flops(
         total = count(lambda: vae.encode(empty(1, 3, size[1], size[0])))
         total += count(lambda: vae.decode(empty(1, channels, h, w)))
         if passes:
-            row = count(lambda: unet(empty(1, channels, h, w), 1, encoder_hidden_states=empty(1, model.tokens, width)))
+            latents = empty(1, unet.config.in_channels, h, w)
+            row = count(lambda: unet(latents, 1, encoder_hidden_states=empty(1, model.tokens, width)))
             total += passes * row
         return total
 
