@@ -84,6 +84,8 @@ def build_detector(settings: DetectorSettings, folders: dict[str, str] | None = 
     return kind(settings, encoders)
 
 
+register("aeroblade", "sare_core.detectors.aeroblade:AerobladeDetector")
+register("c2p_clip", "sare_core.detectors.c2p_clip:C2PClipDetector")
 register("conv_b", "sare_core.detectors.conv_b:ConvBDetector")
 register("de_fake", "sare_core.detectors.de_fake:DeFakeDetector")
 register("difference", "sare_core.detectors.map:DifferenceDetector")

@@ -109,9 +109,7 @@ def load_backbone(folder: str) -> Backbone:
     if not meta:
         _require_files(folder)
     try:
-        network: Any = timm.create_model(
-            name, pretrained=not meta
-        )  # with its classifier, so that timm loads it strictly
+        network: Any = timm.create_model(name, pretrained=not meta)  # with its classifier: timm loads strictly then
     except _UNREADABLE as error:
         raise ConfigError(f"{folder}: not readable as a timm model: {error!r}. {_CURE}") from error
     network.reset_classifier(0)
