@@ -16,7 +16,7 @@ from sare_core.config import Settings, load_settings, validated
 from sare_core.config.stored import changed
 from sare_core.detectors import code_version, detector_class, named_encoders
 from sare_core.detectors.folder import DetectorFolder, find_detector, open_detector, start_of
-from sare_core.detectors.parts import map_role
+from sare_core.detectors.parts import map_role, maps_to_score
 from sare_core.engine.about import read_about
 from sare_core.engine.checkpoints import Checkpoint, digest_of
 from sare_core.engine.folders import Folder
@@ -86,6 +86,11 @@ class Graph:
             for name, changes in detector_class(self.settings.detector.detector).maps.items()
         }
 
+    @property
+    def maps_to_score(self) -> dict[str, Folder]:
+        """Those of them that are read to score an image."""
+        return self.maps if maps_to_score(detector_class(self.settings.detector.detector)) else {}
+
     @cached_property
     def encoders(self) -> dict[str, Weights]:
         """The pretrained encoders that the detector reads, by role."""
@@ -115,7 +120,7 @@ class Graph:
 
     def check(self, detector: DetectorFolder) -> None:
         """Raises ConfigError: with these settings images would be scored otherwise than as the detector learnt them."""
-        detector.require_same(self.code, self.encoders, self.maps)
+        detector.require_same(self.code, self.encoders, self.maps_to_score)
 
     @cached_property
     def variants(self) -> "list[Graph]":
@@ -143,8 +148,8 @@ class Graph:
             "detector": self.detector_fields,
             "checkpoint": best.sha256[:16],
         }
-        made_by |= {} if self.maps else {"view": self.settings.view}
-        return self._folder(PREDICTIONS, made_by, self.maps, self.encoders)
+        made_by |= {} if self.maps_to_score else {"view": self.settings.view}
+        return self._folder(PREDICTIONS, made_by, self.maps_to_score, self.encoders)
 
     def caption_stages(self, index: Index) -> list[captioning.CaptionStage]:
         """Of the captions under which the maps are made; of these settings', where that is without captions."""

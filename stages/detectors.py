@@ -37,7 +37,7 @@ def detectors(
     for entry in found:
         table.add_row(*_cells(entry))
     console.print(table)
-    console.print("GFLOP: of one image, without and with the captions and maps that the detector reads.")
+    console.print("GFLOP: to score one image, without and with the captions and maps that are read for it.")
     for entry in found:
         if entry.problem:
             console.print(f"{entry.name}: not counted: {entry.problem}", soft_wrap=True)

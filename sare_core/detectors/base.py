@@ -22,6 +22,7 @@ class Detector(nn.Module):
     needs: what is read of each image, out of NEEDS. Parts are named so, but each map by its name in `maps`.
     maps: the SARE maps by name, each with the settings, by dotted key, that differ from the run's where it is made.
         x̂ and caption are those of the first. Without any ({}) no image needs to be reconstructed.
+    scored_alone: whether maps, x̂ and captions serve training only: then the image is all that is read to score it.
     encoders: roles of the pre-trained encoders that it loads; detector.<role> names each one's model. Where that
         depends on the settings, `roles` says it.
     source: the paper that it follows, and its year. released: whether weights are published that its layers can take.
@@ -30,6 +31,7 @@ class Detector(nn.Module):
     Settings: ClassVar[type[DetectorSettings]] = DetectorSettings
     needs: ClassVar[frozenset[str]] = frozenset({"image", "sare"})
     maps: ClassVar[dict[str, dict[str, Any]]] = {"sare": {}}
+    scored_alone: ClassVar[bool] = False
     encoders: ClassVar[tuple[str, ...]] = ()
     source: ClassVar[str] = ""
     released: ClassVar[bool] = False

@@ -37,6 +37,7 @@ class DrctDetector(Detector):
     Settings = DrctSettings
     needs = frozenset({"image", "reconstruction"})
     maps: ClassVar[dict[str, dict[str, Any]]] = {"sare": {"caption.captioner": "none", "caption.model": None}}
+    scored_alone = True
     source = "Chen et al., ICML 2024"
     released = True
 

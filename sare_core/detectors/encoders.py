@@ -119,20 +119,15 @@ def load_backbone(folder: str) -> Backbone:
 def build_backbone(settings: BackboneSettings, encoders: dict[str, Any]) -> Backbone:
     """The backbone that was loaded, or the settings' architecture with weights from torch's global generator.
 
-    Raises ConfigError: the settings name neither, timm knows no such architecture, or it takes images of another size.
+    Raises ConfigError: timm knows no such architecture, or the network takes images of another size.
     """
     if "backbone" in encoders:
         backbone: Backbone = encoders["backbone"]
-    elif settings.architecture is not None:
+    else:
         try:
-            backbone = _of_timm(timm.create_model(settings.architecture, num_classes=0))
+            backbone = _of_timm(timm.create_model(str(settings.architecture), num_classes=0))
         except (RuntimeError, ValueError, TypeError) as error:
             raise ConfigError(f"detector.architecture={settings.architecture}: no model of timm ({error}).") from error
-    else:
-        raise ConfigError(
-            f"detector {settings.detector} wants a network: set detector.backbone to a hub id or folder of timm, or "
-            "detector.architecture to a name of timm, for random weights."
-        )
     backbone.require_size(settings.input_size)
     return backbone
 

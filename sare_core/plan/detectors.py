@@ -4,17 +4,19 @@ from typing import Any, NamedTuple
 
 from sare_core.config import Settings, load_settings
 from sare_core.detectors import detector_class, detector_names
+from sare_core.detectors.parts import maps_to_score
 from sare_core.errors import ConfigError
 from sare_core.plan.estimate import maps_read
 from sare_core.reconstruction import method_of
 
 
 class Entry(NamedTuple):
-    """One detector. flops: of the detector alone on an image; with_maps: with all captions and maps that it reads.
+    """One detector.
 
-    maps: by name, each with the settings that differ from the run's. trained: its parts that learn. parameters and
-    trained_parameters are counts. released: whether weights are published that its layers can take. problem: why it
-    could not be counted, else empty; the numbers that this left out are None.
+    needs: what is read in training. maps: by name, each with the settings that differ from the run's. released: whether
+    weights are published that its layers can take. trained: its parts that learn. parameters, trained_parameters:
+    counts. flops: to score an image, without and, with_maps, with the captions and maps that are read for it.
+    problem: why it could not be counted, else empty; the numbers that this left out are None.
     """
 
     name: str
@@ -60,10 +62,10 @@ def _entry(name: str, preset: str, overrides: list[str]) -> Entry:
 
 
 def _maps_cost(settings: Settings) -> int:
-    """FLOPs of the captions and maps of a square image."""
+    """FLOPs of the captions and maps that are read to score a square image."""
     from sare_core.plan import flops, models
 
-    if not detector_class(settings.detector.detector).maps:
+    if not maps_to_score(detector_class(settings.detector.detector)):
         return 0
     total = 0
     for each in maps_read(settings).values():
