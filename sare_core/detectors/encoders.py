@@ -134,8 +134,11 @@ def build_backbone(settings: BackboneSettings, encoders: dict[str, Any]) -> Back
 
 def _of_timm(network: Any) -> Backbone:
     about = network.pretrained_cfg
-    fixed = about.get("fixed_input_size") and not getattr(network, "dynamic_img_size", False)
-    size = about["input_size"][-1] if fixed else None
+    patches = getattr(network, "patch_embed", None)
+    if hasattr(patches, "strict_img_size"):  # of transformers; it says more than the configuration
+        size = patches.img_size[0] if patches.strict_img_size else None
+    else:
+        size = about["input_size"][-1] if about.get("fixed_input_size") else None
     return Backbone(network, network.head_hidden_size, about["mean"], about["std"], size)
 
 

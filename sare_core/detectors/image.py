@@ -23,6 +23,7 @@ class ImageDetector(Detector):
     needs = frozenset({"image"})
     maps: ClassVar[dict[str, dict[str, Any]]] = {}
     encoders = ("image_encoder",)
+    source = "ablation: the image alone"
 
     def __init__(self, settings: ImageSettings, encoders: dict[str, Any]) -> None:
         super().__init__(settings, encoders)

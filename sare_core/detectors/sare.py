@@ -46,6 +46,7 @@ class SareDetector(Detector):
     Settings = SareSettings
     needs = frozenset({"image", "sare"})
     encoders = ("image_encoder", "semantic_encoder")
+    source = "the paper"
 
     def __init__(self, settings: SareSettings, encoders: dict[str, Any]) -> None:
         super().__init__(settings, encoders)
