@@ -2,7 +2,7 @@
 
 from typing import Any, Literal
 
-from torch import Tensor
+from torch import Tensor, nn
 from torchvision.transforms.v2 import functional as F
 
 from sare_core.config.detectors import BackboneSettings
@@ -15,7 +15,11 @@ class LinearProbeSettings(BackboneSettings):
 
 
 class LinearProbe(ConvBDetector):
-    """Images as the encoder was pre-trained on them, and one logit from its features, of which only the head learns."""
+    """Images as the encoder was pre-trained on them, and a linear layer on its features, the only part that learns.
+
+    Features are first brought to mean 0 and variance 1 over the training images: encoders differ in scale, and one
+    learning rate would not do for all.
+    """
 
     Settings = LinearProbeSettings
     source = "linear probe"
@@ -23,8 +27,9 @@ class LinearProbe(ConvBDetector):
     def __init__(self, settings: LinearProbeSettings, encoders: dict[str, Any]) -> None:
         super().__init__(settings, encoders)
         self.freeze("backbone")
+        self.scale = nn.BatchNorm1d(self.backbone.width, affine=False)
 
     def forward(self, batch: dict[str, Tensor]) -> Tensor:
         """Logits (B,) of images (B, 3, S, S) in [0, 1]."""
         images = F.normalize(batch["image"], list(self.backbone.mean), list(self.backbone.std))
-        return super().forward({"image": images})
+        return self.head(self.scale(self.backbone(images))).squeeze(-1)

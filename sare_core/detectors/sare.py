@@ -95,10 +95,10 @@ class SareDetector(Detector):
         """
         own = self.trained_state()
         given = {name: value for name, value in state.items() if name.startswith(("embedding.", "image_encoder."))}
-        odd = [name for name, value in given.items() if name not in own or own[name].shape != value.shape]
+        odd = sorted(name for name, value in given.items() if name not in own or own[name].shape != value.shape)
         if "embedding.weight" not in given or odd:
             raise ConfigError(
-                f"detector.start_from: {odd[0] if odd else 'embedding.weight'} is not what it is here. Name a trained "
+                f"detector.start_from: {odd[0] if odd else 'embedding'} is not what it is here. Name a trained "
                 "drct on CLIP, and set embed_dim, tune_image_encoder and query=projected as it has them."
             )
         self.load_state_dict(given, strict=False)

@@ -38,7 +38,7 @@ def test_numbers_are_those_of_the_detectors(few: None, standin_models: Path) -> 
         sare.image_encoder(pixel_values=torch.zeros(1, 3, 64, 64))
     assert own.flops == pytest.approx(counter.get_total_flops(), rel=0.05), "torch does not count fused attention here"
     assert own.flops == own.with_maps and drct.flops == drct.with_maps, "they are scored by the image alone"
-    assert found["sare"].with_maps > 100 * found["sare"].flops  # type: ignore[operator]
+    assert found["sare"].with_maps > 50 * found["sare"].flops  # type: ignore[operator]
     assert drct.needs == ["image", "reconstruction"] and drct.released
 
     assert found["linear_probe"].parameters is None
