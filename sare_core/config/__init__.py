@@ -100,10 +100,13 @@ def apply_overrides(values: dict[str, Any], overrides: list[str]) -> None:
 
     Another detector has settings of its own: those in `values` that it does not know were the other's, and go, and so
     do shared ones of which its class has a default of its own. A preset may have others for it, `detectors: {name: …}`.
-    Raises ConfigError: an override of no setting, with the nearest one; a value that is no YAML.
+    Raises ConfigError: an override of no setting, with the nearest one; a value that is no YAML; `detectors` that are
+    no settings.
     """
     before, first = _detector_name(values), ("plugins", "plugins+", "detector.detector")  # they say what is known
     of_others = values.pop("detectors", None) or {}
+    if not isinstance(of_others, dict) or not all(isinstance(each, dict) for each in of_others.values()):
+        raise ConfigError("setting detectors: write settings by the name of a detector, as {conv_b: {backbone: null}}.")
 
     def rank(override: str) -> int:
         key = override.partition("=")[0].strip()

@@ -103,7 +103,9 @@ def load_backbone(folder: str) -> Backbone:
     On the meta device it is a skeleton, from the configuration alone.
     Raises ConfigError: configuration or weights are missing or unusable, or they do not fit each other.
     """
-    if (Path(folder) / "open_clip_config.json").is_file():
+    config = Path(folder) / "config.json"
+    of_timm = config.is_file() and '"architecture"' in config.read_text()
+    if (Path(folder) / "open_clip_config.json").is_file() and not of_timm:  # some hub models have both
         return _load_open_clip(folder)
     name, meta = f"local-dir:{Path(folder).absolute()}", torch.empty(0).is_meta
     if not meta:

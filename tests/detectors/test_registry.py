@@ -197,10 +197,13 @@ def test_published_constants_come_before_those_of_the_preset(preset: str) -> Non
     assert load_settings(preset, ["detector.detector=image"]).detector.normalization == "imagenet"
 
 
-def test_a_preset_may_have_settings_for_other_detectors() -> None:
+def test_a_preset_may_have_settings_for_other_detectors(tmp_path: Path) -> None:
     conv_b: Any = load_settings("mini", ["detector.detector=conv_b"]).detector
     assert (conv_b.backbone, conv_b.architecture) == (None, "test_convnext")
     assert load_settings("paper", ["detector.detector=conv_b"]).detector.backbone == "timm/convnext_base.fb_in22k"  # type: ignore[attr-defined]
+    (tmp_path / "own.yaml").write_text("detectors: [conv_b]")
+    with pytest.raises(ConfigError, match="setting detectors: write settings by the name of a detector"):
+        load_settings(str(tmp_path / "own.yaml"))
     with pytest.raises(ConfigError, match="backbone and architecture: each names the network"):
         load_settings("mini", ["detector.detector=conv_b", "detector.backbone=timm/resnet18.tv_in1k"])
 
