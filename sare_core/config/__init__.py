@@ -117,9 +117,11 @@ def apply_overrides(values: dict[str, Any], overrides: list[str]) -> None:
         if rank(override) == first.index("detector.detector") and _detector_name(values) != before:
             kind: Any = _model(values).model_fields["detector"].annotation
             shared, known = DetectorSettings.model_fields, kind.model_fields
-            own = {key for key, field in shared.items() if known[key].default != field.default}
+            given = of_others.get(_detector_name(values), {})
+            own = {key for key, field in shared.items() if known[key].default != field.default} | given.keys()
+            own |= {kind.models[key] for key in own & kind.models.keys()}  # a revision is of the model that it was of
             kept = {key: value for key, value in values["detector"].items() if key in known and key not in own}
-            values["detector"] = kept | of_others.get(_detector_name(values), {})
+            values["detector"] = kept | given
 
 
 def _detector_name(values: dict[str, Any]) -> str | None:

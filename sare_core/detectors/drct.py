@@ -29,7 +29,7 @@ class DrctSettings(BackboneSettings):
 
 
 class DrctDetector(Detector):
-    """Features of the image, a linear embedding, one logit. Reals give three samples of fakes: x̂, a fake, its x̂.
+    """Features of the image, a linear embedding, one logit. In training an image is two samples: itself, and x̂, a fake.
 
     Raises ConfigError: `input_size` is not the encoder's own.
     """

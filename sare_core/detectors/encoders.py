@@ -136,7 +136,7 @@ def build_backbone(settings: BackboneSettings, encoders: dict[str, Any]) -> Back
 
 def _of_timm(network: Any) -> Backbone:
     about = network.pretrained_cfg
-    patches = getattr(network, "patch_embed", None)
+    patches: Any = getattr(network, "patch_embed", None)
     if hasattr(patches, "strict_img_size"):  # of transformers; it says more than the configuration
         size = patches.img_size[0] if patches.strict_img_size else None
     else:

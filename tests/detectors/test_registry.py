@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import yaml
 from PIL import Image
 from torch import Tensor
 
@@ -195,6 +196,16 @@ def test_published_constants_come_before_those_of_the_preset(preset: str) -> Non
     chosen = ["detector.normalization=imagenet", "detector.detector=univfd"]
     assert load_settings(preset, chosen).detector.normalization == "imagenet", "what is said comes first"
     assert load_settings(preset, ["detector.detector=image"]).detector.normalization == "imagenet"
+
+
+def test_a_revision_goes_with_its_model(tmp_path: Path) -> None:
+    pinned = load_settings("paper", ["detector.image_encoder_revision=abc"]).model_dump(mode="json")
+    (tmp_path / "own.yaml").write_text(yaml.safe_dump(pinned))
+    revisions = [
+        load_settings(str(tmp_path / "own.yaml"), [f"detector.detector={name}"]).detector.image_encoder_revision
+        for name in ("image", "de_fake")
+    ]
+    assert revisions == ["abc", None]
 
 
 def test_a_preset_may_have_settings_for_other_detectors(tmp_path: Path) -> None:
