@@ -10,6 +10,7 @@ import typer
 from stages import (
     bench,
     caption,
+    detectors,
     evaluate,
     export,
     garbage,
@@ -43,6 +44,7 @@ COMMANDS: dict[str, list[tuple[Callable[..., Any], str]]] = {
     "Look": [
         (status.status, "sare status --dataset genimage"),
         (ls.ls, "sare ls --dataset genimage"),
+        (detectors.detectors, "sare detectors --preset paper"),
         (bench.bench, "sare bench --preset paper --quick"),
         (plan.plan, "sare plan --dataset genimage --preset paper --gpus 8 --price 2.5"),
         (verify.verify, "sare verify --dataset genimage"),

@@ -192,6 +192,7 @@ def test_what_is_not_part_of_the_meaning() -> None:
             "image_encoder_revision",
             "semantic_encoder",
             "semantic_encoder_revision",
+            "start_from",
         },
         "train": {
             *("workers", "checkpoint_steps", "tracker"),

@@ -20,7 +20,7 @@ class ReconstructSettings(Section):
         "size_multiple": None,
     }
 
-    method: str = "img2img"  # a name in sare_core.reconstruction: img2img (3.2), autoencoder, ddim_inversion
+    method: str = "img2img"  # a name in sare_core.reconstruction: img2img (3.2), autoencoder, ddim_inversion, inpaint
     model: str  # a Stable Diffusion family folder or hub id
     revision: str | None = None
     longer_side: int = Field(ge=8)  # 4.1: 512; the shorter side is floored to the model's multiple, as diffusers does

@@ -16,6 +16,44 @@ class AugmentSettings(Section):
     noise_variance: tuple[Annotated[float, Field(ge=0)], Annotated[float, Field(ge=0)]]  # of 8-bit levels
     blur: float = Field(ge=0, le=1)
     blur_kernel: tuple[int, int]  # odd sizes, inclusive
+    # The rest of DRCT's list, off unless a probability is given; docs/detectors.md has all of its values.
+    jpeg: float = Field(0.0, ge=0, le=1)
+    jpeg_quality: tuple[Annotated[int, Field(ge=1)], Annotated[int, Field(le=100)]] = (30, 100)
+    scale: float = Field(0.0, ge=0, le=1)  # of the image, and of a map that is cropped with it
+    scale_factor: tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)]] = (0.5, 1.5)
+    color: float = Field(0.0, ge=0, le=1)  # either brightness and contrast, or hue, saturation and value
+    dropout: float = Field(0.0, ge=0, le=1)  # either eight black squares, or a grid of them
+    gray: float = Field(0.0, ge=0, le=1)
+    affine: float = Field(0.0, ge=0, le=1)  # shifted, scaled and turned; shared with the map
+    affine_shift: float = Field(0.1, ge=0, le=1)  # at most, of the side
+    affine_scale: float = Field(0.2, ge=0, lt=1)  # at most, up or down
+    affine_degrees: float = Field(10.0, ge=0, le=180)  # at most, either way
+
+    neutral: ClassVar[dict[str, Any]] = {
+        "jpeg": 0.0,
+        "scale": 0.0,
+        "color": 0.0,
+        "dropout": 0.0,
+        "gray": 0.0,
+        "affine": 0.0,
+        "jpeg_quality": (30, 100),
+        "scale_factor": (0.5, 1.5),
+        "affine_shift": 0.1,
+        "affine_scale": 0.2,
+        "affine_degrees": 10.0,
+    }
+
+    @property
+    def further(self) -> bool:
+        """Whether any of the rest of DRCT's list is on."""
+        return any((self.jpeg, self.scale, self.color, self.dropout, self.gray, self.affine))
+
+    @field_validator("jpeg_quality", "scale_factor")
+    @classmethod
+    def ordered(cls, value: tuple[float, float]) -> tuple[float, float]:
+        if value[0] > value[1]:
+            raise ValueError("needs two numbers, the smaller first")
+        return value
 
     @field_validator("blur_kernel")
     @classmethod

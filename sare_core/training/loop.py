@@ -35,7 +35,7 @@ def train_detector(
     from accelerate.utils import DistributedDataParallelKwargs, ProjectConfiguration, set_seed
 
     from sare_core.detectors import build_detector
-    from sare_core.detectors.folder import finish
+    from sare_core.detectors.folder import finish, start_of
     from sare_core.training.batchnorm import shared_statistics
     from sare_core.training.samples import MicroBatches, loader
     from sare_core.training.steps import (
@@ -76,6 +76,9 @@ def train_detector(
     learning = [parameter for parameter in model.parameters() if parameter.requires_grad]
     optimizer: Any = adamw(plan, learning, accelerator.device)
     last = read_checkpoint(store, "last")
+    if start := start_of(settings.detector, folder.work):
+        tensors = load_tensors(start.store, start.best)
+        model.start({name.removeprefix("model."): tensor for name, tensor in tensors.items()})
     tell_unreadable = _teller()
     step, history = (last.step, list(last.history)) if last else (0, [])
     loss_sum, unreadable = (last.loss_sum, last.unreadable) if last else (0.0, 0)  # of the epoch under way
