@@ -111,9 +111,7 @@ def bench(
     if Part.reconstruct in parts:
         notes.append("Time: of encoder, U-Net and decoder. Of the peers' way also the PNG that it writes.")
     if Part.train in parts:
-        notes.append(
-            "Loader: drawn images, JPEGs and PNGs in turn, read and augmented as in training."
-        )
+        notes.append("Loader: drawn images, JPEGs and PNGs in turn, read and augmented as in training.")
     if quick and Part.reconstruct in parts:
         notes.append("Quick: one step of the U-Net, times the steps, with one encoding and one decoding.")
     name = timing.device_name(where)
