@@ -184,9 +184,9 @@ def test_what_is_not_part_of_the_meaning() -> None:
     left_out = {
         "caption": {
             *("batch_size", "model", "revision", "table", "text_tokenizer", "text_tokenizer_revision"),
-            *("server", "server_timeout", "server_model"),
+            *("server", "server_timeout", "server_model", "max_tiles"),
         },
-        "reconstruct": {"batch_size", "model", "revision", *neutral},
+        "reconstruct": {"batch_size", "shards_together", "model", "revision", *neutral},
         "detector": {
             "image_encoder",
             "image_encoder_revision",
