@@ -109,7 +109,7 @@ class Submission:
         """What is to be done of the four stages; captions and reconstructions in the same ranges."""
         graph, index = self.graph, self.index
         shards = graph.shards(index, ["test"] if self.given else ALL_SPLITS)
-        maps = graph.maps.values()  # none: the detector reads images alone
+        maps = (graph.maps_to_score if self.given else graph.maps).values()  # none: it reads images alone
         captions = [folder.upstream["captions"] for folder in maps if "captions" in folder.upstream]
         uncaptioned = {shard for folder in captions for shard in open_shards(folder, index, shards)[0]}
         ranges = self._ranges(sorted(uncaptioned.union(*(folder.undone(index, shards) for folder in maps))))
