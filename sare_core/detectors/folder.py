@@ -76,6 +76,11 @@ class DetectorFolder:
                 raise ConfigError(f"--set {override}: {self.store.url} is trained already; that would be another one.")
         return read_settings(values, self.store.path("about.json"), overrides)
 
+    @property
+    def threshold(self) -> float | None:
+        """The logit above which the held-out training images would call an image fake; None: not known."""
+        return self.best.entry().get("threshold")
+
     def folder(self) -> Folder:
         """As the engine sees it, wherever it lies."""
         folder = Folder(self.store.url, self.about.dataset, "detectors", self.about.made_by, models=self.about.models)

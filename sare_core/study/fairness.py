@@ -12,9 +12,10 @@ from PIL import Image
 
 from sare_core.config.detectors import DetectorSettings
 from sare_core.errors import StageError
+from sare_core.evaluation.bootstrap import RESAMPLES, auc, draw_images, estimate
 from sare_core.evaluation.metrics import paper_order
 from sare_core.evaluation.statistics import held_out_scores, pixel_statistics, regression
-from sare_core.study.bootstrap import RESAMPLES, add_means, auc, draw_images, estimate
+from sare_core.study.means import add_means
 
 PER_CELL = 2000  # images of a subset, split and class at most, the first by image_id: a hash, so a random draw
 Loader = Callable[[dict[str, Any]], Image.Image]  # a row of the index to its RGB image
