@@ -10,6 +10,7 @@ import typer
 from stages import (
     bench,
     caption,
+    duplicates,
     evaluate,
     export,
     garbage,
@@ -44,6 +45,7 @@ COMMANDS: dict[str, list[tuple[Callable[..., Any], str]]] = {
         (status.status, "sare status --dataset genimage"),
         (ls.ls, "sare ls --dataset genimage"),
         (bench.bench, "sare bench --preset paper --quick"),
+        (duplicates.duplicates, "sare duplicates --dataset genimage"),
         (plan.plan, "sare plan --dataset genimage --preset paper --gpus 8 --price 2.5"),
         (verify.verify, "sare verify --dataset genimage"),
         (export.export, "sare export --dataset genimage --preset paper --out maps --shard 3"),

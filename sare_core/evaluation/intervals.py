@@ -40,9 +40,14 @@ BySubset = dict[str, np.ndarray]  # replicates, (1 + RESAMPLES,), the sample its
 
 
 def measure_runs(
-    runs: Sequence[Run], trained: Collection[str] = (), near_copies: Collection[str] = NEAR_COPIES
+    runs: Sequence[Run],
+    trained: Collection[str] = (),
+    near_copies: Collection[str] = NEAR_COPIES,
+    names: Collection[str] = tuple(METRICS),
 ) -> pl.DataFrame:
     """`subset_metrics`, in means over the runs (training seeds of one detector), with <metric>_low and <metric>_high.
+
+    names: the metrics that get intervals.
 
     "worst" has no interval: the least of several resampled numbers lies below the least of the numbers.
     """
@@ -52,7 +57,7 @@ def measure_runs(
         averages = {name: pl.mean_horizontal(*(other[name] for other in tables)) for name in numbers}
         table = table.with_columns(**averages)
     ends: dict[str, list[float | None]] = {}
-    for name, by_subset in replicates(runs).items():
+    for name, by_subset in replicates(runs, names).items():
         found = {subset: estimate(values) for subset, values in with_means(by_subset, trained, near_copies).items()}
         for end in ("low", "high"):
             values = [getattr(found[subset], end) if subset in found else None for subset in table["subset"]]
@@ -60,17 +65,17 @@ def measure_runs(
     return table.with_columns(pl.Series(name, values, pl.Float64).fill_nan(None) for name, values in ends.items())
 
 
-def replicates(runs: Sequence[Run]) -> dict[str, BySubset]:
-    """Each of METRICS by subset: of each resample of the images, the mean over resampled runs."""
+def replicates(runs: Sequence[Run], names: Collection[str]) -> dict[str, BySubset]:
+    """Each of these METRICS by subset: of each resample of the images, the mean over resampled runs."""
     weights = draw_seeds(len(runs), np.random.default_rng(len(runs)))
-    of_runs = [_of_run(run) for run in runs]
+    of_runs = [_of_run(run, names) for run in runs]
     return {
         name: {
             subset: np.einsum("sr,rs->r", np.stack([one[name][subset] for one in of_runs]), weights)
             for subset in of_runs[0][name]
             if all(subset in one[name] for one in of_runs)
         }
-        for name in METRICS
+        for name in names
     }
 
 
@@ -99,7 +104,7 @@ def differences(
     for run in [*ours[1:], *theirs]:
         common = common.join(run.predictions.select(keys), on=keys, how="semi")
     one, other = (
-        replicates([Run(run.predictions.join(common, on=keys, how="semi"), run.threshold) for run in runs])
+        replicates([Run(run.predictions.join(common, on=keys, how="semi"), run.threshold) for run in runs], metrics)
         for runs in (ours, theirs)
     )
     rows = []
@@ -110,19 +115,21 @@ def differences(
     return pl.DataFrame(rows, ["metric", "subset", "value", "low", "high", "images"], orient="row")
 
 
-def _of_run(run: Run) -> dict[str, BySubset]:
+def _of_run(run: Run, names: Collection[str]) -> dict[str, BySubset]:
     labelled = run.predictions.drop_nulls("label").sort("subset", "label", "image_id")
     groups = pool_shared_reals(labelled)
-    found: dict[str, BySubset] = {name: {} for name in METRICS}
+    found: dict[str, BySubset] = {name: {} for name in names}
     for subset in paper_order(groups):
         group = groups[subset]
-        for name, values in resample(group, run.threshold, draw_by_name(group)).items():
+        for name, values in resample(group, run.threshold, draw_by_name(group), names).items():
             found[name][subset] = values
     return found
 
 
-def resample(group: pl.DataFrame, threshold: float | None, counts: np.ndarray) -> dict[str, np.ndarray]:
-    """METRICS of each row of counts, (R,), those that are defined.
+def resample(
+    group: pl.DataFrame, threshold: float | None, counts: np.ndarray, names: Collection[str] = tuple(METRICS)
+) -> dict[str, np.ndarray]:
+    """Those of these METRICS that are defined, of each row of counts, (R,).
 
     group: the labelled rows of one subset, at least one. counts: (R, n), of `draw_by_name`. `subset_metrics` asks
     scikit-learn for the same numbers; this gives them for a thousand resamples at once.
@@ -146,11 +153,13 @@ def resample(group: pl.DataFrame, threshold: float | None, counts: np.ndarray) -
     if real.any() and fake.any():
         found["balanced_acc"] = (found["real_acc"] + found["fake_acc"]) / 2
         found["cllr"] = sum(mean(costs[own], counts[:, own]) for own in (real, fake)) / 2 / np.log(2)
-        found["auc"] = auc(logits, labels, counts)
-        if "stratum" in group.columns:
+        if "auc" in names:
+            found["auc"] = auc(logits, labels, counts)
+        if "matched_auc" in names and "stratum" in group.columns:
             found["matched_auc"] = auc(logits, labels, counts, group["stratum"].to_numpy())
-        found |= _of_ranks(labels, logits, counts)
-    return found
+        if not {"ap", "eer", "oracle_acc", *FALSE_ALARMS}.isdisjoint(names):  # the slow ones
+            found |= _of_ranks(labels, logits, counts)
+    return {name: values for name, values in found.items() if name in names}
 
 
 def _of_ranks(labels: np.ndarray, logits: np.ndarray, counts: np.ndarray) -> dict[str, np.ndarray]:

@@ -82,7 +82,7 @@ def test_differences_are_paired_and_over_common_images():
     one = whole.row(0, named=True)
     expected = row(subset_metrics(ours), "a")["auc"] - row(subset_metrics(theirs), "a")["auc"]
     assert one["value"] == pytest.approx(expected, abs=1e-9)
-    alone = estimate(replicates([Run(ours)])["auc"]["a"])
+    alone = estimate(replicates([Run(ours)], ["auc"])["auc"]["a"])
     assert 0 < one["low"] < one["high"] and one["high"] - one["low"] < 0.2 * (alone.high - alone.low)
     kept = theirs.filter(pl.col("image_id") > "a100")
     part = differences([Run(ours)], [Run(kept)], ["auc"], [])
