@@ -10,6 +10,7 @@ import typer
 from stages import (
     bench,
     caption,
+    compare,
     duplicates,
     evaluate,
     export,
@@ -39,6 +40,7 @@ COMMANDS: dict[str, list[tuple[Callable[..., Any], str]]] = {
         (reconstruct.reconstruct, "sare reconstruct --dataset genimage --preset paper --shard 0-9"),
         (train.train, "sare train --dataset genimage --preset paper --run first-try"),
         (evaluate.evaluate, "sare evaluate --dataset forensynths --preset paper --trained-on genimage"),
+        (compare.compare, "sare compare sare image --dataset genimage --baseline image"),
         (report.report, "sare report --dataset genimage --preset paper"),
     ],
     "Look": [

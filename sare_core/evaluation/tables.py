@@ -19,6 +19,7 @@ from sare_core.evaluation.metrics import (
     MEAN,
     METRICS,
     METRICS_SCHEMA,
+    UNSEEN,
     WITHOUT_COPIES,
     WORST,
     is_mean,
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 TRIVIAL = "trivial (format, size, bytes)"
 UNDEFINED = "–"
 _SHORT = {WITHOUT_COPIES: "of these, no near-copies"}  # in a table's first column, under the mean of unseen
+_HEADINGS = {UNSEEN: "Avg unseen", WITHOUT_COPIES: "no near-copies", WORST: "Worst"}  # of columns
 FIRST_SCREEN = ("acc", "val_acc", "auc", "tpr_at_5_fpr")  # what fits beside names of generators in 80 columns
 
 Runs = dict[str, pl.DataFrame]  # detector: what sare_core.evaluation.metrics.subset_metrics gave
@@ -198,7 +200,7 @@ def _table(title: str, runs: Runs, measure: Measure, paper: PaperTable | None, n
 
 
 def _heading(average: str) -> str:
-    return "Worst" if average == WORST else average.replace("mean", "Avg", 1)
+    return _HEADINGS.get(average) or average.replace("mean", "Avg", 1)
 
 
 def _run_cells(metrics: pl.DataFrame, measure: Measure, subsets: list[str], averages: list[str]) -> list[str]:
