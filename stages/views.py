@@ -8,7 +8,7 @@ from sare_core.engine.manifest import Index
 from sare_core.engine.runner import run
 from sare_core.engine.stage import Stage
 from sare_core.engine.terminal import console
-from sare_core.errors import StageError
+from sare_core.errors import StageError, needs_extra
 from sare_core.evaluation.results import read_outputs, trained_generators
 from sare_core.evaluation.tables import to_terminal
 from sare_core.graph import Graph, Scoring
@@ -31,6 +31,8 @@ def evaluate_views(
 
     make: caption and reconstruct what is missing for that. Raises StageError: something is missing.
     """
+    with needs_extra("report"):  # before the stages, which take long
+        import matplotlib as mpl  # noqa: F401
     settings, detector, source = scored
     dataset, base = index.about["dataset"], settings.view
     graphs = {view: Graph(changed(settings, {"view": view}), dataset, work) for view in dict.fromkeys([base, *views])}

@@ -47,12 +47,19 @@ def read_predictions(work: str, dataset: str, view: str) -> list[Prediction]:
         try:
             folder = Folder.open(work, dataset, stage, name)
             about = folder.about()
-            detector = open_detector(about.detector, work) if about.detector else None
-        except (ConfigError, FileNotFoundError, ValueError):
+        except (ConfigError, FileNotFoundError):
             continue
         if folder.settings is not None and folder.settings["view"] == view:
-            found.append((about.described, Prediction(folder, detector, folder.settings, about.names()[-1])))
+            prediction = Prediction(folder, _detector(about.detector, work), folder.settings, about.names()[-1])
+            found.append((about.described, prediction))
     return [prediction for _, prediction in sorted(found, key=lambda pair: pair[0])]
+
+
+def _detector(place: str, work: str) -> DetectorFolder | None:
+    try:
+        return open_detector(place, work) if place else None
+    except ConfigError:
+        return None
 
 
 def chosen(
@@ -128,11 +135,12 @@ def compared(
     prepare: Callable[[pl.DataFrame], pl.DataFrame],
 ) -> list[Compared]:
     """The detectors, each with the runs of all its seeds. prepare: is done to predictions, as giving them strata."""
-    groups: dict[str, list[Prediction]] = {}
-    for one in predictions:
-        groups.setdefault(_without_seed(one), []).append(one)
+    groups: dict[str, dict[int, Prediction]] = {}
+    for one in predictions:  # of one seed the latest
+        groups.setdefault(_without_seed(one), {})[one.settings["train"]["seed"]] = one
+    seeds = [list(group.values()) for group in groups.values()]
     found = list[Compared]()
-    for (first, *others), name in zip(groups.values(), _names(list(groups.values())), strict=True):
+    for (first, *others), name in zip(seeds, _names(seeds), strict=True):
         runs = [
             Run(prepare(read_outputs(one.folder, shards)), one.detector.threshold if one.detector else None)
             for one in (first, *others)
@@ -147,7 +155,8 @@ def compared(
 
 def _without_seed(one: Prediction) -> str:
     """Equal for predictions of detectors that differ in their training seed alone."""
-    settings = {**one.settings, "train": {**one.settings["train"], "seed": None}, "evaluate": None}
+    settings = {**one.settings, "train": {**one.settings["train"], "seed": None}}
+    settings["evaluate"] = one.settings["evaluate"]["dtype"]
     return json.dumps([settings, one.detector and one.detector.about.dataset], sort_keys=True)
 
 

@@ -161,6 +161,8 @@ def write_tables(
         notes.append(f"Of each generator {generators['n_real'][0]:,} real and {generators['n_fake'][0]:,} fake images.")
     if threshold is not None and "val_acc" in shown:
         notes.append(f"The threshold of the held-out images is a logit of {threshold:.3f}.")
+    if results.paper:
+        notes.append("The paper's numbers are in tables.md, and in sare compare.")
     more = "" if set(METRICS) <= set(shown) else "--metrics all prints all metrics, "
     notes.append(f"A score is sigmoid(logit), not a probability. {more}metrics.csv has all with intervals.")
     summary.notes.extend([*notes, *results.notes])
@@ -177,5 +179,6 @@ def write_tables(
     folder.store.write("metrics.csv", to_csv(results.runs).encode())
     folder.store.write("metrics.json", json.dumps(document, indent=1, ensure_ascii=False).encode())
     folder.store.write("tables.md", to_markdown([summary, *tables]).encode())
-    console.print(to_terminal(summary, console.width))
+    labelled = metrics["n"].sum() > 0
+    console.print(to_terminal(summary, console.width) if labelled else "\n".join(results.notes))
     console.print(f"tables: {folder.store.path('tables.md')}, {folder.store.path('metrics.csv')}", soft_wrap=True)
