@@ -13,6 +13,7 @@ docs/evaluation.md.
 from functools import partial
 from typing import Annotated
 
+import polars as pl
 import typer
 
 from sare_core.config.evaluation import NEAR_COPIES
@@ -63,6 +64,8 @@ def compare(
     if not taken:
         nothing = f"{work}: no whole predictions of {dataset!r} in view {view}. `sare evaluate` makes them."
         raise ConfigError("\n".join(missing) or nothing)
+    if frame.filter(pl.col("split") == "test")["label"].drop_nulls().is_empty():
+        raise ConfigError(f"{dataset!r} has no labelled test images: there is nothing to compare by.")
     rows = compared(taken, shards, manifests, partial(with_strata, index=frame))
     trained = sorted({generator for row in rows for generator in row.trained})
     source = next((row.source for row in rows if row.source and has_index(manifests, row.source)), None)

@@ -8,10 +8,11 @@ from sare_core.engine.manifest import Index
 from sare_core.engine.runner import run
 from sare_core.engine.stage import Stage
 from sare_core.engine.terminal import console
-from sare_core.errors import StageError, needs_extra
+from sare_core.errors import ConfigError, StageError, needs_extra
 from sare_core.evaluation.results import read_outputs, trained_generators
 from sare_core.evaluation.tables import to_terminal
 from sare_core.graph import Graph, Scoring
+from sare_core.miniature.foreign import refuse_foreign_images
 from sare_core.report.views import write_views
 from sare_core.store.storage import Store
 from stages.exits import tell_outcome
@@ -35,11 +36,15 @@ def evaluate_views(
         import matplotlib as mpl  # noqa: F401
     settings, detector, source = scored
     dataset, base = index.about["dataset"], settings.view
+    if set(views) <= {base}:
+        raise ConfigError(f"--views: names no view but {base}, that of the detector itself.")
     graphs = {view: Graph(changed(settings, {"view": view}), dataset, work) for view in dict.fromkeys([base, *views])}
     shards = graphs[base].tested_shards(index)
     for graph in graphs.values():
         graph.check(detector)
     made = {view: _maps(graph, index) for view, graph in graphs.items()}
+    if make and any(made.values()):
+        refuse_foreign_images([settings.caption.model, settings.reconstruct.model], index)
     if not make:
         missing = [v for v, stages in made.items() if any(stage.folder.undone(index, shards) for stage in stages)]
         _require_maps(missing, int(index.select(["test"])["images"].sum()), dataset, detector, work)
@@ -68,16 +73,16 @@ def evaluate_views(
 
 
 def _maps(graph: Graph, index: Index) -> list[Stage]:
-    """The stages that make the maps that the detector reads; of most detectors' controls none."""
-    return [*graph.caption_stages(index), *graph.reconstruct_stages(index)] if graph.maps else []
+    """The stages that make the maps that the detector reads, captions first where these read some."""
+    maps = graph.reconstruct_stages(index) if graph.maps else []
+    read = {before.fingerprint for stage in maps for before in stage.folder.upstream.values()}
+    return [*(stage for stage in graph.caption_stages(index) if stage.folder.fingerprint in read), *maps]
 
 
 def _require_maps(views: list[str], images: int, dataset: str, detector: DetectorFolder, work: str) -> None:
     """Raises StageError, with the commands that make them, unless all views have their maps."""
     if views:
-        folder = detector.folder()
-        inside = Store(work).at(f"{folder.dataset}/detectors/{folder.fingerprint}").url == detector.store.url
-        named = f"--dataset {dataset} --detector {folder.fingerprint if inside else detector.store.url}"
+        named = f"--dataset {dataset} --detector {detector.reference(work)}"
         commands = "\n".join(f"  sare {stage} {named} --view {views[0]}" for stage in ("caption", "reconstruct"))
         raise StageError(
             f"the maps of {len(views)} views are not made ({', '.join(views)}), of {images:,} test images each. Add "

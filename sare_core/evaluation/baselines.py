@@ -65,7 +65,7 @@ def controls(
             )
     except StageError as error:
         return found, [*notes, f"No pixel statistics beside them: {error}"]
-    scores = scores.with_columns(score=1 / (1 + (-pl.col("logit")).exp())).cast(dict(PREDICTION_SCHEMA))  # type: ignore
+    scores = scores.with_columns(score=1 / (1 + (-pl.col("logit")).exp())).cast(PREDICTION_SCHEMA)
     out = io.BytesIO()
     scores.write_parquet(out)
     store.write(name, out.getvalue())

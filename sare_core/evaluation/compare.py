@@ -5,7 +5,6 @@ Runs that differ in train.seed alone are one detector, whose numbers are means o
 
 import json
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import polars as pl
@@ -17,7 +16,6 @@ from sare_core.engine.manifest import Index, has_index, read_index
 from sare_core.errors import ConfigError
 from sare_core.evaluation.intervals import Run
 from sare_core.evaluation.results import read_outputs
-from sare_core.store.storage import Store
 
 
 class Prediction(NamedTuple):
@@ -80,7 +78,7 @@ def chosen(
         taken += [one for one in whole if one not in taken]
         for one in meant:
             if one not in whole and one.detector is not None:
-                missing.append(f"{name}: sare evaluate --dataset {dataset} --detector {_reference(one.detector, work)}")
+                missing.append(f"{name}: sare evaluate --dataset {dataset} --detector {one.detector.reference(work)}")
         if not meant:
             missing.append(_cure(name, dataset, work))
     return taken, missing
@@ -91,35 +89,23 @@ def _means(one: Prediction, name: str, work: str) -> bool:
         return True
     if one.detector is None:
         return False
-    return name in (one.detector.folder().fingerprint, one.detector.store.url) or (
-        Path(name).expanduser().is_dir() and open_detector(name, work).best.sha256 == one.detector.best.sha256
-    )
-
-
-def _reference(detector: DetectorFolder, work: str) -> str:
-    """How --detector names it: by its fingerprint, if it lies in the work folder."""
-    folder = detector.folder()
-    inside = Store(work).at(f"{folder.dataset}/detectors/{folder.fingerprint}").url == detector.store.url
-    return folder.fingerprint if inside else detector.store.url
+    other = _detector(name, work) if "/" in name else None
+    if other is not None:
+        return other.best.sha256 == one.detector.best.sha256
+    return name == one.detector.folder().fingerprint
 
 
 def _cure(name: str, dataset: str, work: str) -> str:
     """What to run for a name that no predictions have."""
     for _, stage, fingerprint in places(work):
         if stage == "detectors":
-            try:
-                detector = open_detector(fingerprint, work)
-            except ConfigError:
+            detector = _detector(fingerprint, work)
+            if detector is None or detector.about.settings is None:
                 continue
-            settings = detector.about.settings or {}
-            kind = settings.get("detector", {}).get("detector")
-            if name in (fingerprint, kind, *detector.about.names()):
+            if name in (fingerprint, detector.about.settings["detector"]["detector"], *detector.about.names()):
                 return f"{name}: sare evaluate --dataset {dataset} --detector {fingerprint}"
-    try:
-        open_detector(name, work)
+    if _detector(name, work) is not None:
         return f"{name}: sare evaluate --dataset {dataset} --detector {name}"
-    except ConfigError:
-        pass
     try:
         detector_class(name)
     except ConfigError:

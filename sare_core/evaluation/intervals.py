@@ -54,8 +54,8 @@ def measure_runs(
     tables = [subset_metrics(run.predictions, run.threshold, trained, near_copies) for run in runs]
     table, numbers = tables[0], [*METRICS, "matched_pairs"]
     if len(tables) > 1:
-        averages = {name: pl.mean_horizontal(*(other[name] for other in tables)) for name in numbers}
-        table = table.with_columns(**averages)
+        means = {n: pl.mean_horizontal(*(other[n] for other in tables), ignore_nulls=False) for n in numbers}
+        table = table.with_columns(**means)
     ends: dict[str, list[float | None]] = {}
     for name, by_subset in replicates(runs, names).items():
         found = {subset: estimate(values) for subset, values in with_means(by_subset, trained, near_copies).items()}

@@ -184,6 +184,9 @@ def test_views_ask_for_their_maps_then_make_them_and_draw_curves(
 def test_views_and_a_view_exclude_each_other(forged: Forged) -> None:
     refused = forged.sare("evaluate", "--views", "jpeg:70", "--view", "raw")
     assert refused.exit_code == 1 and "--views goes without --view" in str(refused.exception)
+    sets = [part for override in forged.overrides for part in ("--set", override)]
+    alone = forged.sare("evaluate", "--preset", "mini", *sets, "--views", "raw")
+    assert "names no view but raw" in str(alone.exception)
 
 
 def test_metrics_that_are_none_are_named(forged: Forged) -> None:

@@ -74,6 +74,12 @@ def test_seeds_are_averaged_and_widen_the_interval():
     assert row(both, "a")["auc_low"] < row(of_bad, "a")["auc"] < row(alone, "a")["auc"] < row(both, "a")["auc_high"]
 
 
+def test_a_metric_that_one_seed_lacks_has_no_mean():
+    found = measure_runs([Run(predictions(seed=1), 0.2), Run(predictions(seed=2))])
+    assert row(found, "a")["val_acc"] is None and row(found, "a")["val_acc_low"] is None
+    assert row(found, "a")["acc"] is not None
+
+
 def test_differences_are_paired_and_over_common_images():
     ours = predictions(n=400, seed=1)
     theirs = ours.with_columns(logit=pl.col("logit") - 0.05 * pl.col("label"))
