@@ -10,11 +10,11 @@ from sare_core.evaluation.tables import UNDEFINED, ResultTable, to_markdown
 from sare_core.report.drawing import FAKE, INK, PAPER, REAL, SOFT, Figure, drawn
 from sare_core.store.storage import Store
 
-# Which class is changed: how its line is named and drawn.
-LINES: dict[str, tuple[str, str, str, Any]] = {
-    BOTH: ("both classes", INK, "s", "-"),
-    FAKES: ("fakes only", FAKE, "^", (0, (3, 1.5))),
-    REALS: ("reals only", REAL, "o", (0, (1, 1))),
+# Which class is changed: how its line is named and drawn, and how far aside of its place.
+LINES: dict[str, tuple[str, str, str, Any, float]] = {
+    BOTH: ("both classes", INK, "s", "-", 0),
+    FAKES: ("fakes only", FAKE, "^", (0, (3, 1.5)), -0.1),
+    REALS: ("reals only", REAL, "o", (0, (1, 1)), 0.1),
 }
 UNITS = {
     "jpeg": "JPEG quality",
@@ -100,12 +100,12 @@ def views_figure(results: pl.DataFrame, base: str, over: str) -> Figure:
             _draw_panel(axes, str(step), part)
             axes.axhline(plain, color=SOFT, linewidth=0.9, linestyle=(0, (4, 2)), label=base)
         handles, labels = grid_of_axes.flat[0].get_legend_handles_labels()
-        canvas.legend(handles, labels, loc="outside upper center", ncols=2)
-        canvas.supylabel(f"AUC (%), {over}", fontsize="medium")
+        canvas.legend(handles, labels, loc="outside upper center", ncols=2, title=over)
+        canvas.supylabel("AUC (%)", fontsize="medium")
 
     said = "; ".join(f"{row['view']} {100 * row['auc']:.1f}" for row in changed.filter(changed="both").to_dicts())
     alt = f"AUC in %, {over}, with both classes changed: {base} {plain:.1f}; {said}."
-    return drawn("views", alt, results, 0.7 + 1.75 * -(-len(panels) // 2), draw)
+    return drawn("views", alt, results, 0.9 + 1.75 * -(-len(panels) // 2), draw)
 
 
 def _draw_panel(axes: Any, step: str, part: pl.DataFrame) -> None:
@@ -113,17 +113,13 @@ def _draw_panel(axes: Any, step: str, part: pl.DataFrame) -> None:
     if step:
         places = places.sort("number", descending=step in FALLING)
     views = places["view"].to_list()
-    for which, (label, colour, marker, style) in LINES.items():
+    for which, (label, colour, marker, style, aside) in LINES.items():
         line = part.filter(pl.col("changed") == which)
         line = line.with_columns(at=pl.Series(map(views.index, line["view"]), dtype=pl.Int64)).sort("at")
         if which == BOTH:
-            low, high = line["auc_low"] * 100, line["auc_high"] * 100
-            if step:
-                axes.fill_between(line["at"], low, high, color=INK, alpha=0.12, linewidth=0)
-            else:
-                axes.vlines(line["at"], low, high, color=INK, linewidth=1.2)
+            axes.vlines(line["at"], line["auc_low"] * 100, line["auc_high"] * 100, color=INK, linewidth=1.2, alpha=0.6)
         axes.plot(
-            line["at"],
+            line["at"] + aside,
             line["auc"] * 100,
             marker=marker,
             markersize=4,

@@ -107,6 +107,18 @@ def test_rates_at_few_false_alarms_are_those_of_the_curve():
     assert got["eer"] == pytest.approx((1 - tpr + fpr)[crossing] / 2, abs=2 / 900)
 
 
+def test_one_false_alarm_in_a_hundred_is_one_per_cent():
+    got = row(subset_metrics(predictions(a=[*((0, float(n)) for n in range(100)), (1, 98.5), (1, 99.5)])), "a")
+    assert (got["tpr_at_1_fpr"], got["tpr_at_5_fpr"]) == (1.0, 1.0)
+    got = row(subset_metrics(predictions(a=[*((0, float(n)) for n in range(100)), (1, 97.5), (1, 99.5)])), "a")
+    assert (got["tpr_at_1_fpr"], got["tpr_at_5_fpr"]) == (0.5, 1.0)
+
+
+def test_a_logit_at_the_threshold_is_real():
+    table = predictions(a=[(0, 0.5), (1, 0.75)])
+    assert row(subset_metrics(table, threshold=0.5), "a")["val_acc"] == 1.0
+
+
 def test_matched_pairs_are_those_of_one_stratum():
     table = predictions(a=random_pairs(200, 3)).with_columns(stratum=pl.Series(np.arange(200) % 3))
     got = row(subset_metrics(table), "a")
