@@ -138,7 +138,7 @@ def subset_metrics(
 
     Raises SareError naming the images whose logit or score is missing, NaN or infinite.
     """
-    require_finite(predictions)
+    _require_finite(predictions)
     groups = pool_shared_reals(predictions)
     rows = pl.DataFrame(
         [_measure(name, groups[name], threshold) for name in paper_order(groups)], schema=METRICS_SCHEMA
@@ -171,7 +171,7 @@ def paper_order(subsets: Collection[str]) -> list[str]:
     return sorted(subsets, key=lambda name: (known.index(name) if name in known else len(known), name))
 
 
-def require_finite(predictions: pl.DataFrame) -> None:
+def _require_finite(predictions: pl.DataFrame) -> None:
     finite = pl.all_horizontal(pl.col("logit", "score").is_finite().fill_null(False))
     broken = predictions.filter(~finite)["image_id"].to_list()
     if broken:

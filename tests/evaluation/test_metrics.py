@@ -3,6 +3,8 @@ import math
 import numpy as np
 import polars as pl
 import pytest
+from scipy.special import expit
+from sklearn.calibration import calibration_curve
 from sklearn.metrics import (
     accuracy_score,
     average_precision_score,
@@ -91,20 +93,27 @@ def test_each_metric_is_the_librarys(levels):
     labels, logits, scores = (table[name].to_numpy() for name in ("label", "logit", "score"))
     expected = library_metrics(labels, logits, scores, 0.3)
     assert expected.keys() == METRICS.keys()
-    # torchmetrics' curves are float32 whatever they are given.
+    # torchmetrics' curves are float32 whatever they are given; the next test holds these to 1e-9.
     single = {"eer", "tpr_at_1_fpr", "tpr_at_5_fpr", "ece"}
     for name in METRICS.keys() - {"matched_auc"}:
         assert got[name] == pytest.approx(expected[name], abs=1e-7 if name in single else 1e-9), name
 
 
-def test_rates_at_few_false_alarms_are_those_of_the_curve():
-    table = predictions(a=random_pairs(901, 2))
-    fpr, tpr, _ = roc_curve(table["label"], table["logit"], drop_intermediate=False)
+@pytest.mark.parametrize("levels", [None, 1])
+def test_rates_and_calibration_to_the_last_digits(levels):
+    table = predictions(a=random_pairs(901, 2, levels))
+    labels, logits = table["label"].to_numpy(), table["logit"].to_numpy().astype(np.float64)
+    fpr, tpr, _ = roc_curve(labels, logits, drop_intermediate=False)
     got = row(subset_metrics(table), "a")
     for name, most in FALSE_ALARMS.items():
         assert got[name] == pytest.approx(tpr[fpr <= most][-1], abs=1e-9)
-    crossing = np.flatnonzero(1 - tpr <= fpr)[0]
-    assert got["eer"] == pytest.approx((1 - tpr + fpr)[crossing] / 2, abs=2 / 900)
+    errors = min(zip(1 - tpr, fpr, strict=True), key=lambda pair: abs(pair[0] - pair[1]))
+    assert got["eer"] == pytest.approx(sum(errors) / 2, abs=1e-9)
+
+    share, mean = calibration_curve(labels, expit(logits), n_bins=15)  # of the bins that are not empty
+    filled = np.histogram(expit(logits), bins=15, range=(0, 1))[0]
+    gaps = np.abs(share - mean) * filled[filled > 0] / len(labels)
+    assert got["ece"] == pytest.approx(gaps.sum(), abs=1e-9)
 
 
 def test_one_false_alarm_in_a_hundred_is_one_per_cent():
