@@ -194,7 +194,7 @@ def test_what_is_not_part_of_the_meaning() -> None:
             "semantic_encoder_revision",
         },
         "train": {"workers", "checkpoint_steps"},
-        "evaluate": {"batch_size"},
+        "evaluate": {"batch_size", "near_copies"},
     }
     for name, fields in left_out.items():
         section = getattr(settings, name)
