@@ -1,7 +1,7 @@
 # A target is one line that you can copy. Variables: DATASET, PRESET, SHARD, TRAINED_ON (dataset whose detector evaluate
 # and report take), RUN (a name for the run), GPUS (a node), NODES, NODE and MAIN (which node this is, and where node 0
 # listens), LAUNCH=slurm and with it DRY_RUN=1, WORK, MANIFESTS, SET="key=value …", JOBS (of study and mini-world) and ARTICLES (folder of
-# Fashion-MNIST's .gz files).
+# Fashion-MNIST's .gz files). DETECTORS and SEEDS are what `make compare` trains.
 DATASET   ?= mini
 PRESET    ?= mini
 GPUS      ?= 1
@@ -12,6 +12,8 @@ WORK      ?= work
 MANIFESTS ?= manifests
 PYTHON    ?= python3
 JOBS      ?= 2
+DETECTORS ?= image map difference sare
+SEEDS     ?= 0
 ARTICLES  ?= /usr/share/datasets/fashion-mnist
 
 BIN  := .venv/bin
@@ -42,7 +44,7 @@ HERE   = $(if $(DRY_RUN),$(error DRY_RUN goes with LAUNCH=slurm),$(PYTHONS) -m s
 STAGE  = $(if $(LAUNCH),$(if $(filter slurm,$(LAUNCH)),$(SUBMIT),$(error LAUNCH=$(LAUNCH): only slurm is known)),$(HERE))
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo study mini-world captions reconstruct train evaluate report status verify gc \
+.PHONY: help install demo compare study mini-world captions reconstruct train evaluate report status verify gc \
         plan retry-failed bench bench-scale soak test test-cluster lint
 
 help: ## print the targets
@@ -65,6 +67,15 @@ demo: install ## index, caption, reconstruct, train, evaluate and report on the 
 	$(BIN)/sare train       $(ZEROS)
 	$(BIN)/sare evaluate    $(ZEROS)
 	$(BIN)/sare report      $(DEMO) --control "the image alone (a map of zeros)=$(ZERO)"
+
+compare: install ## train and evaluate DETECTORS on the scale model, SEEDS of each, and put them side by side
+	$(BIN)/sare mini
+	$(BIN)/sare index --layout genimage --root data/mini --name mini --manifests $(MANIFESTS) --shard-size 100
+	$(BIN)/sare caption     $(MINI) $(BOTH)
+	$(BIN)/sare reconstruct $(MINI) $(BOTH)
+	set -e; for detector in $(DETECTORS); do for seed in $(SEEDS); do for stage in train evaluate; do \
+	    $(BIN)/sare $$stage $(MINI) --set detector.detector=$$detector --set train.seed=$$seed; done; done; done
+	$(BIN)/sare compare $(DETECTORS) --dataset mini --work $(WORK) --manifests $(MANIFESTS)
 
 study: install ## measure the method and its controls on the whole scale model, tables to benchmarks/ (hours; resumes)
 	$(BIN)/sare mini --full

@@ -10,7 +10,9 @@ import typer
 from stages import (
     bench,
     caption,
+    compare,
     detectors,
+    duplicates,
     evaluate,
     export,
     garbage,
@@ -40,6 +42,7 @@ COMMANDS: dict[str, list[tuple[Callable[..., Any], str]]] = {
         (reconstruct.reconstruct, "sare reconstruct --dataset genimage --preset paper --shard 0-9"),
         (train.train, "sare train --dataset genimage --preset paper --run first-try"),
         (evaluate.evaluate, "sare evaluate --dataset forensynths --preset paper --trained-on genimage"),
+        (compare.compare, "sare compare sare image --dataset genimage --baseline image"),
         (report.report, "sare report --dataset genimage --preset paper"),
     ],
     "Look": [
@@ -48,6 +51,7 @@ COMMANDS: dict[str, list[tuple[Callable[..., Any], str]]] = {
         (detectors.detectors, "sare detectors --preset paper"),
         (import_.import_, "sare import fc_weights.pth --from univfd --out detectors/univfd"),
         (bench.bench, "sare bench --preset paper --quick"),
+        (duplicates.duplicates, "sare duplicates --dataset genimage"),
         (plan.plan, "sare plan --dataset genimage --preset paper --gpus 8 --price 2.5"),
         (verify.verify, "sare verify --dataset genimage"),
         (export.export, "sare export --dataset genimage --preset paper --out maps --shard 3"),

@@ -198,7 +198,7 @@ def test_what_is_not_part_of_the_meaning() -> None:
             *("workers", "checkpoint_steps", "tracker"),
             *("warmup_steps", "max_grad_norm", "tf32", "compile"),  # as the preset has them
         },
-        "evaluate": {"batch_size"},
+        "evaluate": {"batch_size", "near_copies"},
     }
     for name, fields in left_out.items():
         section = getattr(settings, name)

@@ -19,8 +19,9 @@ from sare_core.captioning import load_captioner
 from sare_core.config import load_settings
 from sare_core.detectors import build_detector
 from sare_core.detectors.trained import TrainedDetector
+from sare_core.evaluation.metrics import WITHOUT_COPIES
 from sare_core.reconstruction.mapper import Mapped, Mapper
-from sare_core.study.bootstrap import READERS, WITHOUT_COPIES
+from sare_core.study.means import READERS
 from stages.app import app
 
 ROOT = Path(__file__).parent.parent

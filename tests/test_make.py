@@ -56,3 +56,11 @@ def test_a_dry_run_never_starts_the_stage_here() -> None:
     assert done.returncode == 2
     assert "DRY_RUN goes with LAUNCH=slurm" in done.stderr
     assert done.stdout == ""
+
+
+def test_one_list_says_which_detectors_are_compared() -> None:
+    done = made("compare", "DETECTORS=image other", "SEEDS=0 1")
+    assert done.returncode == 0, done.stderr
+    loop, last = " ".join(done.stdout.split()).partition(" .venv/bin/sare compare ")[::2]
+    assert "for detector in image other; do for seed in 0 1; do for stage in train evaluate;" in loop
+    assert last.startswith("image other --dataset mini")

@@ -77,6 +77,17 @@ class DetectorFolder:
                 raise ConfigError(f"--set {override}: {self.store.url} is trained already; that would be another one.")
         return read_settings(values, self.store.path("about.json"), overrides)
 
+    @property
+    def threshold(self) -> float | None:
+        """The logit above which the held-out training images would call an image fake; None: not known."""
+        return self.best.entry().get("threshold")
+
+    def reference(self, work: str) -> str:
+        """How --detector names it with this work folder: by its fingerprint if it lies there, else by its place."""
+        folder = self.folder()
+        inside = Store(work).at(f"{folder.dataset}/{folder.stage}/{folder.fingerprint}").url == self.store.url
+        return folder.fingerprint if inside else self.store.url
+
     def folder(self) -> Folder:
         """As the engine sees it, wherever it lies."""
         folder = Folder(self.store.url, self.about.dataset, "detectors", self.about.made_by, models=self.about.models)

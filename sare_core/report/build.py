@@ -13,7 +13,8 @@ from sare_core.engine.manifest import Index
 from sare_core.engine.progress import bar
 from sare_core.engine.terminal import console
 from sare_core.errors import ConfigError, needs_extra
-from sare_core.evaluation.metrics import CLASS_ONLY, subset_metrics
+from sare_core.evaluation.intervals import Run, measure_runs
+from sare_core.evaluation.metrics import CLASS_ONLY
 from sare_core.evaluation.results import read_outputs, read_results
 from sare_core.evaluation.tables import result_tables, to_csv
 from sare_core.graph import Graph
@@ -73,7 +74,7 @@ def write_report(
     store = Store(out or f"{work}/{dataset}/{NAME}/{predictions.fingerprint}")
 
     run = run or predictions.runs()[-1]
-    results = read_results(settings, index, trained_on, predictions, shards, run)
+    results = read_results(settings, index, trained_on, predictions, shards, run, detector.threshold)
     if results.predictions.is_empty():
         raise ConfigError(
             f"{predictions.store.url}: none of the test images has a prediction, so there is nothing to report. "
@@ -95,16 +96,15 @@ def write_report(
     distributions = distributions_part(results.predictions, measures)
     training = training_part(last, best)
 
-    everything = () if trained_on is None else tuple(trained_on.select(["train"])["subset"].unique().sort())
-    trained = settings.train_subsets or everything
+    trained, copies = results.trained, settings.evaluate.near_copies
     seen = set() if elsewhere else set(trained)
     groups = examples(reconstructions, index, results.predictions, measures, settings)
-    runs = results.runs | {name: subset_metrics(found) for name, found in beside.items()}
+    runs = results.runs | {name: measure_runs([Run(found)], trained, copies) for name, found in beside.items()}
     tables = result_tables(f"{dataset}, {origin}", runs, results.paper)
     ours = results.runs[results.name]
-    gains = gains_over(results.predictions, beside, ours, seen)
+    gains = gains_over(results.predictions, beside, ours, seen, copies)
     said = [gain_sentence(name, gain) for name, gain in gains.items()]
-    found = verdict(results.predictions, results.name, results.runs, seen, gains)
+    found = verdict(results.predictions, results.name, results.runs, seen, gains, copies)
     ending = closing(found.lead, said, shift.shift, ours, seen)
     folders = [*reconstructions.upstream.values(), reconstructions, detector.folder(), predictions, *further]
     shown = next((subset for subset in groups if subset in seen), next(iter(groups), None))

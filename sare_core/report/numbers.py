@@ -1,69 +1,53 @@
 """The numbers behind the report's sentences and figures, as frames: the very ones that its CSV files hold."""
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
+import numpy as np
 import polars as pl
 
+from sare_core.evaluation.bootstrap import Estimate, auc, draw_by_name, estimate, mean
 from sare_core.evaluation.metrics import paper_order, pool_shared_reals
-from sare_core.report.intervals import Interval, auc_draws, interval, mean_draws, resamples
-
-if TYPE_CHECKING:
-    import numpy as np
 
 CLASSES = {0: "real", 1: "fake"}
 BINS = 25
 
 
-class Mean(NamedTuple):
-    """A mean over subsets, in [0, 1], with its interval over images."""
-
-    value: float
-    interval: Interval
-
-
-def mean_auc(predictions: pl.DataFrame, subsets: list[str]) -> Mean | None:
+def mean_auc(predictions: pl.DataFrame, subsets: list[str]) -> Estimate | None:
     """The plain mean of AUC over those of `subsets` that have real and fake; None where none has."""
-    return _mean(_auc_draws(predictions, "logit", subsets))
+    return _mean(_areas(predictions, "logit", subsets))
 
 
-def _auc_draws(predictions: pl.DataFrame, column: str, subsets: list[str]) -> "list[tuple[float, np.ndarray]]":
-    from sklearn.metrics import roc_auc_score
-
-    measured = []
-    for group in _by_subset(predictions, subsets).values():
-        if group["label"].n_unique() == 2:
-            labels, logits = group["label"].to_numpy(), group[column].to_numpy()
-            measured.append((float(roc_auc_score(labels, logits)), auc_draws(logits, labels, resamples(group))))
-    return measured
+def _areas(predictions: pl.DataFrame, column: str, subsets: list[str]) -> list[np.ndarray]:
+    return [
+        auc(group[column].to_numpy(), group["label"].to_numpy(), draw_by_name(group))
+        for group in _by_subset(predictions, subsets).values()
+        if group["label"].n_unique() == 2
+    ]
 
 
-def auc_gain(predictions: pl.DataFrame, control: pl.DataFrame, subsets: list[str]) -> Mean | None:
+def auc_gain(predictions: pl.DataFrame, control: pl.DataFrame, subsets: list[str]) -> Estimate | None:
     """The mean AUC over `subsets` less that of `control`, paired: both see the same images in every resample.
 
     Images that one of the two lacks are passed over; None where no subset has real and fake.
     """
     keys = ["image_id", "subset"]
     both = predictions.join(control.select(*keys, other="logit"), on=keys, maintain_order="left")
-    ours, theirs = (_auc_draws(both, column, subsets) for column in ("logit", "other"))
-    return _mean([(a - b, da - db) for (a, da), (b, db) in zip(ours, theirs, strict=True)])
+    ours, theirs = (_areas(both, column, subsets) for column in ("logit", "other"))
+    return _mean([one - other for one, other in zip(ours, theirs, strict=True)])
 
 
-def mean_acc(predictions: pl.DataFrame, subsets: list[str], threshold: float) -> Mean | None:
+def mean_acc(predictions: pl.DataFrame, subsets: list[str], threshold: float) -> Estimate | None:
     """The plain mean of accuracy over `subsets`; None where no image is labelled."""
     measured = []
     for group in _by_subset(predictions, subsets).values():
         right = ((group["score"] > threshold) == (group["label"] == 1)).cast(pl.Float64).to_numpy()
-        measured.append((float(right.mean()), mean_draws(right, resamples(group))))
+        measured.append(mean(right, draw_by_name(group)))
     return _mean(measured)
 
 
-def _mean(measured: list[tuple[float, "np.ndarray"]]) -> Mean | None:
-    import numpy as np
-
-    if not measured:
-        return None
-    values, draws = zip(*measured, strict=True)
-    return Mean(sum(values) / len(values), interval(np.stack(draws).mean(axis=0)))
+def _mean(measured: list[np.ndarray]) -> Estimate | None:
+    """Of the replicates of some subsets; in [0, 1], the interval over images."""
+    return estimate(np.mean(measured, axis=0)) if measured else None
 
 
 class Shift(NamedTuple):
@@ -91,19 +75,17 @@ def semantic_shift(variants: dict[str, pl.DataFrame]) -> Shift:
         both = both.join(other, on=["image_id", "subset"], maintain_order="left")
     means, gaps = [], []
     for subset, group in _by_subset(both).items():
-        counts, draws = resamples(group), {}
+        counts, drawn = draw_by_name(group), {}
         for label, name in CLASSES.items():
             mine = (group["label"] == label).to_numpy()
             for kind in variants if mine.any() else []:
-                values = group[kind].to_numpy()[mine]
-                draws[kind, label] = values.mean(), mean_draws(values, counts[:, mine])
-                value, drawn = draws[kind, label]
-                means.append((kind, subset, name, int(mine.sum()), value, *interval(drawn)))
+                drawn[kind, label] = mean(group[kind].to_numpy()[mine], counts[:, mine])
+                means.append((kind, subset, name, int(mine.sum()), *estimate(drawn[kind, label])))
         if group["label"].n_unique() == 2:
-            delta = {k: tuple(a - b for a, b in zip(draws[k, 0], draws[k, 1], strict=True)) for k in variants}
+            delta = {kind: drawn[kind, 0] - drawn[kind, 1] for kind in variants}
             if others:
-                delta["gain"] = tuple(a - b for a, b in zip(delta["with"], delta["without"], strict=True))
-            gaps += [(kind, subset, value, *interval(drawn)) for kind, (value, drawn) in delta.items()]
+                delta["gain"] = delta["with"] - delta["without"]
+            gaps += [(kind, subset, *estimate(values)) for kind, values in delta.items()]
     return Shift(
         measure,
         pl.DataFrame(means, ["captions", "subset", "class", "n", "mean", "low", "high"], orient="row"),
@@ -116,8 +98,6 @@ def histograms(images: pl.DataFrame, column: str, low: float, high: float) -> pl
 
     BINS bins of equal width in [low, high]; a value above `high` counts in the last bin.
     """
-    import numpy as np
-
     edges = np.linspace(low, high, BINS + 1)
     rows = []
     for subset, group in _by_subset(images).items():

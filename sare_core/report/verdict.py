@@ -1,13 +1,15 @@
 """What the numbers say, in sentences that claim no more than they show."""
 
+from collections.abc import Collection
 from typing import NamedTuple
 
 import polars as pl
 
-from sare_core.evaluation.metrics import CLASS_ONLY, THRESHOLD, is_mean, unseen_of
+from sare_core.evaluation.bootstrap import Estimate
+from sare_core.evaluation.metrics import CLASS_ONLY, NEAR_COPIES, THRESHOLD, is_mean, unseen_of
 from sare_core.evaluation.tables import TRIVIAL, Runs
 from sare_core.evaluation.trivial import SUSPICIOUS
-from sare_core.report.numbers import Mean, Shift, auc_gain, mean_acc, mean_auc
+from sare_core.report.numbers import Shift, auc_gain, mean_acc, mean_auc
 
 
 class Key(NamedTuple):
@@ -25,7 +27,12 @@ class Verdict(NamedTuple):
 
 
 def verdict(
-    predictions: pl.DataFrame, name: str, runs: Runs, trained: set[str], gains: dict[str, Mean] | None = None
+    predictions: pl.DataFrame,
+    name: str,
+    runs: Runs,
+    trained: set[str],
+    gains: dict[str, Estimate] | None = None,
+    near_copies: Collection[str] = NEAR_COPIES,
 ) -> Verdict:
     """The mean over the subsets that training did not see (`unseen_of`), or over all where there are none else.
 
@@ -33,7 +40,7 @@ def verdict(
     control, on these subsets.
     """
     rows = runs[name].filter(~is_mean(), pl.col("auc").is_not_null())
-    names = unseen_of(rows["subset"].to_list(), trained) or rows["subset"].to_list()
+    names = unseen_of(rows["subset"].to_list(), trained, near_copies) or rows["subset"].to_list()
     auc, acc = mean_auc(predictions, names), mean_acc(predictions, names, THRESHOLD)
     if auc is None or acc is None:
         return Verdict([], "No subset has both real and fake images with labels, so nothing can be measured.", [])
@@ -74,20 +81,24 @@ def verdict(
 
 
 def gains_over(
-    predictions: pl.DataFrame, beside: dict[str, pl.DataFrame], metrics: pl.DataFrame, trained: set[str]
-) -> dict[str, Mean]:
+    predictions: pl.DataFrame,
+    beside: dict[str, pl.DataFrame],
+    metrics: pl.DataFrame,
+    trained: set[str],
+    near_copies: Collection[str] = NEAR_COPIES,
+) -> dict[str, Estimate]:
     """What the detector gains in AUC over each control, on the subsets of the verdict.
 
     beside: predictions of each control by its name. metrics: of the detector.
     """
     names = metrics.filter(~is_mean(), pl.col("auc").is_not_null())["subset"].to_list()
-    chosen = unseen_of(names, trained) or names
+    chosen = unseen_of(names, trained, near_copies) or names
     found = {control: auc_gain(predictions, other, chosen) for control, other in beside.items()}
     return {control: gain for control, gain in found.items() if gain is not None}
 
 
-def gain_sentence(control: str, gain: Mean) -> str:
-    low, high = gain.interval
+def gain_sentence(control: str, gain: Estimate) -> str:
+    low, high = gain.low, gain.high
     reading = "more" if low > 0 else "less" if high < 0 else "neither more nor less for certain"
     return (
         f"That is {reading} than {control}: {_points(gain.value)} points of AUC, with a 95 % interval from "
@@ -136,21 +147,21 @@ def shift_sentences(shift: Shift) -> list[str]:
     return sentences
 
 
-def _reading(auc: Mean) -> str:
-    if auc.interval.low > 0.5:
+def _reading(auc: Estimate) -> str:
+    if auc.low > 0.5:
         return "That is better than guessing."
-    if auc.interval.high < 0.5:
+    if auc.high < 0.5:
         return "That is worse than guessing: it tends to rank them the wrong way round."
     return "That cannot be told from guessing."
 
 
-def _key(name: str, mean: Mean) -> Key:
-    low, high = mean.interval
+def _key(name: str, mean: Estimate) -> Key:
+    low, high = mean.low, mean.high
     return Key(name, _percent(mean.value), f"95 % interval {100 * low:.1f} to {100 * high:.1f}")
 
 
-def _gain_key(control: str, gain: Mean) -> Key:
-    low, high = (_points(end) for end in gain.interval)
+def _gain_key(control: str, gain: Estimate) -> Key:
+    low, high = (_points(end) for end in (gain.low, gain.high))
     return Key(f"AUC beyond {control}", _points(gain.value), f"95 % interval {low} to {high}")
 
 

@@ -11,17 +11,18 @@ import numpy as np
 import polars as pl
 
 from sare_core.errors import StageError
-from sare_core.evaluation.metrics import THRESHOLD, paper_order
-from sare_core.study.bootstrap import (
+from sare_core.evaluation.bootstrap import (
     RESAMPLES,
-    WITHOUT_COPIES,
-    add_means,
+    Estimate,
     auc,
     draw_images,
     draw_seeds,
     estimate,
     mean_gap,
+    reading,
 )
+from sare_core.evaluation.metrics import THRESHOLD, UNSEEN, WITHOUT_COPIES, paper_order
+from sare_core.study.means import add_means
 from sare_core.study.number import BASE, NUMBER, NUMBER_DRAWS
 from sare_core.study.variants import DRAWS, DRAWS_UNCAPTIONED, FULL, ORACLE
 
@@ -140,16 +141,11 @@ def gains(results: pl.DataFrame) -> list[str]:
     MARGIN is what was set before as no gain: an interval inside it says that there is none that matters.
     """
     sentences = []
-    chosen = [name for name in (WITHOUT_COPIES, "mean of unseen") if name in results["subset"]]
+    chosen = [name for name in (WITHOUT_COPIES, UNSEEN) if name in results["subset"]]
     rows = results.filter(pl.col("measure") == "auc", pl.col("what").str.contains(" − "))
     for row in rows.filter(pl.col("subset").is_in(chosen[:1])).iter_rows(named=True):
-        low, high = row["low"], row["high"]
-        reading = (
-            "a gain" if low > 0 else "a loss" if high < 0 else "undecided: the interval holds zero, and more than that"
-        )
-        if low > -MARGIN and high < MARGIN:
-            reading = f"no gain: within ± {100 * MARGIN:g} points"
-        sentences.append(f"{row['what']}, {row['subset']}: {reading}.")
+        difference = Estimate(row["value"], row["low"], row["high"])
+        sentences.append(f"{row['what']}, {row['subset']}: {reading(difference, MARGIN)}.")
     return sentences
 
 

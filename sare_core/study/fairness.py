@@ -3,7 +3,7 @@
 Everything is measured on the dataset's files alone: no caption and no reconstruction is needed.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -12,47 +12,10 @@ from PIL import Image
 
 from sare_core.config.detectors import DetectorSettings
 from sare_core.errors import StageError
+from sare_core.evaluation.bootstrap import RESAMPLES, auc, draw_images, estimate
 from sare_core.evaluation.metrics import paper_order
-from sare_core.evaluation.statistics import held_out_scores, pixel_statistics, regression
-from sare_core.study.bootstrap import RESAMPLES, add_means, auc, draw_images, estimate
-
-PER_CELL = 2000  # images of a subset, split and class at most, the first by image_id: a hash, so a random draw
-Loader = Callable[[dict[str, Any]], Image.Image]  # a row of the index to its RGB image
-
-
-def chosen_rows(index_frame: pl.DataFrame, splits: list[str]) -> pl.DataFrame:
-    """The readable, labelled rows of some splits, at most PER_CELL a subset, split and label, by image_id."""
-    usable = pl.col("error").is_null(), pl.col("label").is_not_null(), pl.col("split").is_in(splits)
-    rows = index_frame.filter(*usable).sort("image_id")
-    return rows.group_by("subset", "split", "label", maintain_order=True).head(PER_CELL).sort("image_id")
-
-
-def pixel_scores(test: pl.DataFrame, load: Loader, seed: int, advance: Callable[[int], None]) -> pl.DataFrame:
-    """Columns image_id, subset, label, logit: of the pixel statistics, cross-validated within each subset."""
-    parts = []
-    for _, rows in test.group_by("subset", maintain_order=True):
-        features = np.stack([pixel_statistics(load(row)) for row in rows.iter_rows(named=True)])
-        advance(len(rows))
-        logits = held_out_scores(features, rows["label"].to_numpy(), seed)
-        parts.append(rows.select("image_id", "subset", "label", logit=pl.Series(logits, dtype=pl.Float64)))
-    return pl.concat(parts)
-
-
-def carried_over(rows: pl.DataFrame, load: Loader, trained_on: Sequence[str] | None) -> pl.DataFrame:
-    """Columns image_id, subset, label, logit of the test images: of the pixel statistics, fitted to the training images
-    of `trained_on` (none named: of all subsets) and carried over to every subset.
-
-    rows: of the index, train and test, see `chosen_rows`. Raises StageError: the training images are of one class.
-    """
-    own = pl.lit(True) if trained_on is None else pl.col("subset").is_in(trained_on)
-    train, test = rows.filter(pl.col("split") == "train", own), rows.filter(pl.col("split") == "test")
-    if train["label"].n_unique() < 2:
-        raise StageError("the training split holds images of one class only: pixel statistics cannot be fitted to it.")
-    known, tried = (
-        np.stack([pixel_statistics(load(row)) for row in part.iter_rows(named=True)]) for part in (train, test)
-    )
-    logits = regression().fit(known, train["label"].to_numpy()).decision_function(tried)
-    return test.select("image_id", "subset", "label", logit=pl.Series(logits, dtype=pl.Float64))
+from sare_core.evaluation.statistics import Loader, regression
+from sare_core.study.means import add_means
 
 
 def area_by_subset(

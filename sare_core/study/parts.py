@@ -23,7 +23,7 @@ from sare_core.engine.selection import chosen_shards
 from sare_core.engine.terminal import console
 from sare_core.errors import ConfigError, StageError
 from sare_core.evaluation.results import read_outputs
-from sare_core.evaluation.statistics import FOLDS
+from sare_core.evaluation.statistics import FOLDS, PER_CELL, Loader, carried_over, chosen_rows, pixel_scores
 from sare_core.evaluation.tables import TRIVIAL
 from sare_core.evaluation.trivial import trivial_predictions
 from sare_core.graph import Graph
@@ -208,7 +208,7 @@ def made_from(folders: dict[str, Folder]) -> dict[str, str]:
     return {f"reconstructions of {name}": folder.fingerprint for name, folder in folders.items()}
 
 
-def loader(study: Study) -> fairness.Loader:
+def loader(study: Study) -> Loader:
     """Reads an image as the stages see it."""
     root, view = study.index.about["root"], study.settings().view
     return lambda row: view_image(read_source(root, row), row, view)
@@ -216,9 +216,9 @@ def loader(study: Study) -> fairness.Loader:
 
 def pixel_strata(study: Study) -> tuple[pl.DataFrame | None, list[str]]:
     """A score of the test images that knows pixels and no content (None: none can be fitted), and what to say of it."""
-    rows = fairness.chosen_rows(study.index.frame(), ["train", "test"])
+    rows = chosen_rows(study.index.frame(), ["train", "test"])
     try:
-        scores = fairness.carried_over(rows, loader(study), study.settings().train_subsets)
+        scores = carried_over(rows, loader(study), study.settings().train_subsets)
     except StageError as error:
         return None, [f"Not given within strata of the pixel statistics' score: {error}"]
     note = "Within tenths: a real and a fake are compared only if their pixel statistics look alike to a logistic "
@@ -304,17 +304,17 @@ def study_fairness(study: Study) -> None:
     """fairness.{md,csv}: what gives fakes away without semantics. transfer.{md,csv}: from each generator to each."""
     settings, index, load = study.settings(), study.index, loader(study)
     frame, subsets, seed = index.frame(), settings.train_subsets, settings.seed
-    test = fairness.chosen_rows(frame, ["test"])
+    test = chosen_rows(frame, ["test"])
     about = frame.filter(pl.col("split").is_in(["train", "val"]))
     if subsets is not None:
         about = about.filter(pl.col("subset").is_in(subsets))
     trivial = trivial_predictions(about, frame.filter(pl.col("split") == "test"))
     with bar(console, "pixel statistics", len(test)) as advance:
-        scores = {"pixel statistics": fairness.pixel_scores(test, load, seed, advance)}
+        scores = {"pixel statistics": pixel_scores(test, load, seed, advance)}
     notes = [f"Pixel statistics: logistic regression, {FOLDS}-fold within each subset's test split."]
-    rows = fairness.chosen_rows(frame, ["train", "test"])
+    rows = chosen_rows(frame, ["train", "test"])
     try:
-        scores["pixel statistics, carried over"] = fairness.carried_over(rows, load, subsets)
+        scores["pixel statistics, carried over"] = carried_over(rows, load, subsets)
         notes.append("Carried over: fitted to the training subsets' training images.")
     except StageError as error:
         notes.append(f"Pixel statistics are not carried over: {error}")
@@ -327,7 +327,7 @@ def study_fairness(study: Study) -> None:
         fairness.area_by_subset(part, seed, trained_on=subsets).select(pl.lit(what).alias("what"), pl.all())
         for what, part in scores.items()
     )
-    notes.append(f"At most {fairness.PER_CELL:,} images of a subset, split and class are drawn.")
+    notes.append(f"At most {PER_CELL:,} images of a subset, split and class are drawn.")
     head = study.head(Part.fairness, [], {})
     tables.write(study.out, "fairness", head, tables.fairness_tables(results, notes), results, console)
 

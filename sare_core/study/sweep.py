@@ -3,7 +3,7 @@
 import numpy as np
 import polars as pl
 
-from sare_core.study.bootstrap import RESAMPLES, auc, draw_images, estimate, mean_gap
+from sare_core.evaluation.bootstrap import RESAMPLES, auc, draw_images, estimate, mean_gap
 from sare_core.study.comparison import wide_values
 from sare_core.study.variants import Cell
 

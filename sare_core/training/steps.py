@@ -4,10 +4,11 @@ import hashlib
 import math
 from typing import Any
 
+import numpy as np
 import torch
 from accelerate import Accelerator
 from accelerate.utils import gather_object
-from sklearn.metrics import roc_auc_score
+from sklearn.metrics import roc_auc_score, roc_curve
 from torch.nn.functional import binary_cross_entropy_with_logits
 
 from sare_core.config.training import TrainSettings
@@ -16,7 +17,7 @@ from sare_core.errors import ConfigError, StageError, Stopped
 from sare_core.training.samples import SampleKey, Samples, loader
 
 BACKEND = "inductor"  # of torch.compile
-Entry = dict[str, float | None]  # accuracy, auc and loss of one epoch; None where undefined
+Entry = dict[str, float | None]  # accuracy, auc, loss and threshold of one epoch; None where undefined
 
 # Source files may be away while a detector is trained that reads them (reconstruct.keep_source=false). An image that
 # cannot be read after some tries is left out of its step: neither another image nor a blank one takes its place, and
@@ -102,7 +103,8 @@ def check_readable(unreadable: int, images: int) -> None:
 
 
 def validate(accelerator: Accelerator, model: Any, part: Samples, batch_size: int, workers: int) -> tuple[Entry, int]:
-    """Accuracy at 0.5, AUC and loss on the held-out images, shared over the processes; None where undefined.
+    """Accuracy at 0.5, AUC, loss and `best_threshold` on the held-out images, shared over the processes; None where
+    undefined.
 
     With it, how many of them could not be read and are not in it. Raises StageError: too many.
     """
@@ -122,14 +124,28 @@ def validate(accelerator: Accelerator, model: Any, part: Samples, batch_size: in
     pairs, missing = sorted(gather_object(pairs)), sum(gather_object([missing]))
     check_readable(missing, len(part))
     if not pairs:
-        return {"accuracy": None, "auc": None, "loss": None}, missing
+        return {"accuracy": None, "auc": None, "loss": None, "threshold": None}, missing
     logits, labels = (torch.tensor(values) for values in zip(*pairs, strict=True))
+    both = 0 < labels.sum() < len(labels)
     entry: Entry = {
         "accuracy": float(((logits > 0) == (labels > 0)).float().mean()),
-        "auc": float(roc_auc_score(labels, logits)) if 0 < labels.sum() < len(labels) else None,
+        "auc": float(roc_auc_score(labels, logits)) if both else None,
+        "threshold": best_threshold(labels.numpy(), logits.numpy()) if both else None,
         "loss": float(binary_cross_entropy_with_logits(logits, labels)),
     }
     return entry, missing
+
+
+def best_threshold(labels: np.ndarray, logits: np.ndarray) -> float:
+    """The logit above which to call an image fake, for the highest balanced accuracy on these images of both classes.
+
+    Half-way to the next logit below, so that a fake just under the weakest one seen is still called fake.
+    """
+    false_alarms, hits, thresholds = roc_curve(labels, logits, drop_intermediate=False)  # fake from the threshold up
+    best = int(np.argmax(hits - false_alarms))
+    if best == 0:  # calling everything real is as good as it gets
+        return float(logits.max())
+    return float(thresholds[best] + thresholds[best + 1]) / 2
 
 
 def best_epoch(history: list[Entry]) -> int:

@@ -4,8 +4,7 @@ import pytest
 from sklearn.metrics import roc_auc_score
 
 from sare_core.errors import StageError
-from sare_core.evaluation.metrics import subset_metrics
-from sare_core.study.bootstrap import WITHOUT_COPIES
+from sare_core.evaluation.metrics import WITHOUT_COPIES, subset_metrics
 from sare_core.study.comparison import RESULT, compare_detectors, compare_errors, gains
 
 VARIANTS, SUBSETS = ("sare", "uncaptioned", "wrong", "vae"), ("sdv1.4", "adm", "biggan")

@@ -1,12 +1,14 @@
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from sklearn.metrics import balanced_accuracy_score
 
 from sare_core.config import load_settings
 from sare_core.config.training import TrainSettings
 from sare_core.errors import ConfigError
-from sare_core.training.steps import Entry, best_epoch, learning_rate, micro_batch, step_seed
+from sare_core.training.steps import Entry, best_epoch, best_threshold, learning_rate, micro_batch, step_seed
 
 # The rates of the backbone's own training run, epochs 0 to 16, in units of 1e-4 and to the digits printed there.
 BOUNCE = [1, 0.905, 0.655, 0.345, 0.0955, 0, 0.0955, 0.345, 0.655, 0.905, 1, 0.905, 0.655, 0.345, 0.0955, 0, 0.0955]
@@ -103,3 +105,17 @@ def entry(accuracy: float | None, loss: float | None = 0.5) -> Entry:
 )
 def test_the_best_epoch(history: list[Entry], best: int) -> None:
     assert best_epoch(history) == best
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_the_threshold_is_the_best_for_balanced_accuracy(seed: int) -> None:
+    random = np.random.default_rng(seed)
+    labels = (random.random(60) < 0.3).astype(int)
+    logits = np.round(random.normal(1 + labels, 1), 1).astype(np.float32)
+    scores = [balanced_accuracy_score(labels, logits > one) for one in [-9.0, *np.unique(logits)]]
+    assert balanced_accuracy_score(labels, logits > best_threshold(labels, logits)) == pytest.approx(max(scores))
+
+
+def test_the_threshold_lies_half_way_between_two_logits_or_above_all() -> None:
+    assert best_threshold(np.array([0, 0, 1]), np.array([-3.0, 1.0, 2.0])) == 1.5
+    assert best_threshold(np.array([1, 0]), np.array([-1.0, 4.0])) == 4.0

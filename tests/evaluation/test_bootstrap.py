@@ -1,9 +1,23 @@
 import numpy as np
+import polars as pl
 import pytest
-from scipy.stats import bootstrap
+from scipy.stats import bootstrap, norm
 from sklearn.metrics import roc_auc_score
 
-from sare_core.study.bootstrap import WITHOUT_COPIES, add_means, auc, draw_images, draw_seeds, estimate, mean_gap
+from sare_core.evaluation.bootstrap import (
+    RESAMPLES,
+    Estimate,
+    auc,
+    draw_by_name,
+    draw_images,
+    draw_seeds,
+    estimate,
+    mean,
+    mean_gap,
+    reading,
+)
+from sare_core.evaluation.metrics import WITHOUT_COPIES
+from sare_core.study.means import add_means
 
 
 def sample(n=300, levels=None, seed=0):
@@ -96,3 +110,37 @@ def test_within_strata_only_pairs_of_one_stratum_count():
 def test_strata_without_a_pair_give_no_number():
     scores, labels, random = sample()
     assert np.isnan(auc(scores, labels, draw_images(labels, random, 2), labels)).all()
+
+
+def images(real: int, fake: int, subset: str = "gen") -> pl.DataFrame:
+    return pl.DataFrame({"subset": [subset] * (real + fake), "label": [0] * real + [1] * fake})
+
+
+def test_every_draw_by_name_has_as_many_of_each_class_as_there_were() -> None:
+    counts = draw_by_name(images(7, 3))
+    assert counts.shape == (1 + RESAMPLES, 10) and (counts[0] == 1).all()
+    assert (counts[:, :7].sum(axis=1) == 7).all()
+    assert (counts[:, 7:].sum(axis=1) == 3).all()
+    np.testing.assert_allclose(counts.mean(axis=0), 1, atol=0.15)
+
+
+def test_shared_reals_are_drawn_alike_and_other_subsets_are_not() -> None:
+    shared = images(20, 0, "real")
+    one, two = pl.concat([images(0, 5, "one"), shared]), pl.concat([images(0, 9, "two"), shared])
+    np.testing.assert_array_equal(draw_by_name(one)[:, 5:], draw_by_name(two)[:, 9:])
+    assert (draw_by_name(images(20, 0, "a")) != draw_by_name(images(20, 0, "b"))).any()
+
+
+def test_the_interval_of_a_mean_is_the_normal_one() -> None:
+    values = np.random.default_rng(1).normal(5, 2, 400)
+    drawn = estimate(mean(values, draw_by_name(images(400, 0))))
+    half = norm.ppf(0.975) * values.std() / 20
+    assert drawn.value == pytest.approx(values.mean())
+    np.testing.assert_allclose(drawn[1:], (values.mean() - half, values.mean() + half), atol=0.2 * half)
+
+
+def test_the_margin_decides_between_no_gain_and_undecided() -> None:
+    assert reading(Estimate(0.01, -0.01, 0.03), 0.02).startswith("undecided")
+    assert reading(Estimate(0.01, -0.01, 0.03), 0.05) == "no gain: within ± 5 points"
+    assert reading(Estimate(0.03, 0.01, 0.06), 0.05) == "a gain"
+    assert reading(Estimate(-0.03, -0.06, -0.01), 0.05) == "a loss"

@@ -1,19 +1,17 @@
-"""Paired bootstrap over images (and training seeds), on whole arrays at once.
+"""Paired bootstrap over images, training seeds and generators, on whole arrays at once.
 
-Images are drawn again within their subset and class. One draw serves every variant and seed, so that differences are
+Images are drawn again within their subset and class. One draw serves every detector and seed, so that differences are
 paired. Row 0 of everything that is resampled is the sample itself: the estimate; the others are its replicates.
 """
 
+import hashlib
 from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-
-from sare_core.evaluation.metrics import CLASS_ONLY, NEAR_COPIES
+import polars as pl
 
 RESAMPLES = 1000
-WITHOUT_COPIES = "mean of unseen, no near-copies"
-READERS = "of these, those that read text"
 
 
 class Estimate(NamedTuple):
@@ -37,10 +35,37 @@ def draw_images(labels: np.ndarray, random: np.random.Generator, resamples: int 
     return counts
 
 
+def draw_by_name(images: pl.DataFrame) -> np.ndarray:
+    """As `draw_images`, seeded by the names of subset and class: (1 + RESAMPLES, n) int32.
+
+    So the same images give the same interval, detectors that see the same images are paired whoever asks, and images
+    that several subsets share are drawn alike for all of them. images: columns subset and label; the order of the rows
+    within a subset and label matters.
+    """
+    counts = np.ones((1 + RESAMPLES, len(images)), np.int32)
+    for (subset, label), group in images.with_row_index("row").group_by("subset", "label", maintain_order=True):
+        n, rows = len(group), group["row"].to_numpy()
+        digest = hashlib.sha256(f"{subset}:{label}".encode()).digest()
+        drawn = np.random.default_rng(int.from_bytes(digest[:8])).integers(0, n, (RESAMPLES, n))
+        drawn += n * np.arange(RESAMPLES)[:, None]
+        counts[1:, rows] = np.bincount(drawn.ravel(), minlength=RESAMPLES * n).reshape(RESAMPLES, n)
+    return counts
+
+
 def draw_seeds(seeds: int, random: np.random.Generator, resamples: int = RESAMPLES) -> np.ndarray:
     """The weight of each training seed, (1 + resamples, seeds); rows sum to 1."""
     drawn = random.multinomial(seeds, np.full(seeds, 1 / seeds), resamples)
     return np.concatenate([np.full((1, seeds), 1.0), drawn]) / seeds
+
+
+def draw_generators(by_generator: Sequence[np.ndarray]) -> np.ndarray:
+    """The plain mean over generators, which are drawn again too, (R,). by_generator: the replicates (R,) of each.
+
+    As many generators are always drawn alike, so the difference of two detectors is paired.
+    """
+    values = np.stack(by_generator)
+    random = np.random.default_rng(len(values))
+    return np.einsum("gr,rg->r", values, draw_seeds(len(values), random, values.shape[1] - 1))
 
 
 def auc(scores: np.ndarray, labels: np.ndarray, counts: np.ndarray, strata: np.ndarray | None = None) -> np.ndarray:
@@ -69,10 +94,15 @@ def _wins_and_pairs(scores: np.ndarray, labels: np.ndarray, counts: np.ndarray) 
     return np.stack([twice / 2, below[:, -1] * drawn.sum(axis=1)])
 
 
+def mean(values: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    """The mean of values (n,) or (n, k) of each row of counts, (R,) or (R, k)."""
+    return ((counts @ values).T / counts.sum(axis=1)).T
+
+
 def mean_gap(values: np.ndarray, labels: np.ndarray, counts: np.ndarray) -> np.ndarray:
     """Mean over real minus mean over fake of each row of counts, (R,). values, labels: (n,)."""
     real, fake = labels == 0, labels == 1
-    return counts[:, real] @ values[real] / real.sum() - counts[:, fake] @ values[fake] / fake.sum()
+    return mean(values[real], counts[:, real]) - mean(values[fake], counts[:, fake])
 
 
 def estimate(replicates: np.ndarray) -> Estimate:
@@ -81,21 +111,15 @@ def estimate(replicates: np.ndarray) -> Estimate:
     return Estimate(float(replicates[0]), float(low), float(high))
 
 
-def add_means(by_subset: dict[str, np.ndarray], trained_on: Sequence[str] | None) -> dict[str, np.ndarray]:
-    """The subsets' replicates, and their plain means: of those that were not trained on ("unseen"), of these without
-    near-copies of what was trained on, of those that read text too, and of all. Means over unseen generators draw the
-    generators again too."""
-    unseen = [name for name in by_subset if name not in (trained_on or by_subset)]
-    means = {"mean of unseen": unseen}
-    if not NEAR_COPIES.isdisjoint(trained_on or ()):
-        means[WITHOUT_COPIES] = [name for name in unseen if name not in NEAR_COPIES]
-        if not CLASS_ONLY.isdisjoint(means[WITHOUT_COPIES]):
-            means[READERS] = [name for name in means[WITHOUT_COPIES] if name not in CLASS_ONLY]
-    drawn = {name: _mean_of(by_subset, names) for name, names in means.items() if names}
-    return by_subset | drawn | {"mean": np.mean(list(by_subset.values()), axis=0)}
+def reading(difference: Estimate, margin: float) -> str:
+    """What the interval of a difference (the first less the second) says, with `margin` as what would not matter.
 
-
-def _mean_of(by_subset: dict[str, np.ndarray], names: list[str]) -> np.ndarray:
-    values = np.stack([by_subset[name] for name in names])
-    random = np.random.default_rng(len(names))  # the same for all variants: their differences are paired
-    return np.einsum("gr,rg->r", values, draw_seeds(len(names), random, values.shape[1] - 1))
+    An interval within ± margin is the two one-sided tests (TOST) of equivalence, both passed at the 2.5 % level.
+    """
+    if difference.low > -margin and difference.high < margin:
+        return f"no gain: within ± {100 * margin:g} points"
+    if difference.low > 0:
+        return "a gain"
+    if difference.high < 0:
+        return "a loss"
+    return "undecided: the interval holds zero, and more than that"

@@ -1,0 +1,158 @@
+"""Which detectors stand side by side: predictions that lie in the work folder, and what is missing for others.
+
+Runs that differ in train.seed alone are one detector, whose numbers are means over its seeds.
+"""
+
+import json
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import polars as pl
+
+from sare_core.detectors import detector_class
+from sare_core.detectors.folder import DetectorFolder, open_detector
+from sare_core.engine.folders import Folder, places
+from sare_core.engine.manifest import Index, has_index, read_index
+from sare_core.errors import ConfigError
+from sare_core.evaluation.intervals import Run
+from sare_core.evaluation.results import read_outputs
+
+
+class Prediction(NamedTuple):
+    """A folder of predictions of one dataset, and the detector that made them, where it is still there."""
+
+    folder: Folder
+    detector: DetectorFolder | None
+    settings: dict[str, Any]
+    run: str
+
+
+class Compared(NamedTuple):
+    """One detector: a run a training seed. trained: the generators that it was trained on, as far as known."""
+
+    name: str
+    runs: list[Run]
+    trained: tuple[str, ...]
+    source: str  # the dataset that it was trained on; "" where that is not known
+
+
+def read_predictions(work: str, dataset: str, view: str) -> list[Prediction]:
+    """All predictions of a dataset in one view, the earliest first; folders that cannot be read are left out."""
+    found = []
+    for _, stage, name in places(work, dataset):
+        if stage != "predictions":
+            continue
+        try:
+            folder = Folder.open(work, dataset, stage, name)
+            about = folder.about()
+        except (ConfigError, FileNotFoundError):
+            continue
+        if folder.settings is not None and folder.settings["view"] == view:
+            prediction = Prediction(folder, _detector(about.detector, work), folder.settings, about.names()[-1])
+            found.append((about.described, prediction))
+    return [prediction for _, prediction in sorted(found, key=lambda pair: pair[0])]
+
+
+def _detector(place: str, work: str) -> DetectorFolder | None:
+    try:
+        return open_detector(place, work) if place else None
+    except ConfigError:
+        return None
+
+
+def chosen(
+    known: Sequence[Prediction], names: Sequence[str], index: Index, shards: list[int], work: str
+) -> tuple[list[Prediction], list[str]]:
+    """The predictions that some names mean, whole ones, in their order; and what is to be run for the others.
+
+    A name: of a run or a detector (`sare`), a fingerprint of predictions or of a detector, a detector's folder or URL.
+    None: all that are whole.
+    """
+    dataset = index.about["dataset"]
+    if not names:
+        return [one for one in known if not one.folder.undone(index, shards)], []
+    taken, missing = list[Prediction](), list[str]()
+    for name in names:
+        meant = [one for one in known if _means(one, name, work)]
+        whole = [one for one in meant if not one.folder.undone(index, shards)]
+        taken += [one for one in whole if one not in taken]
+        for one in meant:
+            if one not in whole and one.detector is not None:
+                missing.append(f"{name}: sare evaluate --dataset {dataset} --detector {one.detector.reference(work)}")
+        if not meant:
+            missing.append(_cure(name, dataset, work))
+    return taken, missing
+
+
+def _means(one: Prediction, name: str, work: str) -> bool:
+    if name in (one.run, one.folder.fingerprint, one.settings["detector"]["detector"], *one.folder.runs()):
+        return True
+    if one.detector is None:
+        return False
+    other = _detector(name, work) if "/" in name else None
+    if other is not None:
+        return other.best.sha256 == one.detector.best.sha256
+    return name == one.detector.folder().fingerprint
+
+
+def _cure(name: str, dataset: str, work: str) -> str:
+    """What to run for a name that no predictions have."""
+    for _, stage, fingerprint in places(work):
+        if stage == "detectors":
+            detector = _detector(fingerprint, work)
+            if detector is None or detector.about.settings is None:
+                continue
+            if name in (fingerprint, detector.about.settings["detector"]["detector"], *detector.about.names()):
+                return f"{name}: sare evaluate --dataset {dataset} --detector {fingerprint}"
+    if _detector(name, work) is not None:
+        return f"{name}: sare evaluate --dataset {dataset} --detector {name}"
+    try:
+        detector_class(name)
+    except ConfigError:
+        return f"{name}: no run, detector or fingerprint of that name; sare ls --dataset {dataset} lists what there is"
+    what = f"--dataset {dataset} --set detector.detector={name}"
+    return f"{name}: sare train {what}, then sare evaluate {what} (with the --preset that you use)"
+
+
+def compared(
+    predictions: Sequence[Prediction],
+    shards: list[int],
+    manifests: str,
+    prepare: Callable[[pl.DataFrame], pl.DataFrame],
+) -> list[Compared]:
+    """The detectors, each with the runs of all its seeds. prepare: is done to predictions, as giving them strata."""
+    groups: dict[str, dict[int, Prediction]] = {}
+    for one in predictions:  # of one seed the latest
+        groups.setdefault(_without_seed(one), {})[one.settings["train"]["seed"]] = one
+    seeds = [list(group.values()) for group in groups.values()]
+    found = list[Compared]()
+    for (first, *others), name in zip(seeds, _names(seeds), strict=True):
+        runs = [
+            Run(prepare(read_outputs(one.folder, shards)), one.detector.threshold if one.detector else None)
+            for one in (first, *others)
+        ]
+        source = first.detector.about.dataset if first.detector else ""
+        trained = first.settings["train_subsets"]
+        if trained is None and source and has_index(manifests, source):
+            trained = read_index(manifests, source).select(["train"])["subset"].unique().sort()
+        found.append(Compared(name, runs, tuple(trained or ()), source))
+    return found
+
+
+def _without_seed(one: Prediction) -> str:
+    """Equal for predictions of detectors that differ in their training seed alone."""
+    settings = {**one.settings, "train": {**one.settings["train"], "seed": None}}
+    settings["evaluate"] = one.settings["evaluate"]["dtype"]
+    return json.dumps([settings, one.detector and one.detector.about.dataset], sort_keys=True)
+
+
+def _names(groups: list[list[Prediction]]) -> list[str]:
+    """The detector's name; with its run's where several have that; with the fingerprint where several have both."""
+    for parts in (1, 2, 3):
+        names = []
+        for first, *others in groups:
+            name = " · ".join((first.settings["detector"]["detector"], first.run, first.folder.fingerprint)[:parts])
+            names.append(name + (f" ({1 + len(others)} seeds)" if others else ""))
+        if len(set(names)) == len(names):
+            break
+    return names

@@ -1,0 +1,194 @@
+"""`sare compare` and `sare evaluate --views` on forged detectors: what they choose, print, write and find missing."""
+
+import io
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+import torch
+from typer.testing import CliRunner
+
+from sare_core.config import load_settings
+from sare_core.engine.checkpoints import save_checkpoint
+from sare_core.engine.folders import Folder
+from sare_core.engine.manifest import read_index
+from sare_core.evaluation.baselines import PIXELS
+from sare_core.evaluation.intervals import Run, measure_runs
+from sare_core.evaluation.results import read_outputs
+from sare_core.evaluation.tables import TRIVIAL
+from stages.app import app
+from tests.pipeline import Pipeline
+from tests.report.forged import (
+    HISTORY,
+    ForgedCaptions,
+    ForgedPredictions,
+    ForgedReconstructions,
+    forge,
+    predict,
+    settings_of,
+)
+
+SUBSETS = ("midjourney", "sdv1.4", "biggan")
+Sare = Callable[..., Any]
+
+
+def add(pipeline: Pipeline, overrides: list[str], number: float) -> Folder:
+    """One more trained detector; number: its only weight."""
+    settings = load_settings("mini", overrides, "genimage")
+    graph = Pipeline(settings, pipeline.manifests, pipeline.work).graph
+    detector = graph.detector_of(read_index(pipeline.manifests, "tree"))
+    detector.describe(preset="mini")
+    for name in ("best", "last"):
+        facts = {"step": 3, "epoch": 3, "finished": True, "about": detector.made_by}
+        history = [entry | {"threshold": 0.25} for entry in HISTORY]
+        save_checkpoint(detector.store, name, {"model.x": torch.tensor([number])}, history=history, **facts)
+    return detector
+
+
+class Forged:
+    """sare in two seeds, image with its own noise, and map, which has no predictions yet."""
+
+    def __init__(self, root: Path) -> None:
+        self.overrides = settings_of(root / "models")
+        self.pipeline = forge(root, self.overrides, SUBSETS, test=12, without=False)
+        self.index = read_index(self.pipeline.manifests, "tree")
+        self.folders = {"sare": self.predictions([], 0.0)}
+        self.folders["seed"] = self.predictions(["train.seed=1"], 1.0)
+        self.folders["image"] = self.predictions(["detector.detector=image"], 2.0)
+        self.map = add(self.pipeline, [*self.overrides, "detector.detector=map"], 3.0)
+
+    def predictions(self, changes: list[str], number: float) -> Folder:
+        overrides = [*self.overrides, *changes]
+        settings = load_settings("mini", overrides, "genimage")
+        own = Pipeline(settings, self.pipeline.manifests, self.pipeline.work)
+        detector = add(self.pipeline, overrides, number) if number else own.graph.detector_of(self.index)
+        return predict(own, self.index, detector)
+
+    def sare(self, *arguments: str) -> Any:
+        where = ["--dataset", "tree", "--work", self.pipeline.work, "--manifests", self.pipeline.manifests]
+        return CliRunner().invoke(app, [*arguments, *where], env={"COLUMNS": "200"})
+
+    def file(self, name: str) -> Path:
+        return Path(self.pipeline.work) / "tree" / "compare" / name
+
+
+@pytest.fixture(scope="module")
+def forged(tmp_path_factory: pytest.TempPathFactory) -> Forged:
+    return Forged(tmp_path_factory.mktemp("compare"))
+
+
+def csv(forged: Forged, name: str = "compare.csv") -> pl.DataFrame:
+    return pl.read_csv(forged.file(name))
+
+
+def test_all_stand_side_by_side_seeds_are_one_row_and_the_hardest_control_is_first(forged: Forged) -> None:
+    done = forged.sare("compare")
+    assert done.exit_code == 0, done.output
+    table = csv(forged)
+    names = table["detector"].unique(maintain_order=True).to_list()
+    assert set(names) == {TRIVIAL, PIXELS, "sare (2 seeds)", "image"}
+    mean = table.filter(pl.col("subset") == "mean of unseen")
+    held = dict(mean.filter(pl.col("detector").is_in([TRIVIAL, PIXELS])).select("detector", "auc").iter_rows())
+    assert names[0] == max(held, key=lambda name: held[name])
+    assert f"hardest to beat is {names[0]}" in " ".join(done.output.split())
+
+    shards = forged.index.select(["test"])["shard"].to_list()
+    runs = [Run(read_outputs(forged.folders[name], shards)) for name in ("sare", "seed")]
+    expected = measure_runs(runs, ["sdv1.4"]).filter(pl.col("subset") == "biggan")["auc"].item()
+    assert table.filter(detector="sare (2 seeds)", subset="biggan")["auc"].item() == pytest.approx(expected, abs=1e-9)
+    assert table.filter(detector="image", subset="biggan")["val_acc"].item() is not None, "its threshold is known"
+    assert "(paper)" not in done.output, "a few images in GenImage's layout are not GenImage"
+    assert r"\begin{tabular}" in forged.file("compare.tex").read_text()
+    assert "**" in forged.file("compare.md").read_text()
+
+
+def test_differences_are_less_the_baseline(forged: Forged) -> None:
+    assert forged.sare("compare", "sare", "image", "--baseline", "image").exit_code == 0
+    gaps, table = csv(forged, "differences.csv"), csv(forged)
+    assert "image" not in gaps["detector"].to_list()
+    for subset in ("biggan", "mean of unseen"):
+        areas = {name: table.filter(detector=name, subset=subset)["auc"].item() for name in ("sare (2 seeds)", "image")}
+        gap = gaps.filter(detector="sare (2 seeds)", metric="auc", subset=subset).row(0, named=True)
+        assert gap["value"] == pytest.approx(areas["sare (2 seeds)"] - areas["image"], abs=1e-9)
+        assert gap["low"] <= gap["value"] <= gap["high"]
+    wide = forged.sare("compare", "sare", "image", "--baseline", "image", "--margin", "100")
+    assert "no gain" in wide.output and "undecided" not in wide.output
+
+
+def test_a_name_may_be_a_fingerprint_or_a_folder(forged: Forged, tmp_path: Path) -> None:
+    folder = forged.folders["seed"]
+    detector = Folder.open(forged.pipeline.work, "tree", "predictions", folder.fingerprint).about().detector
+    for name in (folder.fingerprint, Path(detector).name, detector):
+        assert forged.sare("compare", name).exit_code == 0, name
+        assert set(csv(forged)["detector"]) == {TRIVIAL, PIXELS, "sare"}, name
+
+
+def test_what_is_missing_is_named_with_its_command(forged: Forged) -> None:
+    done = forged.sare("compare", "image", "map", "difference", "nothing")
+    assert done.exit_code == 1
+    lines = [line.strip() for line in done.output.splitlines()]
+    assert f"map: sare evaluate --dataset tree --detector {forged.map.fingerprint}" in lines
+    assert any(
+        line.startswith("difference: sare train --dataset tree --set detector.detector=difference") for line in lines
+    )
+    assert any(line.startswith("nothing: no run, detector or fingerprint of that name") for line in lines)
+    assert "image" in csv(forged)["detector"].to_list(), "what is there is shown"
+    refused = forged.sare("compare", "nothing")
+    assert refused.exit_code == 1 and "nothing: no run" in str(refused.exception)
+
+
+def test_pixel_statistics_are_kept(forged: Forged, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert forged.sare("compare").exit_code == 0
+    before = csv(forged)
+
+    def refuse(*_: Any) -> None:
+        raise AssertionError("computed again")
+
+    monkeypatch.setattr("sare_core.evaluation.baselines.carried_over", refuse)
+    assert forged.sare("compare").exit_code == 0
+    assert csv(forged).equals(before)
+
+
+def test_the_near_copies_are_the_users(forged: Forged) -> None:
+    assert forged.sare("compare", "--near-copies", "sdv1.4,biggan").exit_code == 0
+    table = csv(forged).filter(pl.col("detector") == "image")
+    areas = dict(table.select("subset", "auc").iter_rows())
+    assert areas["mean of unseen, no near-copies"] == areas["midjourney"]
+
+
+def test_views_ask_for_their_maps_then_make_them_and_draw_curves(
+    forged: Forged, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sare_core.graph.PredictStage", ForgedPredictions)
+    monkeypatch.setattr("sare_core.graph.captioning.CaptionStage", ForgedCaptions)
+    monkeypatch.setattr("sare_core.graph.reconstruction.ReconstructStage", ForgedReconstructions)
+    sets = [part for override in forged.overrides for part in ("--set", override)]
+    command = ["evaluate", "--preset", "mini", *sets, "--views", "jpeg:80..70,square"]
+    asked = forged.sare(*command)
+    assert asked.exit_code == 1
+    said = str(asked.exception)
+    assert "3 views are not made (jpeg:80, jpeg:70, square), of 72 test images" in said
+    assert "sare reconstruct --dataset tree --detector" in said and "--view jpeg:80" in said
+    made = forged.sare(*command, "--make-maps")
+    assert made.exit_code == 0, made.output
+    report = Path(forged.pipeline.work) / "tree" / "report" / forged.folders["sare"].fingerprint
+    table = pl.read_csv(io.BytesIO((report / "tables" / "views.csv").read_bytes()))
+    assert table["view"].unique(maintain_order=True).to_list() == ["raw", "jpeg:80", "jpeg:70", "square"]
+    assert (report / "figures" / "views.png").read_bytes().startswith(b"\x89PNG")
+    assert (report / "tables" / "views.md").read_text().count("\n| ") == 6
+    assert forged.sare(*command).exit_code == 0, "all is there now"
+
+
+def test_views_and_a_view_exclude_each_other(forged: Forged) -> None:
+    refused = forged.sare("evaluate", "--views", "jpeg:70", "--view", "raw")
+    assert refused.exit_code == 1 and "--views goes without --view" in str(refused.exception)
+    sets = [part for override in forged.overrides for part in ("--set", override)]
+    alone = forged.sare("evaluate", "--preset", "mini", *sets, "--views", "raw")
+    assert "names no view but raw" in str(alone.exception)
+
+
+def test_metrics_that_are_none_are_named(forged: Forged) -> None:
+    refused = forged.sare("evaluate", "--metrics", "auc,f1")
+    assert "no metric 'f1'" in str(refused.exception)
