@@ -15,6 +15,7 @@ from stages import (
     duplicates,
     evaluate,
     export,
+    figures,
     garbage,
     import_,
     index,
@@ -30,6 +31,7 @@ from stages import (
     status,
     study,
     submit,
+    tables,
     train,
     verify,
 )
@@ -43,6 +45,8 @@ COMMANDS: dict[str, list[tuple[Callable[..., Any], str]]] = {
         (train.train, "sare train --dataset genimage --preset paper --run first-try"),
         (evaluate.evaluate, "sare evaluate --dataset forensynths --preset paper --trained-on genimage"),
         (compare.compare, "sare compare sare image --dataset genimage --baseline image"),
+        (tables.tables, "sare tables 5 6 --dataset genimage --preset paper"),
+        (figures.figures, "sare figures 4 5 --dataset genimage --preset paper"),
         (report.report, "sare report --dataset genimage --preset paper"),
     ],
     "Look": [

@@ -55,7 +55,7 @@ def study(
     """Measure what each part of the method adds: fairness of the data, sweep of settings, variants with intervals."""
     index = read_index(manifests, dataset)
     out = out or Path("benchmarks") / dataset
-    study = Study(dataset, preset, list(set_ or []), work, manifests, jobs, out, index, oracle, draws)
+    study = Study(dataset, preset, list(set_ or []), work, manifests, jobs, index, out, oracle, draws)
     check_oracle(study)  # now, for a typo must not cost hours
     for part in Part:
         if part in (only or Part):

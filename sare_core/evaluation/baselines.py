@@ -120,7 +120,7 @@ def difference_table(rows: pl.DataFrame, baseline: str, margin: float) -> Result
         shown.append([name, _points(auc), auc["reading"].partition(":")[0] if auc else UNDEFINED, _points(acc)])
     notes = [
         f"Points, {mean}; [a, b]: paired 95 % interval over images, training seeds and generators, on the images that "
-        f"both have. No gain: the AUC's interval lies within ± {100 * margin:g} points (--margin), which is the two "
+        f"both have. No gain: the AUC's interval lies within ± {100 * margin:g} points, which is the two "
         "one-sided tests of equivalence at 2.5 %.",
     ]
     return ResultTable(f"Less {baseline}", ["Detector", "AUC", "", "ACC"], shown, notes)

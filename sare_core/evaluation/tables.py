@@ -195,11 +195,12 @@ def _table(title: str, runs: Runs, measure: Measure, paper: PaperTable | None, n
     if paper and set(paper.subsets) & set(subsets):
         rows += [_paper_row(paper, detector, subsets, averages) for detector in paper.rows]
         all_notes += _paper_notes(paper, subsets)
-    columns = ["Detector", *subsets, *map(_heading, averages)]
+    columns = ["Detector", *subsets, *map(heading, averages)]
     return ResultTable(f"{title}: {measure.upper()} (%)", columns, rows, [*all_notes, *notes])
 
 
-def _heading(average: str) -> str:
+def heading(average: str) -> str:
+    """Of the column of a mean, or of the worst."""
     return _HEADINGS.get(average) or average.replace("mean", "Avg", 1)
 
 

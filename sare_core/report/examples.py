@@ -5,6 +5,7 @@ import io
 import json
 from typing import Any, NamedTuple
 
+import numpy as np
 import polars as pl
 from PIL import Image
 
@@ -40,8 +41,9 @@ class Example(NamedTuple):
 
     image_id: str
     caption: str
-    score: float
+    score: float | None  # of a detector, where one is asked
     shift: float  # mean |x − x̂| in 8-bit levels
+    lpips: float | None  # of equation 7, where it was measured
     image: Picture
     reconstruction: Picture | None
     sare: Picture
@@ -63,21 +65,21 @@ def examples(
     """
     picked = predictions.sort("image_id").group_by("subset", "label", maintain_order=True).head(SHOWN)
     rows = index.frame().filter(pl.col("split") == "test").drop("label")
-    chosen = picked.join(rows, on=["image_id", "subset"])
-    chosen = chosen.join(measures.select("image_id", "subset", "sare"), on=["image_id", "subset"])
+    chosen = picked.join(rows, on=["image_id", "subset"]).join(measures, on=["image_id", "subset"], how="semi")
     records = folder.records(chosen["shard"].unique().to_list())
     readers = {shard: TarReader(folder.output(record)) for shard, record in records.items()}
     groups: dict[str, list[Group]] = {}
     for subset in paper_order(set(chosen["subset"])):
         for label, kind in (*CLASSES.items(), (None, "unlabelled")):
             part = chosen.filter(pl.col("subset") == subset, pl.col("label").eq_missing(pl.lit(label)))
-            shown = [_example(readers[row["shard"]], row, index, settings) for row in part.sort("image_id").to_dicts()]
+            shown = [example(readers[row["shard"]], row, index, settings) for row in part.sort("image_id").to_dicts()]
             if shown:
                 groups.setdefault(subset, []).append(Group(kind, shown))
     return groups
 
 
-def _example(reader: TarReader, row: dict[str, Any], index: Index, settings: Settings) -> Example:
+def example(reader: TarReader, row: dict[str, Any], index: Index, settings: Settings) -> Example:
+    """Of a row of the index, with a `score` or without. reader: of its shard's maps. Raises ImageError: it is gone."""
     key, fields = row["image_id"], reader.fields(row["image_id"])
     about = json.loads(reader.read(key, "json"))
     image = read_image(reader, index.about["root"], row, settings.view)
@@ -87,8 +89,9 @@ def _example(reader: TarReader, row: dict[str, Any], index: Index, settings: Set
     return Example(
         image_id=key,
         caption=about["caption"],
-        score=row["score"],
-        shift=row["sare"],
+        score=row.get("score"),
+        shift=float(np.asarray(sare).mean()),
+        lpips=about.get("lpips"),
         image=picture(image),
         reconstruction=picture(Image.open(io.BytesIO(reader.read(key, "reconstruction.png")))) if found else None,
         sare=picture(sare.point(lambda level: min(2 * level, 255))),  # as the paper's Figure 3

@@ -1,5 +1,6 @@
 """The report's figures, each a function of the frame that it draws."""
 
+from itertools import cycle
 from typing import Any
 
 import polars as pl
@@ -8,6 +9,8 @@ from sare_core.engine.terminal import printable
 from sare_core.report.drawing import FAKE, INK, PAPER, REAL, SOFT, Figure, drawn
 
 LONGEST = 20  # characters of a subset's name beside a figure
+_CAPTIONS = {"with": "with captions", "without": "without captions"}  # of variants of the report
+_STYLES: list[tuple[str, Any, str]] = [("s", "-", INK), ("D", (0, (2, 1.2)), PAPER), ("o", "-", PAPER), ("^", ":", INK)]
 
 
 def _rows(axes: Any, subsets: list[str]) -> None:
@@ -19,7 +22,7 @@ def _rows(axes: Any, subsets: list[str]) -> None:
 
 
 def means_figure(means: pl.DataFrame, unit: str) -> Figure:
-    """Figure 4a: mean shift of real and fake images, a panel with captions and one without."""
+    """Figures 4a and 7a: mean shift of real and fake images, a panel a variant."""
     kinds, subsets = means["captions"].unique(maintain_order=True).to_list(), _subsets(means)
 
     def draw(canvas: Any) -> None:
@@ -33,7 +36,7 @@ def means_figure(means: pl.DataFrame, unit: str) -> Figure:
                 face = colour if name == "real" else PAPER
                 axes.plot(part["mean"], at, marker, color=colour, markerfacecolor=face, markersize=5, label=name)
             _rows(axes, subsets)
-            axes.set_title(f"{kind} captions", loc="left")
+            axes.set_title(_CAPTIONS.get(kind, kind), loc="left")
             axes.set_xlim(left=0)
         canvas.supxlabel(unit, fontsize="medium")
         handles, labels = panels[0].get_legend_handles_labels()
@@ -43,35 +46,65 @@ def means_figure(means: pl.DataFrame, unit: str) -> Figure:
         f"{subset}: " + ", ".join(f"{row['class']} {row['mean']:.3g}" for row in part.iter_rows(named=True))
         for (subset,), part in means.filter(pl.col("captions") == kinds[0]).group_by("subset", maintain_order=True)
     )
-    return drawn("shift", f"Mean shift ({unit}) {kinds[0]} captions. {said}.", means, 0.9 + 0.3 * len(subsets), draw)
+    alt = f"Mean shift ({unit}) {_CAPTIONS.get(kinds[0], kinds[0])}. {said}."
+    return drawn("shift", alt, means, 0.9 + 0.3 * len(subsets), draw)
 
 
 def gaps_figure(gaps: pl.DataFrame, unit: str) -> Figure:
-    """Figure 4b: Δ = real − fake per subset, with and without captions."""
+    """Figures 4b and 7b: Δ = real − fake per subset, of each variant."""
     subsets = _subsets(gaps)
+    kinds = [kind for kind in gaps["captions"].unique(maintain_order=True) if kind != "gain"]
 
     def draw(canvas: Any) -> None:
         axes = canvas.subplots()
         axes.grid(axis="x")
         axes.axvline(0, color=SOFT, linewidth=1)
-        for kind, marker, face, offset in (("with", "s", INK, -0.12), ("without", "D", PAPER, 0.12)):
+        for number, (kind, (marker, style, face)) in enumerate(zip(kinds, cycle(_STYLES), strict=False)):
             part = gaps.filter(pl.col("captions") == kind)
-            if len(part):
-                at = [subsets.index(subset) + offset for subset in part["subset"]]
-                style = "-" if kind == "with" else (0, (2, 1.2))
-                axes.hlines(at, part["low"], part["high"], color=INK, linewidth=1.6, linestyle=style)
-                axes.plot(
-                    part["delta"], at, marker, color=INK, markerfacecolor=face, markersize=5, label=f"{kind} captions"
-                )
+            offset = 0.24 * (number - (len(kinds) - 1) / 2)
+            at = [subsets.index(subset) + offset for subset in part["subset"]]
+            axes.hlines(at, part["low"], part["high"], color=INK, linewidth=1.6, linestyle=style)
+            label = _CAPTIONS.get(kind, kind)
+            axes.plot(part["delta"], at, marker, color=INK, markerfacecolor=face, markersize=5, label=label)
         _rows(axes, subsets)
         axes.set_xlabel(f"Δ = real − fake, {unit}")
         canvas.legend(loc="outside upper right", ncols=2)
 
     said = "; ".join(
         f"{row['subset']} {row['delta']:+.3g}"
-        for row in gaps.filter(pl.col("captions") == "with").iter_rows(named=True)
+        for row in gaps.filter(pl.col("captions") == kinds[0]).iter_rows(named=True)
     )
-    return drawn("delta", f"Δ with captions, {unit}: {said}.", gaps, 0.9 + 0.3 * len(subsets), draw)
+    alt = f"Δ {_CAPTIONS.get(kinds[0], kinds[0])}, {unit}: {said}."
+    return drawn("delta", alt, gaps, 0.9 + 0.3 * len(subsets), draw)
+
+
+def rows_figure(setting: str, points: pl.DataFrame, panels: dict[str, str]) -> Figure:
+    """Figure 8: numbers of several settings side by side, a panel a measure, a line a mean over generators.
+
+    setting: what the rows differ in. points: row, subset (of the mean), and of each measure <measure>, <measure>_low
+    and <measure>_high. panels: titles by measure.
+    """
+    names, means = points["row"].unique(maintain_order=True).to_list(), _subsets(points)
+
+    def draw(canvas: Any) -> None:
+        grid = canvas.subplots(len(panels), 1, sharex=True, squeeze=False)[:, 0]
+        for axes, (measure, title) in zip(grid, panels.items(), strict=True):
+            axes.grid(axis="y")
+            for number, (mean, (marker, style, face)) in enumerate(zip(means, cycle(_STYLES), strict=False)):
+                part = points.filter(pl.col("subset") == mean).drop_nulls(measure)
+                at = [names.index(name) + 0.06 * (2 * number - len(means) + 1) for name in part["row"]]
+                axes.vlines(at, part[f"{measure}_low"], part[f"{measure}_high"], color=INK, linewidth=1.2, alpha=0.6)
+                look = {"marker": marker, "markersize": 4, "markerfacecolor": face, "linestyle": style}
+                axes.plot(at, part[measure], color=INK, label=mean, **look)
+            axes.set_title(title, loc="left")
+        grid[-1].set_xticks(range(len(names)), names)
+        grid[-1].set_xlim(-0.5, len(names) - 0.5)
+        grid[-1].set_xlabel(setting)
+        canvas.legend(*grid[0].get_legend_handles_labels(), loc="outside upper right", ncols=len(means))
+
+    measure, title = next(iter(panels.items()))
+    said = "; ".join(f"{name} {value:.1f}" for name, value in points.filter(subset=means[0])["row", measure].rows())
+    return drawn("rows", f"{title}, {means[0]}: {said}.", points, 0.7 + 1.5 * len(panels), draw)
 
 
 def mirror_figure(name: str, bins: pl.DataFrame, label: str, what: str, threshold: float | None = None) -> Figure:

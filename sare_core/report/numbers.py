@@ -53,7 +53,8 @@ def _mean(measured: list[np.ndarray]) -> Estimate | None:
 class Shift(NamedTuple):
     """Figure 4. means: captions, subset, class, n, mean, low, high. gaps: captions, subset, delta, low, high.
 
-    captions is "with" or "without"; in `gaps` also "gain", what the captions add to Δ, paired by image.
+    captions is the name of a variant, as "with" or "without"; where there are two, in `gaps` also "gain": Δ of the
+    first less that of the second, paired by image.
     """
 
     measure: str  # the column that was averaged: lpips or sare
@@ -64,11 +65,11 @@ class Shift(NamedTuple):
 def semantic_shift(variants: dict[str, pl.DataFrame]) -> Shift:
     """Mean shift of real and of fake per subset, and Δ = real − fake (equation 7), with 95 % intervals.
 
-    variants: MEASURES of the same test images "with" captions, "without", or both; images that only one of two
-    variants holds are passed over.
+    variants: MEASURES of the same test images, as "with" captions and "without"; images that one of them lacks are
+    passed over.
     """
     first, *others = variants
-    measure = "sare" if variants[first]["lpips"].null_count() else "lpips"
+    measure = "sare" if any(table["lpips"].null_count() for table in variants.values()) else "lpips"
     both = variants[first].select("image_id", "subset", "label", pl.col(measure).alias(first))
     for kind in others:
         other = variants[kind].select("image_id", "subset", pl.col(measure).alias(kind))
@@ -83,8 +84,8 @@ def semantic_shift(variants: dict[str, pl.DataFrame]) -> Shift:
                 means.append((kind, subset, name, int(mine.sum()), *estimate(drawn[kind, label])))
         if group["label"].n_unique() == 2:
             delta = {kind: drawn[kind, 0] - drawn[kind, 1] for kind in variants}
-            if others:
-                delta["gain"] = delta["with"] - delta["without"]
+            if len(others) == 1:
+                delta["gain"] = delta[first] - delta[others[0]]
             gaps += [(kind, subset, *estimate(values)) for kind, values in delta.items()]
     return Shift(
         measure,

@@ -1,11 +1,11 @@
-"""The examples of one subset as one picture, for papers and slides: image, caption, x̂ and SARE, real beside fake."""
+"""Examples as one picture, for papers and slides: those of one subset, or one image under several captions."""
 
 import base64
 import io
 import textwrap
-from typing import Any
+from typing import Any, NamedTuple
 
-from sare_core.report.drawing import FAKE, REAL, SOFT, canvas_of, png_of
+from sare_core.report.drawing import FAKE, REAL, SOFT, WIDTH, canvas_of, png_of
 from sare_core.report.examples import Example, Group, Picture
 
 COLUMNS = ("image x", "caption", "x̂", "SARE × 2")
@@ -28,13 +28,58 @@ def examples_plate(subset: str, groups: list[Group]) -> bytes:
         return png_of(canvas, dpi=130)  # pictures are small, and so is what they take
 
 
+class Column(NamedTuple):
+    """One image: what stands over it, and what became of it under each row's settings."""
+
+    kind: str  # real or fake
+    title: str
+    examples: list[Example]
+
+
+def columns_plate(bands: list[list[Column]], names: list[str]) -> bytes:
+    """PNG of bands of columns, one over the other: the image, then x̂ over its caption, a row each of `names`."""
+    words = [[_under(one) for one in column.examples] for band in bands for column in band]
+    lines = [max(text.count("\n") for text in of_row) + 1 for of_row in zip(*words, strict=True)]
+    heights = [1.15, *(1.1 + 0.13 * count for count in lines)]  # of a band's rows, in inches
+    with canvas_of(WIDTH, sum(heights) * len(bands)) as canvas:
+        for part, band in zip(canvas.subfigures(len(bands), 1, squeeze=False)[:, 0], bands, strict=True):
+            grid = part.subplots(1 + len(names), len(band), squeeze=False)
+            for axes in grid.flat:
+                axes.set(xticks=[], yticks=[], anchor="N")
+                axes.spines[:].set_visible(False)
+            for axes, name in zip(grid[:, 0], ("image x", *(f"x̂, {name}" for name in names)), strict=True):
+                axes.set_ylabel(name, color=SOFT, fontsize="small")
+            for line, column in zip(grid.T, band, strict=True):
+                _column(line, column)
+        return png_of(canvas, dpi=200)
+
+
+def _column(line: Any, column: Column) -> None:
+    line[0].set_title(f"{column.kind}, {column.title}", color={"fake": FAKE}.get(column.kind, REAL), fontsize="small")
+    _draw(line[0], column.examples[0].image)
+    for axes, example in zip(line[1:], column.examples, strict=True):
+        _draw(axes, example.reconstruction or example.sare)
+        axes.set_xlabel(_under(example), fontsize="x-small", parse_math=False)
+
+
+def _under(example: Example) -> str:
+    return f"{_wrapped(example, _WORDS + 2)}\n|x − x̂| {example.shift:.1f}"
+
+
+def _wrapped(example: Example, width: int) -> str:
+    return textwrap.fill(example.caption or "(empty)", width, max_lines=5)
+
+
 def _row(line: Any, example: Example) -> None:
     for axes, picture in zip(line, (example.image, None, example.reconstruction, example.sare), strict=True):
         if picture:
-            axes.imshow(_pixels(picture), interpolation="nearest" if picture.crisp else None)
+            _draw(axes, picture)
     line[1].set_box_aspect(1)
-    words = textwrap.fill(example.caption or "(empty)", _WORDS, max_lines=5)
-    line[1].text(0.5, 0.5, words, ha="center", va="center", fontsize="small", parse_math=False)
+    line[1].text(0.5, 0.5, _wrapped(example, _WORDS), ha="center", va="center", fontsize="small", parse_math=False)
+
+
+def _draw(axes: Any, picture: Picture) -> None:
+    axes.imshow(_pixels(picture), interpolation="nearest" if picture.crisp else None)
 
 
 def _pixels(picture: Picture) -> Any:

@@ -1,6 +1,7 @@
 """Commands run side by side, a few at a time: each stage of each variant is a process of its own."""
 
 import os
+import shlex
 import subprocess
 import tempfile
 import time
@@ -14,10 +15,15 @@ from sare_core.errors import StageError
 
 
 class Job(NamedTuple):
-    """A command, and what to call it."""
+    """A command, `python -m stages.NAME …`, and what to call it."""
 
     name: str
     command: list[str]
+
+    @property
+    def typed(self) -> str:
+        """The same as one types it."""
+        return shlex.join(["sare", self.command[2].removeprefix("stages."), *self.command[3:]])
 
 
 class _Running(NamedTuple):

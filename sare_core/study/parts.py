@@ -69,8 +69,8 @@ class Study:
     work: str
     manifests: str
     jobs: int
-    out: Path
     index: Index
+    out: Path = Path()  # of the study's tables
     oracle: str | None = None  # table of captions that are right
     draws: int = 1  # of the noise, for the variants that average over them
 
@@ -85,10 +85,13 @@ class Study:
 
     def job(self, stage: str, changes: Iterable[str], *more: str) -> Job:
         """A stage's command with a variant's changes."""
-        where = ["--dataset", self.dataset, "--preset", self.preset, "--work", self.work, "--manifests", self.manifests]
         sets = [part for change in [*self.overrides, *changes] for part in ("--set", change)]
-        name = " ".join([stage, *changes])
-        return Job(name, [sys.executable, "-m", f"stages.{stage}", *where, *sets, *more])
+        return self.stage_job(stage, " ".join([stage, *changes]), "--preset", self.preset, *sets, *more)
+
+    def stage_job(self, stage: str, name: str, *options: str) -> Job:
+        """A stage's command on this dataset."""
+        where = ["--dataset", self.dataset, "--work", self.work, "--manifests", self.manifests]
+        return Job(name, [sys.executable, "-m", f"stages.{stage}", *where, *options])
 
     def head(self, part: Part, options: list[str], made_from: dict[str, str]) -> list[str]:
         """The lines over each table: the command, and fingerprints of the settings, the images, and what was made.

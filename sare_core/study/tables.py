@@ -58,15 +58,15 @@ def sweep_tables(results: pl.DataFrame) -> list[ResultTable]:
     columns = ["strength", "guidance", "caption", "Δ", "Δ net", "caption's share", "AUC (%)", "kept real", "kept fake"]
     rows = [
         [
-            _number(row["strength"], 1),
-            _number(row["guidance"], 1),
+            number(row["strength"], 1),
+            number(row["guidance"], 1),
             row["caption"],
-            _interval(row, "delta", 1, 3),
-            _interval(row, "net", 1, 3),
-            _interval(row, "share", 1, 3),
-            _interval(row, "auc", 100, 1),
-            _number(row["kept_real"], 1, 100),
-            _number(row["kept_fake"], 1, 100),
+            interval(row, "delta", 1, 3),
+            interval(row, "net", 1, 3),
+            interval(row, "share", 1, 3),
+            interval(row, "auc", 100, 1),
+            number(row["kept_real"], 1, 100),
+            number(row["kept_fake"], 1, 100),
         ]
         for row in results.iter_rows(named=True)
     ]
@@ -116,15 +116,15 @@ def _pivot(title: str, results: pl.DataFrame, scale: float, digits: int, notes: 
     rows = []
     for (what,), group in results.group_by("what", maintain_order=True):
         cells = {row["subset"]: row for row in group.iter_rows(named=True)}
-        rows.append([str(what), *(_interval(cells.get(subset, {}), "value", scale, digits) for subset in subsets)])
+        rows.append([str(what), *(interval(cells.get(subset, {}), "value", scale, digits) for subset in subsets)])
     return ResultTable(title, ["", *subsets], rows, notes)
 
 
-def _number(value: float | None, digits: int, scale: float = 1) -> str:
+def number(value: float | None, digits: int, scale: float = 1) -> str:
     return UNDEFINED if value is None else f"{scale * value:.{digits}f}"
 
 
-def _interval(row: dict[str, Any], what: str, scale: float, digits: int) -> str:
+def interval(row: dict[str, Any], what: str, scale: float, digits: int) -> str:
     """ "81.2 [80.1, 82.3]" """
     value, ends = row.get(what), ("low", "high") if what == "value" else (f"{what}_low", f"{what}_high")
     if value is None or math.isnan(value):

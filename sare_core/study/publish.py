@@ -1,0 +1,204 @@
+"""Tables and figures like the paper's, written from the runs that are there."""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import polars as pl
+
+from sare_core.engine.progress import bar
+from sare_core.engine.shardfiles import TarReader
+from sare_core.engine.terminal import console
+from sare_core.errors import StageError
+from sare_core.evaluation.results import read_outputs
+from sare_core.evaluation.tables import ResultTable, to_latex, to_markdown
+from sare_core.index.expected import is_release
+from sare_core.report.drawing import Figure
+from sare_core.report.examples import Example, example
+from sare_core.report.figures import gaps_figure, means_figure, rows_figure
+from sare_core.report.measures import keep, measure_maps, read_kept
+from sare_core.report.numbers import semantic_shift
+from sare_core.report.parts import MEASURED
+from sare_core.report.plate import Column, columns_plate
+from sare_core.report.premise import premise_part
+from sare_core.store.storage import Store
+from sare_core.study.ablation import DIGITS, SHOWN, Ablation, ablation, means_shown
+from sare_core.study.measures import Classifier
+from sare_core.study.pairs import matched
+from sare_core.study.parts import Study
+from sare_core.study.published import Kind, Published
+from sare_core.study.rows import Found
+from sare_core.study.tables import interval
+
+_TEXTS = ("generator", "kind", "both", "image_id", "path", "row", "caption")  # both: what the pair agrees in
+_EXAMPLES: dict[str, Any] = dict.fromkeys(_TEXTS, pl.String) | {"error": pl.Float64, "lpips": pl.Float64}
+
+
+class Content(NamedTuple):
+    """What is written: pictures and frames by the ends of their names, and tables for files and for the terminal."""
+
+    pictures: dict[str, bytes]
+    frames: dict[str, pl.DataFrame]
+    tables: list[ResultTable]
+
+
+def write(
+    study: Study, published: Published, rows: Sequence[Found], store: Store, name: str, classify: Classifier | None
+) -> tuple[list[str], list[ResultTable]]:
+    """Write a table or figure of some rows that are whole, at least one. Returns the files' paths, and the tables.
+
+    name: how the files' names begin. Raises StageError: the dataset has too few images for it.
+    """
+    if published.kind is Kind.ablation:
+        content = _ablation(study, published, rows, store, classify)
+    elif published.kind is Kind.shift:
+        content = _shift(study, published, rows, store)
+    else:
+        content = _pictures(study, published, rows)
+    files = {f"{end}.png": picture for end, picture in content.pictures.items()}
+    files |= {f"{end}.csv": frame.write_csv().encode() for end, frame in content.frames.items()}
+    if content.tables:
+        files |= {".md": to_markdown(content.tables).encode(), ".tex": to_latex(content.tables).encode()}
+    for end, data in files.items():
+        store.write(name + end, data)
+    return [store.path(name + end) for end in files], content.tables
+
+
+def _ablation(
+    study: Study, published: Published, rows: Sequence[Found], store: Store, classify: Classifier | None
+) -> Content:
+    index, shards = study.index, study.shards("test")
+    paper = published.paper if is_release("genimage", index.frame(), "test") else ()
+    measures = _measures(study, [row for row in rows if row.maps is not None], store)
+    title = f"{_title(study, published)}, {rows[-1].settings.detector.detector}"
+    found = ablation(title, rows, index, shards, measures, classify, paper)
+    made_from = ", ".join(one.folder.fingerprint for row in rows for one in row.scored)
+    note = rows[0].settings.note
+    found.tables[0].notes.extend([f"From predictions {made_from}.", *([note] if note else [])])
+    frames = {"": found.metrics, "-premise": found.premise, "-differences": found.differences}
+    frames = {end: frame for end, frame in frames.items() if len(frame)}
+    tables = [*found.tables, *_premise_of_images(index.about["root"])]
+    return Content({"": rows_figure(published.title, *_points(found)).png}, frames, tables)
+
+
+def _points(found: Ablation) -> tuple[pl.DataFrame, dict[str, str]]:
+    """ACC and AUC in percent, and Δ where the maps are there, of each row and mean; and the panels' titles."""
+    ends = [f"{measure}{end}" for measure in SHOWN for end in ("", "_low", "_high")]
+    means = found.metrics.filter(pl.col("subset").is_in(means_shown(found.metrics["subset"].to_list())))
+    points, panels = means.select("row", "subset", pl.col(ends) * 100), {"acc": "ACC (%)", "auc": "AUC (%)"}
+    if len(found.premise):
+        shift = found.premise.select("row", "subset", "delta", "delta_low", "delta_high")
+        points = points.join(shift, on=["row", "subset"], how="left", maintain_order="left")
+        panels["delta"] = f"Δ, {MEASURED[found.premise['measure'][0]][0]}"
+    return points, panels
+
+
+def _premise_of_images(root: str) -> list[ResultTable]:
+    """What was measured of the images themselves, where the data set comes with it."""
+    if (found := premise_part(root)) is None:
+        return []
+    rows = [
+        [name, f"{extras:.2f}", f"{fit:.1f}", f"{kept:.1f}", missed] for name, extras, fit, kept, missed in found.rows
+    ]
+    things, right = found.photographs
+    notes = [
+        "From premise.csv beside the images. Things: shown beside the one of the prompt. Fit: AUC in % of how well an "
+        "image fits its prompt, against photographs. Kept: % of reconstructions that keep the class. Fails: limits "
+        "that were set before and are not met.",
+        f"Photographs show {things:.2f} things more; the captioner names the right one of {right:.1f} % of them.",
+    ]
+    return [ResultTable("Premise of the images", ["", "things", "fit", "kept", "fails"], rows, notes)]
+
+
+def _title(study: Study, published: Published) -> str:
+    return f"{study.dataset}, preset {study.preset}: {published.title}"
+
+
+def _measures(study: Study, rows: Sequence[Found], store: Store) -> dict[str, pl.DataFrame]:
+    """MEASURES of the rows' maps of the test split; kept in `store`, for maps take long to read."""
+    kept, shards, found = read_kept(store), study.shards("test"), dict[str, pl.DataFrame]()
+    folders = {row.name: row.maps for row in rows if row.maps is not None}
+    images = sum(record.ok for folder in folders.values() for record in folder.records(shards).values())
+    with bar(console, "maps", images) as advance:
+        found |= {name: measure_maps(folder, shards, kept, advance) for name, folder in folders.items()}
+    if found:
+        keep(store, pl.concat([kept, *found.values()]).unique(maintain_order=True))
+    return found
+
+
+def _shift(study: Study, published: Published, rows: Sequence[Found], store: Store) -> Content:
+    shift = semantic_shift(_measures(study, rows, store))
+    if shift.gaps.is_empty():
+        raise StageError(f"figure {published.number}: no generator of {study.dataset!r} has real and fake images.")
+    unit, explained = MEASURED[shift.measure]
+    figures: dict[str, Figure] = {"a": means_figure(shift.means, unit), "b": gaps_figure(shift.gaps, unit)}
+    kinds, subsets = (shift.gaps[key].unique(maintain_order=True).to_list() for key in ("captions", "subset"))
+    cells = {
+        (row["subset"], row["captions"]): interval({**row, "value": row["delta"]}, "value", 1, DIGITS[shift.measure])
+        for row in shift.gaps.iter_rows(named=True)
+    }
+    table = ResultTable(
+        f"{_title(study, published)}: Δ = real − fake, {unit}",
+        ["", *("difference" if kind == "gain" else kind for kind in kinds)],
+        [[subset, *(cells[subset, kind] for kind in kinds)] for subset in subsets],
+        [explained, "[a, b]: 95 % interval over images; the difference is paired by image."],
+    )
+    frames = {end: figure.data for end, figure in figures.items()}
+    return Content({end: figure.png for end, figure in figures.items()}, frames, [table])
+
+
+def _pictures(study: Study, published: Published, rows: Sequence[Found]) -> Content:
+    pairs = matched(_images(study, rows), published.pairs.stop)[published.pairs.start :]
+    if not pairs:
+        first, last = published.pairs.start + 1, published.pairs.stop
+        raise StageError(
+            f"figure {published.number}: shows pairs {first} to {last} of a real and a fake image; the test split of "
+            f"{study.dataset!r} has fewer."
+        )
+    bands, about = [], []
+    for kind in published.classes:
+        band = []
+        for pair in pairs:
+            row = pair.images[kind]
+            column = Column(kind, pair.subset, [_example(study, each, row) for each in rows])
+            band.append(column)
+            about += [
+                (pair.subset, kind, pair.both, one.image_id, row["path"], each.name, one.caption, one.shift, one.lpips)
+                for each, one in zip(rows, column.examples, strict=True)
+            ]
+        bands.append(band)
+    picture = columns_plate(bands, [row.name for row in rows])
+    return Content({"": picture}, {"": pl.DataFrame(about, _EXAMPLES, orient="row")}, [])
+
+
+def _images(study: Study, rows: Sequence[Found]) -> pl.DataFrame:
+    """The test images that all rows have maps of, with their captions in the first row."""
+    shards = study.shards("test")
+    images = study.index.frame().filter(pl.col("shard").is_in(shards), pl.col("error").is_null())
+    failed = [each.image_id for row in rows if row.maps for each in row.maps.failures(shards)]
+    captions = rows[0].maps.upstream.get("captions") if rows[0].maps else None
+    images = images.filter(~pl.col("image_id").is_in(failed))
+    if captions is None:
+        return images.with_columns(caption=pl.lit(None, pl.String))
+    said = read_outputs(captions, shards).select("image_id", "caption").unique("image_id")
+    return images.join(said, on="image_id", how="left")
+
+
+def _example(study: Study, row: Found, image: dict[str, Any]) -> Example:
+    assert row.maps is not None
+    (record,) = row.maps.records([image["shard"]]).values()
+    return example(TarReader(row.maps.output(record)), image, study.index, row.settings)
+
+
+def listing(word: str, published: Sequence[Published], found: dict[int, list[Found]]) -> ResultTable:
+    """What there is, and of a dataset which rows its runs fill. found: by number; empty: without a dataset."""
+    rows = []
+    for each in published:
+        states = found.get(each.number, [])
+        lacking = ", ".join(row.name for row in states if not row.whole)
+        filled = f"{sum(row.whole for row in states)} of {len(states)}" + (f"; not {lacking}" if lacking else "")
+        is_command = each.kind is Kind.compare
+        rows.append([f"{word} {each.number}: {each.title}", "sare compare" if is_command else filled])
+    columns = ["", "rows that are there"]
+    if not found:
+        rows, columns = [row[:1] for row in rows], [""]
+    return ResultTable(f"The paper's {word}s", columns, rows, [])
