@@ -1,5 +1,6 @@
 """What `sare tables` and `sare figures` do alike."""
 
+from itertools import chain
 from typing import Annotated
 
 import typer
@@ -13,7 +14,7 @@ from sare_core.study.measures import load_classifier
 from sare_core.study.parts import Study
 from sare_core.study.publish import listing, write
 from sare_core.study.published import Kind, Published, chosen, own_row
-from sare_core.study.rows import Found, find, lines_of_missing, make
+from sare_core.study.rows import find, lines_of_missing, make
 from stages.options import filled
 
 Numbers = Annotated[list[int] | None, typer.Argument(help="Of the paper. Default: list what there is.")]
@@ -69,18 +70,18 @@ def publish(
     with needs_extra("report"):  # before the stages, which take long
         import matplotlib as mpl  # noqa: F401
     classify = None if classifier is None else load_classifier(classifier)
-    store, missing = Store(out or f"{work}/{dataset}/paper"), list[Found]()
+    store = Store(out or f"{work}/{dataset}/paper")
+    found = {each.number: find(study, each, seeds) for each in wanted}
+    if make_runs:
+        make(study, chain.from_iterable(found.values()))
+        found = {each.number: find(study, each, seeds) for each in wanted}
     for each in wanted:
-        found = find(study, each, seeds)
-        if make_runs:
-            make(study, found)
-            found = find(study, each, seeds)
-        missing += [row for row in found if not row.whole]
-        if whole := [row for row in found if row.whole]:
+        if whole := [row for row in found[each.number] if row.whole]:
             files, tables = write(study, each, whole, store, f"{word}-{each.number}", classify)
             for table in tables:
                 console.print(to_terminal(table, console.width), "")
             console.print(f"{word} {each.number}: {', '.join(files)}", soft_wrap=True)
+    missing = [row for each in wanted for row in found[each.number] if not row.whole]
     if missing:
         lines = "\n".join(f"  {line}" for line in lines_of_missing(missing))
         raise StageError(

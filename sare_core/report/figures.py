@@ -15,10 +15,15 @@ _STYLES: list[tuple[str, Any, str]] = [("s", "-", INK), ("D", (0, (2, 1.2)), PAP
 
 def _rows(axes: Any, subsets: list[str]) -> None:
     """Subsets from top to bottom, named at the left; a long name is cut, or it would leave no room for the panels."""
-    names = [printable(subset).replace("\n", " ") for subset in subsets]
-    axes.set_yticks(range(len(names)), [name if len(name) <= LONGEST else f"{name[:LONGEST]}…" for name in names])
+    axes.set_yticks(range(len(subsets)), [short(subset, LONGEST) for subset in subsets])
     axes.set_ylim(len(subsets) - 0.4, -0.6)
     axes.spines["left"].set_visible(False)
+
+
+def short(name: str, longest: int) -> str:
+    """A name for a figure: on one line, of so many characters at most."""
+    name = printable(name).replace("\n", " ")
+    return name if len(name) <= longest else f"{name[:longest]}…"
 
 
 def means_figure(means: pl.DataFrame, unit: str) -> Figure:

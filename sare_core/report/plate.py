@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 from sare_core.report.drawing import FAKE, REAL, SOFT, WIDTH, canvas_of, png_of
 from sare_core.report.examples import Example, Group, Picture
+from sare_core.report.figures import short
 
 COLUMNS = ("image x", "caption", "x̂", "SARE × 2")
 _WORDS = 14  # characters of a caption's line
@@ -29,10 +30,10 @@ def examples_plate(subset: str, groups: list[Group]) -> bytes:
 
 
 class Column(NamedTuple):
-    """One image: what stands over it, and what became of it under each row's settings."""
+    """One image, and what became of it under each row's settings. kind: real or fake."""
 
-    kind: str  # real or fake
-    title: str
+    kind: str
+    subset: str
     examples: list[Example]
 
 
@@ -55,7 +56,8 @@ def columns_plate(bands: list[list[Column]], names: list[str]) -> bytes:
 
 
 def _column(line: Any, column: Column) -> None:
-    line[0].set_title(f"{column.kind}, {column.title}", color={"fake": FAKE}.get(column.kind, REAL), fontsize="small")
+    title = f"{column.kind}, {short(column.subset, _WORDS - 2)}"
+    line[0].set_title(title, color={"fake": FAKE}.get(column.kind, REAL), fontsize="small")
     _draw(line[0], column.examples[0].image)
     for axes, example in zip(line[1:], column.examples, strict=True):
         _draw(axes, example.reconstruction or example.sare)
