@@ -1,5 +1,6 @@
 """The numbers behind the report's sentences and figures, as frames: the very ones that its CSV files hold."""
 
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import numpy as np
@@ -62,6 +63,11 @@ class Shift(NamedTuple):
     gaps: pl.DataFrame
 
 
+def shift_measure(variants: Iterable[pl.DataFrame]) -> str:
+    """Which column of MEASURES is the shift: lpips as in the paper, or sare where one of the variants lacks that."""
+    return "sare" if any(table["lpips"].null_count() for table in variants) else "lpips"
+
+
 def semantic_shift(variants: dict[str, pl.DataFrame]) -> Shift:
     """Mean shift of real and of fake per subset, and Δ = real − fake (equation 7), with 95 % intervals.
 
@@ -69,7 +75,7 @@ def semantic_shift(variants: dict[str, pl.DataFrame]) -> Shift:
     passed over.
     """
     first, *others = variants
-    measure = "sare" if any(table["lpips"].null_count() for table in variants.values()) else "lpips"
+    measure = shift_measure(variants.values())
     both = variants[first].select("image_id", "subset", "label", pl.col(measure).alias(first))
     for kind in others:
         other = variants[kind].select("image_id", "subset", pl.col(measure).alias(kind))

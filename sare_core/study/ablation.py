@@ -15,7 +15,7 @@ from sare_core.evaluation.intervals import Run, measure_runs, with_means
 from sare_core.evaluation.metrics import MEAN, is_mean, paper_order, pool_shared_reals
 from sare_core.evaluation.results import read_outputs, trained_generators
 from sare_core.evaluation.tables import UNDEFINED, ResultTable, heading, marked
-from sare_core.report.numbers import CLASSES
+from sare_core.report.numbers import CLASSES, shift_measure
 from sare_core.report.parts import MEASURED
 from sare_core.study.comparison import MARGIN
 from sare_core.study.measures import Classifier, read_kept
@@ -45,7 +45,7 @@ def ablation(
     paper: Sequence[tuple[str, float, float]],
 ) -> Ablation:
     """Of rows with predictions. measures: MEASURES of each row's maps. paper: rows to follow, as printed."""
-    settings = rows[0].settings
+    settings = rows[-1].settings  # the first may be a detector from elsewhere
     trained, copies = trained_generators(settings, index), settings.evaluate.near_copies
     runs = {row.name: [Run(read_outputs(one.folder, shards), one.threshold) for one in row.scored] for row in rows}
     measured = {name: measure_runs(of, trained, copies, SHOWN) for name, of in runs.items()}
@@ -56,7 +56,9 @@ def ablation(
         tables.append(difference_table(gaps, baseline, MARGIN))
     found = pl.DataFrame()
     if mapped := [row for row in rows if row.name in measures]:
-        found = pl.concat(premise(row, index, shards, measures[row.name], trained, copies, classify) for row in mapped)
+        measure = shift_measure(measures.values())
+        told = (premise(row, index, shards, measures[row.name], measure, trained, copies, classify) for row in mapped)
+        found = pl.concat(told)
         tables.append(premise_table(found))
     return Ablation(tables, _named(measured), found, gaps)
 
@@ -85,8 +87,9 @@ def _results(
     for name, acc, auc in paper:
         rows.append([f"{name} (paper)", f"{acc:.2f}", f"{auc:.2f}", *[UNDEFINED] * (len(columns) - 3)])
     notes = [
-        "In %. Avg: all generators. [a, b]: 95 % interval over images and generators, and over training seeds where "
-        "there are several. Best bold, second underlined, of the rows measured here.",
+        f"In %. Avg: of all generators{f'; {heading(means[-1])}: {means[-1]}' if len(means) > 1 else ''}. [a, b]: 95 % "
+        "interval over images and generators, and over training seeds where there are several. Best bold, second "
+        "underlined, of the rows measured here.",
     ]
     marks = marked(ResultTable(title, columns, plain, notes), len(plain))  # of numbers without their intervals
     return replace(marks, rows=rows)
@@ -97,6 +100,7 @@ def premise(
     index: Index,
     shards: list[int],
     measures: pl.DataFrame,
+    measure: str,
     trained: Collection[str],
     near_copies: Collection[str],
     classify: Classifier | None,
@@ -104,12 +108,11 @@ def premise(
     """Whether a row's maps can tell real from fake: row, measure, subset, delta, auc, and their ends, by generator and
     in means; words_real, words_fake, kept_real, kept_fake of all images.
 
-    delta: mean over real less mean over fake of the measure: LPIPS (equation 7), or where the maps have none the mean
-    |x − x̂| in 8-bit levels. auc: of this number alone, fakes being nearer to x̂. words: of a caption. kept: the share of
-    reconstructions that the classifier names as it names the image.
+    measure: of `shift_measure`. delta: mean over real less mean over fake of it (equation 7). auc: of it alone,
+    fakes being nearer to x̂. words: of a caption. kept: the share of reconstructions that the classifier names as it
+    names the image.
     """
     assert row.maps is not None
-    measure = "sare" if measures["lpips"].null_count() else "lpips"
     images = measures.drop_nulls("label").sort("subset", "label", "image_id")
     groups = pool_shared_reals(images)
     gaps = {
@@ -137,6 +140,7 @@ def _words(captions: Folder | None, index: Index, shards: list[int]) -> pl.DataF
     if captions is None:
         return None
     said = read_outputs(captions, shards).select("image_id", words=pl.col("caption").str.count_matches(r"\S+"))
+    said = said.unique("image_id")
     return index.frame().filter(pl.col("shard").is_in(shards)).select("image_id", "label").join(said, on="image_id")
 
 

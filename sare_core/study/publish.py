@@ -48,7 +48,7 @@ def write(
 
     name: how the files' names begin. Raises StageError: the dataset has too few images for it.
     """
-    if published.kind is Kind.ablation:
+    if published.kind.of_detectors:
         content = _ablation(study, published, rows, store, classify)
     elif published.kind is Kind.shift:
         content = _shift(study, published, rows, store)
@@ -77,7 +77,8 @@ def _ablation(
     frames = {"": found.metrics, "-premise": found.premise, "-differences": found.differences}
     frames = {end: frame for end, frame in frames.items() if len(frame)}
     tables = [*found.tables, *_premise_of_images(index.about["root"])]
-    return Content({"": rows_figure(published.title, *_points(found)).png}, frames, tables)
+    drawn = rows_figure(published.title, *_points(found)).png if published.kind is Kind.curve else None
+    return Content({"": drawn} if drawn else {}, frames, tables)
 
 
 def _points(found: Ablation) -> tuple[pl.DataFrame, dict[str, str]]:

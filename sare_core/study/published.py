@@ -15,12 +15,17 @@ REAL, FAKE = CLASSES.values()
 
 
 class Kind(StrEnum):
-    """What a row is: a trained detector with its predictions (ablation), or maps of the test images."""
+    """What is shown, and so what a row is: predictions of a trained detector, or maps of the test images."""
 
     compare = "compare"  # filled by another command
-    ablation = "ablation"
-    shift = "shift"  # mean shift of real and fake images, and Δ
+    table = "table"  # of detectors
+    curve = "curve"  # of detectors, drawn
+    shift = "shift"  # of real and fake images, and Δ
     pictures = "pictures"
+
+    @property
+    def of_detectors(self) -> bool:
+        return self in (Kind.table, Kind.curve)
 
 
 class Row(NamedTuple):
@@ -65,14 +70,14 @@ TABLES = (
     Published(
         5,
         "captioners",
-        Kind.ablation,
+        Kind.table,
         (_BACKBONE, *_CAPTIONERS),
         paper=(("DRCT", 88.81, 95.66), ("SARE, BLIP", 93.17, 98.15), ("SARE, LLaVA-NeXT", 92.51, 97.95)),
     ),
     Published(
         6,
         "guidance scale w",
-        Kind.ablation,
+        Kind.table,
         (_BACKBONE, *(Row(f"w = {w}", (f"reconstruct.guidance_scale={w}",)) for w in (2.5, 7.5, 12.5))),
         paper=(
             ("DRCT", 88.81, 95.66),
@@ -97,7 +102,7 @@ FIGURES = (
     Published(
         8,
         "strength of the noise",
-        Kind.ablation,
+        Kind.curve,
         tuple(Row(f"{strength}", (f"reconstruct.strength={strength}",)) for strength in STRENGTHS),
     ),
     Published(9, "real images, two captioners", Kind.pictures, _CAPTIONERS, pairs=range(4), classes=(REAL,)),

@@ -68,7 +68,7 @@ def _find(study: Study, kind: Kind, row: Row, seeds: int) -> Found:
     settings = open_detector(start, study.work).settings() if start else study.settings(*row.changes)
     found = Found(row.name.format(settings), row.changes, settings)
     try:
-        if kind is not Kind.ablation:
+        if not kind.of_detectors:
             maps, missing = _maps(study, row.changes)
             return found._replace(maps=maps, missing=missing)
         if start:
