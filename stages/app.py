@@ -9,7 +9,9 @@ import typer
 
 from stages import (
     bench,
+    calibrate,
     caption,
+    detect,
     evaluate,
     export,
     garbage,
@@ -39,6 +41,10 @@ COMMANDS: dict[str, list[tuple[Callable[..., Any], str]]] = {
         (train.train, "sare train --dataset genimage --preset paper --run first-try"),
         (evaluate.evaluate, "sare evaluate --dataset forensynths --preset paper --trained-on genimage"),
         (report.report, "sare report --dataset genimage --preset paper"),
+    ],
+    "Check images": [
+        (detect.detect, "sare detect photo.jpg --detector DETECTOR --report case.html"),
+        (calibrate.calibrate, "sare calibrate --detector DETECTOR --reals photos/ --fpr 0.01"),
     ],
     "Look": [
         (status.status, "sare status --dataset genimage"),
