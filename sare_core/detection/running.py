@@ -8,6 +8,7 @@ from sare_core.detection.outputs import Key
 from sare_core.detection.results import Result
 from sare_core.detection.sources import Source
 from sare_core.detection.text import shown
+from sare_core.engine.flow import PIXELS
 from sare_core.engine.signals import check_stop
 
 
@@ -18,7 +19,8 @@ def examined(
 
     Memory: one batch, and the files that are read ahead. Raises Stopped between two batches once a signal has arrived.
     """
-    for batch in batches(loaded(sources), examiner.batch_size):
+    size = max(1, examiner.detector.settings.reconstruct.batch_size // examiner.scored)
+    for batch in batches(loaded(sources), size, PIXELS // examiner.scored):
         check_stop()
         known = [_known(file, examiner, before) for file in batch]
         fresh = iter(examiner.examine([file for file, result in zip(batch, known, strict=True) if result is None]))

@@ -9,6 +9,7 @@ of some kind (sare_core/detection/calibration.py).
 
 import os
 import re
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -156,9 +157,12 @@ def open_detector(reference: str | os.PathLike[str], work: str) -> DetectorFolde
 
 def _of_run(work: Store, run: str) -> list[DetectorFolder]:
     """The detectors in a work folder that a run of this name trained to their end."""
-    places = [work.at(f"{name}/detectors") for name in work.folders()]
-    read = [_read(place.at(fingerprint)) for place in places for fingerprint in place.folders()]
-    return [each for each in read if each and run in each.about.runs and (each.best.finished or _ended(each.store))]
+    found = []
+    for name in work.folders():
+        for place in work.folders(f"{name}/detectors"):
+            with suppress(ConfigError):  # a damaged one beside them
+                found.append(_read(work.at(f"{name}/detectors/{place}")))
+    return [each for each in found if each and run in each.about.runs and (each.best.finished or _ended(each.store))]
 
 
 def find_detector(folder: Folder, arguments: str) -> DetectorFolder:

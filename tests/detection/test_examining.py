@@ -50,7 +50,7 @@ def test_all_images_and_checks_go_through_in_one_pass(stand_in: StandIn, tmp_pat
     examiner = Examiner(stand_in, None, Checks(("jpeg:90", "resize:0.9"), draws=3))
     results = examine(examiner, tmp_path, grained(200), grained(60), grained(90))
     assert stand_in.batches == [3 * (1 + 2 + 2)]
-    assert examiner.batch_size == max(1, stand_in.settings.reconstruct.batch_size // 5)
+    assert examiner.scored == 5
     for result, level in zip(results, (200, 60, 90), strict=True):
         assert list(result.encodings) == ["jpeg:90", "resize:0.9"] and len(result.draws) == 2
         assert [*result.encodings.values(), *result.draws] == pytest.approx([brightness(grained(level))] * 4, abs=0.2)
