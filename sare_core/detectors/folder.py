@@ -17,6 +17,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from sare_core.config import Settings
+from sare_core.config.detectors import DetectorSettings
 from sare_core.config.stored import read_settings
 from sare_core.engine.about import About, Upstream, read_about
 from sare_core.engine.checkpoints import Checkpoint, read_checkpoint
@@ -163,6 +164,12 @@ def _of_run(work: Store, run: str) -> list[DetectorFolder]:
             with suppress(ConfigError):  # a damaged one beside them
                 found.append(_read(work.at(f"{name}/detectors/{place}")))
     return [each for each in found if each and run in each.about.runs and (each.best.finished or _ended(each.store))]
+
+
+def start_of(settings: DetectorSettings, work: str) -> DetectorFolder | None:
+    """The trained detector that a training starts from, where the settings name one. Raises ConfigError: as above."""
+    reference = getattr(settings, "start_from", None)
+    return None if reference is None else open_detector(reference, work)
 
 
 def find_detector(folder: Folder, arguments: str) -> DetectorFolder:
