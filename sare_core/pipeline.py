@@ -94,9 +94,12 @@ class Pipeline:
             found += [self._captions.cut(_good(each, len(found) + n)).text for n, each in enumerate(said)]
         return found
 
-    def reconstruct(self, images: Sequence[Image.Image], captions: Sequence[str]) -> list[Mapped]:
+    def reconstruct(
+        self, images: Sequence[Image.Image], captions: Sequence[str], ids: Sequence[str] | None = None
+    ) -> list[Mapped]:
         """x̂ and SARE map of each image under its caption, in order (paper 3.2, equations 1 to 4).
 
+        ids: what seeds each image's noise; None: its pixels, as in the stages.
         Raises ImageError: one cannot be reconstructed; ValueError: not as many captions as images.
         """
         _require_list(images)
@@ -107,7 +110,7 @@ class Pipeline:
             weights = reconstruction_weights(settings, self.work)
             self._mapper = Mapper.load(settings, self.settings.seed, fetch(weights["model"]), self.device)
         pixels = [self._mapper.fit(self.view(image)) for image in images]
-        ids = [image_id(to_rgb(image)) for image in images]
+        ids = [image_id(to_rgb(image)) for image in images] if ids is None else ids
         found: dict[int, Mapped] = {}
         for shape in {each.shape for each in pixels}:
             places = [place for place, each in enumerate(pixels) if each.shape == shape]
@@ -131,6 +134,7 @@ class Detector:
         self.kind = detector_class(settings.detector.detector)
         graph = Graph(settings, folder.about.dataset or "images", work)
         graph.check(folder)
+        self.scoring = graph.predictions(folder.best).fingerprint  # of all that decides a score
         self.pipelines: dict[str, Pipeline] = {}
         for name, changes in maps_to_score(self.kind).items():
             self.pipelines[name] = Pipeline(changed(settings, changes), device, work)
@@ -183,14 +187,17 @@ class Detector:
             )
         return results[0] if isinstance(images, Image.Image) else results
 
-    def explain(self, images: Sequence[Image.Image]) -> list[Explanation]:
-        """What leads to each image's score, in order. Raises ImageError: one cannot be worked on."""
+    def explain(self, images: Sequence[Image.Image], ids: Sequence[str] | None = None) -> list[Explanation]:
+        """What leads to each image's score, in order. Raises ImageError: one cannot be worked on.
+
+        ids: see `Pipeline.reconstruct`; another id is another draw of the noise.
+        """
         _require_list(images)
         captions, mapped = [""] * len(images), dict[str, list[Mapped]]()
         for place, (name, pipeline) in enumerate(self.pipelines.items()):
             said = pipeline.caption(images) if pipeline.needs_captions else [""] * len(images)  # as the stages do
             captions = said if place == 0 else captions
-            mapped[name] = pipeline.reconstruct(images, said)
+            mapped[name] = pipeline.reconstruct(images, said, ids)
         samples = []
         for place, image in enumerate(images):
             parts: dict[str, Any] = {"image": self._looks.view(image), "caption": captions[place]}

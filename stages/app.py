@@ -9,8 +9,10 @@ import typer
 
 from stages import (
     bench,
+    calibrate,
     caption,
     compare,
+    detect,
     detectors,
     duplicates,
     evaluate,
@@ -44,6 +46,10 @@ COMMANDS: dict[str, list[tuple[Callable[..., Any], str]]] = {
         (evaluate.evaluate, "sare evaluate --dataset forensynths --preset paper --trained-on genimage"),
         (compare.compare, "sare compare sare image --dataset genimage --baseline image"),
         (report.report, "sare report --dataset genimage --preset paper"),
+    ],
+    "Check images": [
+        (detect.detect, "sare detect photo.jpg --detector DETECTOR --report case.html"),
+        (calibrate.calibrate, "sare calibrate --detector DETECTOR --reals photos/ --fpr 0.01"),
     ],
     "Look": [
         (status.status, "sare status --dataset genimage"),
