@@ -80,6 +80,7 @@ def build_detector(settings: DetectorSettings, folders: dict[str, str] | None = 
 
 
 register("difference", "sare_core.detectors.map:DifferenceDetector")
+register("difference_in_difference", "sare_core.detectors.map:DifferenceInDifferenceDetector")
 register("image", "sare_core.detectors.image:ImageDetector")
 register("map", "sare_core.detectors.map:MapDetector")
 register("sare", "sare_core.detectors.sare:SareDetector")
