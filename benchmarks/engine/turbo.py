@@ -205,7 +205,7 @@ def _flops(config: ReconstructSettings) -> int:
 
 
 def main(
-    folder: Annotated[Path | None, typer.Option(help="Where data go. Default: a temporary folder.")] = None,
+    folder: Annotated[Path | None, typer.Option(help="Where data go, and are found again. Default: temporary.")] = None,
 ) -> None:
     """Measure, print and write down."""
     os.environ |= {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
