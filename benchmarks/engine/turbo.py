@@ -47,16 +47,16 @@ TIMED, TURNS = 50, 7  # images of a batch, and how often each tier's turn comes
 COLUMNS = ["", "passes", "GFLOP", "ms", "Δx̂", "Δx̂, 99 %", "correlation"]
 COLUMNS += [f"{what}, {on}" for what in ("number", "head kept", "head retrained") for on in (KNOWN, "unseen")]
 NOTES = [
-    "Each tier is the preset with that one setting of `reconstruct`; below it, the same with another noise.",
+    "Each tier is the preset with that one setting of reconstruct; below it, the same with another noise.",
     "passes: of the U-Net an image, the guidance pass counted; + of its outermost layers alone. GFLOP, ms: an image "
     f"with its caption; ms of the processor, the least of {TURNS} turns, in batches of {TIMED}, one thread.",
-    "Δx̂: mean |change of x̂| in levels, and its 99th percentile; correlation: of the images' mean |x − x̂|. A tier is "
+    "Δx̂: mean change of x̂ in levels, and its 99th percentile; correlation: of the images' mean errors. A tier is "
     "compared with exact, another noise with its own tier.",
-    f"Columns from `number` on: AUC (%), of {KNOWN} and the mean of the unseen generators that read text (glide, "
+    f"Columns from number on: AUC (%), of {KNOWN} and the mean of the unseen generators that read text (glide, "
     "midjourney, vqdm).",
-    "number: mean |x − x̂| under the caption less that without, of training and test images; nothing is trained.",
-    f"head: detector `map`, test images, mean of {TRAININGS} training seeds; kept: trained on exact maps; retrained: "
-    "on the tier's, with the first noise.",
+    "number: mean error under the caption less that without, of training and test images; nothing is trained.",
+    f"head: detector map, mean of {TRAININGS} training seeds, 100 test images a generator; kept: trained on exact maps; "
+    "retrained: on the tier's, with the first noise.",
 ]
 
 
@@ -147,7 +147,8 @@ def detectors(world: World) -> ResultTable:
     world.reconstructed("reconstruct.rounds=2")
     found = {name: world.areas(world.heads(name), name) for name in DETECTORS}
     rows = [[name, *(f"{area:.1f}" for area in each)] for name, each in found.items()]
-    return ResultTable("Detectors on exact maps, AUC (%)", ["", KNOWN, "unseen"], rows, NOTES[-1:])
+    notes = ["Each trained and tested on exact maps; images, seeds and columns as of the heads above."]
+    return ResultTable("Detectors, AUC (%)", ["", KNOWN, "unseen"], rows, notes)
 
 
 def areas(scores: np.ndarray, labels: np.ndarray, subsets: np.ndarray) -> tuple[float, float]:

@@ -61,9 +61,9 @@ class Img2Img(StableDiffusion):
 class OneStep(Img2Img):
     """z_0 as the U-Net predicts it from z_T, in a single pass under the caption: noised as `Img2Img`'s latents are.
 
-    A control, and five to twenty times as fast. R²BD (arXiv 2601.08867) is called one-step too, but does another thing
-    in its published code: a DDIM step to the noise and one back without a caption, with a model of its own. With Stable
-    Diffusion that is `ddim_inversion` with steps=50, strength=0.02 and latents=mean.
+    R²BD (arXiv 2601.08867) is called one-step too, but does another thing in its published code: without a caption, a
+    DDIM step to the noise and one back, with a model of its own. With Stable Diffusion that is `ddim_inversion` with
+    steps=50, strength=0.02 and latents=mean.
     """
 
     def change(self, latents: Tensor, captions: list[str], generators: list[torch.Generator]) -> Tensor:
