@@ -5,10 +5,11 @@ machines are noisy. What a GPU does: `sare bench`.
 """
 
 from benchmarks.bars import Part, run
-from benchmarks.engine import caption, counts, overlap, png, stage, steps, threads
+from benchmarks.engine import batches, caption, counts, overlap, png, stage, steps, threads
 
 PARTS: dict[str, Part] = {
     "counts": counts.rows,
+    "batches": batches.rows,
     "overlap": overlap.rows,
     "caption": caption.rows,
     "png": png.rows,

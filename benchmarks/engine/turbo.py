@@ -55,8 +55,8 @@ NOTES = [
     f"Columns from number on: AUC (%), of {KNOWN} and the mean of the unseen generators that read text (glide, "
     "midjourney, vqdm).",
     "number: mean error under the caption less that without, of training and test images; nothing is trained.",
-    f"head: detector map, mean of {TRAININGS} training seeds, 100 test images a generator; kept: trained on exact maps; "
-    "retrained: on the tier's, with the first noise.",
+    f"head: detector map, mean of {TRAININGS} training seeds, 100 test images a generator; kept: trained on exact "
+    "maps; retrained: on the tier's, with the first noise.",
 ]
 
 
