@@ -26,6 +26,7 @@ from sare_core.config import Settings, load_settings
 from sare_core.config.stored import changed
 from sare_core.detectors import detector_class
 from sare_core.detectors.folder import DetectorFolder, open_detector
+from sare_core.detectors.parts import maps_to_score, needs_to_score
 from sare_core.detectors.trained import TrainedDetector
 from sare_core.engine.checkpoints import load_tensors
 from sare_core.engine.flow import in_batches
@@ -131,7 +132,7 @@ class Detector:
         graph = Graph(settings, folder.about.dataset or "images", work)
         graph.check(folder)
         self.pipelines: dict[str, Pipeline] = {}
-        for name, changes in self.kind.maps.items():
+        for name, changes in maps_to_score(self.kind).items():
             self.pipelines[name] = Pipeline(changed(settings, changes), device, work)
         first = next(iter(self.pipelines.values()), None)
         for other in self.pipelines.values():
@@ -212,8 +213,8 @@ class Detector:
 
     @property
     def _wanted(self) -> set[str]:
-        needs = set(self.kind.needs)
-        return needs - {"sare"} | (set(self.kind.maps) if "sare" in needs else set())
+        needs = needs_to_score(self.kind)
+        return set(needs - {"sare"}) | (set(maps_to_score(self.kind)) if "sare" in needs else set())
 
 
 def _require_list(images: Sequence[Image.Image]) -> None:

@@ -22,7 +22,8 @@ class ReconstructSettings(Section):
         "rounds": 1,
     }
 
-    method: str = "img2img"  # a name in sare_core.reconstruction: img2img (3.2), one_step, autoencoder, ddim_inversion
+    # A name in sare_core.reconstruction: img2img (3.2), one_step, autoencoder, ddim_inversion, inpaint.
+    method: str = "img2img"
     model: str  # a Stable Diffusion family folder or hub id
     revision: str | None = None
     longer_side: int = Field(ge=8)  # 4.1: 512; the shorter side is floored to the model's multiple, as diffusers does

@@ -14,6 +14,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from sare_core.config import Settings
+from sare_core.config.detectors import DetectorSettings
 from sare_core.config.stored import read_settings
 from sare_core.engine.about import About, Upstream, read_about
 from sare_core.engine.checkpoints import Checkpoint, read_checkpoint
@@ -143,6 +144,12 @@ def open_detector(reference: str | os.PathLike[str], work: str) -> DetectorFolde
             "was, or writes into best.json that it is done. Then copy the folder again, if this is a copy."
         )
     return detector
+
+
+def start_of(settings: DetectorSettings, work: str) -> DetectorFolder | None:
+    """The trained detector that a training starts from, where the settings name one. Raises ConfigError: as above."""
+    reference = getattr(settings, "start_from", None)
+    return None if reference is None else open_detector(reference, work)
 
 
 def find_detector(folder: Folder, arguments: str) -> DetectorFolder:

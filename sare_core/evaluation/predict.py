@@ -65,8 +65,8 @@ class PredictStage:
         return in_batches(rows, self.settings.evaluate.batch_size)
 
     def read(self, row: dict[str, Any]) -> Any:
-        parts = read_parts(type(self.trained.model), self.readers, self.index.about["root"], row, self.settings.view)
-        return self.trained.prepare(parts)
+        kind, root = type(self.trained.model), self.index.about["root"]
+        return self.trained.prepare(read_parts(kind, self.readers, root, row, self.settings.view, scoring=True))
 
     def process(self, items: list[Any]) -> list[Any]:
         logits = self.trained.logits(items)

@@ -208,9 +208,11 @@ def plan_images(settings: Settings, count: int, size: Size, given: float | None)
 
 
 def maps_read(settings: Settings) -> dict[str, Settings]:
-    """The settings, then those of each further map that their detector reads, by its name as rows show it."""
-    further = detector_class(settings.detector.detector).maps.items()
-    return {"": settings} | {f", {name}": changed(settings, changes) for name, changes in further if changes}
+    """The settings of each map that the detector reads, by its name as rows show it; these, where it reads none."""
+    maps = detector_class(settings.detector.detector).maps.items()
+    return {f", {name}" if n else "": changed(settings, changes) for n, (name, changes) in enumerate(maps)} or {
+        "": settings
+    }
 
 
 def remaining(folder: Folder | None, index: Index, shards: list[int]) -> tuple[list[int], float | None, str]:

@@ -79,10 +79,11 @@ def reconstruct_flops(
         w, h = size[0] // model.multiple, size[1] // model.multiple
         total = count(lambda: vae.encode(empty(1, 3, size[1], size[0])))
         total += count(lambda: vae.decode(empty(1, channels, h, w)))
+        latents = (1, model.unet.config.in_channels, h, w)  # of in-painting models more than the autoencoder's
         inputs = {"encoder_hidden_states": empty(1, model.tokens, width, device="meta")}
         for unet, times in passes.items():
             if times:
-                total += times * rows * count(lambda: unet(empty(1, channels, h, w), 1, **inputs))  # noqa: B023
+                total += times * rows * count(lambda: unet(empty(latents), 1, **inputs))  # noqa: B023
         return total
 
     with torch.no_grad():
@@ -137,10 +138,10 @@ def detector_cost(settings: DetectorSettings) -> DetectorCost:
 def _lpips_flops(net: str | None, size: Size) -> int:
     if net is None:
         return 0
-    import lpips
+    from sare_core.reconstruction.perceptual import lpips_network
 
-    linear, net = net != "alex-random", net.removesuffix("-random")
-    model = lpips.LPIPS(net=net, lpips=linear, pretrained=False, pnet_rand=True, verbose=False).eval().to("meta")
+    with torch.device("meta"):
+        model = lpips_network(net)
     return count(lambda: model(empty(1, 3, size[1], size[0]), empty(1, 3, size[1], size[0])))
 
 

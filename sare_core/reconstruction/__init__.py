@@ -164,3 +164,10 @@ register(
     unused={"guidance_scale", "eta", "cache_interval"},
     unet_passes=2,
 )
+register(
+    "inpaint",
+    "sare_core.reconstruction.inpaint:Inpaint",
+    unused={"guidance_scale", "cache_interval"},
+    adds_noise=True,
+    unet_passes=1,
+)

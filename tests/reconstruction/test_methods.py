@@ -132,7 +132,7 @@ def test_only_guidance_by_captions_needs_captions(models: Path, method: str) -> 
 
 def test_an_unknown_method_names_those_that_there_are() -> None:
     with pytest.raises(
-        ConfigError, match=r"no method 'dire'; there are autoencoder, ddim_inversion, img2img, one_step"
+        ConfigError, match=r"no method 'dire'; there are autoencoder, ddim_inversion, img2img, inpaint, one_step"
     ):
         method_of(of("reconstruct.method=dire"))
 
