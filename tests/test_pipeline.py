@@ -19,17 +19,14 @@ from tests.faults.whole import SMALL
 from tests.pipeline import Pipeline
 from tests.trees import genimage_tree
 
-NO_CAPTION = ["caption.captioner=none", "caption.model=null"]
-
 
 def run(tmp_path: Path, overrides: list[str]) -> Pipeline:
     """A pipeline up to predictions."""
     pipeline = Pipeline(load_settings(STANDIN, overrides), str(tmp_path / "manifests"), str(tmp_path / "work"))
     pipeline.index(genimage_tree(tmp_path / "tree", per_cell=6, subsets=["sdv1.4"]))
     pipeline.captions(), pipeline.reconstructions()
-    if "detector.detector=difference" in overrides:
-        silent = load_settings(STANDIN, [*overrides, *NO_CAPTION])
-        other = Pipeline(silent, pipeline.manifests, pipeline.work)
+    for graph in pipeline.graph.variants[1:]:
+        other = Pipeline(graph.settings, pipeline.manifests, pipeline.work)
         other.captions(), other.reconstructions()
     detector = pipeline.detector()
     assert pipeline.predictions(detector).complete
@@ -49,7 +46,7 @@ def opened(pipeline: Pipeline, path: str) -> Image.Image:
     return decode((Path(root) / path).read_bytes(), path)[0]
 
 
-@pytest.mark.parametrize("kind", ["sare", "image", "map", "difference"])
+@pytest.mark.parametrize("kind", ["sare", "image", "map", "difference", "difference_in_difference"])
 def test_an_image_gets_the_score_that_the_stages_give_it(kind: str, tmp_path: Path, standin_models: Path) -> None:
     overrides = [*standin_overrides(standin_models), *SMALL, f"detector.detector={kind}", "view=jpeg:90"]
     pipeline = run(tmp_path, overrides)
