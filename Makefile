@@ -13,7 +13,7 @@ MANIFESTS ?= manifests
 DETECTOR  ?= demo
 PYTHON    ?= python3
 JOBS      ?= 2
-DETECTORS ?= image map difference sare
+DETECTORS ?= image map difference difference_in_difference sare drct conv_b univfd gramnet dire de_fake linear_probe c2p_clip aeroblade
 SEEDS     ?= 0
 ARTICLES  ?= /usr/share/datasets/fashion-mnist
 
@@ -72,9 +72,9 @@ demo: install ## index, caption, reconstruct, train, evaluate and report on the 
 compare: install ## train and evaluate DETECTORS on the scale model, SEEDS of each, and put them side by side
 	$(BIN)/sare mini
 	$(BIN)/sare index --layout genimage --root data/mini --name mini --manifests $(MANIFESTS) --shard-size 100
-	$(BIN)/sare caption     $(MINI) $(BOTH)
-	$(BIN)/sare reconstruct $(MINI) $(BOTH)
-	set -e; for detector in $(DETECTORS); do for seed in $(SEEDS); do for stage in train evaluate; do \
+	set -e; for detector in $(DETECTORS); do for stage in caption reconstruct; do \
+	    $(BIN)/sare $$stage $(MINI) --set detector.detector=$$detector; done; \
+	    for seed in $(SEEDS); do for stage in train evaluate; do \
 	    $(BIN)/sare $$stage $(MINI) --set detector.detector=$$detector --set train.seed=$$seed; done; done; done
 	$(BIN)/sare compare $(DETECTORS) --dataset mini --work $(WORK) --manifests $(MANIFESTS)
 

@@ -64,5 +64,6 @@ def test_one_list_says_which_detectors_are_compared() -> None:
     done = made("compare", "DETECTORS=image other", "SEEDS=0 1")
     assert done.returncode == 0, done.stderr
     loop, last = " ".join(done.stdout.split()).partition(" .venv/bin/sare compare ")[::2]
-    assert "for detector in image other; do for seed in 0 1; do for stage in train evaluate;" in loop
+    assert "for detector in image other; do for stage in caption reconstruct;" in loop
+    assert "for seed in 0 1; do for stage in train evaluate;" in loop
     assert last.startswith("image other --dataset mini")
