@@ -77,6 +77,12 @@ COMMANDS: dict[str, list[tuple[Callable[..., Any], str]]] = {
     ],
 }
 
+
+def command_name(function: Callable[..., Any]) -> str:
+    """As it is typed: retry_failed is retry-failed, import_ is import."""
+    return function.__name__.strip("_").replace("_", "-")
+
+
 app = typer.Typer(
     add_completion=False,
     no_args_is_help=True,
@@ -86,8 +92,7 @@ app = typer.Typer(
 )
 for panel, commands in COMMANDS.items():
     for command, example in commands:
-        name = command.__name__.strip("_").replace("_", "-")
-        app.command(name, rich_help_panel=panel, epilog=f"Example: {example}")(command)
+        app.command(command_name(command), rich_help_panel=panel, epilog=f"Example: {example}")(command)
 
 
 def _print_version(wanted: bool) -> None:
