@@ -45,7 +45,7 @@ CASES: dict[str, tuple[list[str], set[str]]] = {
     "sare": ([], {"semantic_encoder", "embedding", "fusion", "head"}),
     "univfd": ([], {"head"}),
 }
-PICTURES = ("image", "sare", "uncaptioned", "reconstruction")
+PICTURES = ("image", "sare", "uncaptioned", "reconstruction", "second_order")
 FIELD = {"image": "png", "sare": "sare.png", "reconstruction": "reconstruction.png", "caption": "json"}
 
 
