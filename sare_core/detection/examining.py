@@ -1,7 +1,7 @@
 """One function from images to results: decoded, looked over, scored in one pass, and judged by the thresholds."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
@@ -18,7 +18,7 @@ from sare_core.engine.terminal import printable
 from sare_core.errors import ImageError
 from sare_core.images.decoding import ImageInfo, decode, image_id
 from sare_core.images.views import apply_view, validate_view
-from sare_core.pipeline import Detector, Explanation
+from sare_core.pipeline import Detector, Explanation, Step
 
 ENCODINGS = ("jpeg:90", "webp:80", "resize:0.9")  # what sites do to a picture that passes through them
 DRAWS = 2
@@ -101,13 +101,13 @@ class Examiner:
         passes = len(self.checks.encodings) + self.checks.draws
         return max(1, self.detector.settings.reconstruct.batch_size // passes)
 
-    def examine(self, files: Sequence[Loaded]) -> list[Examined]:
-        """A result for each file, in order; all of them go through the models in one pass."""
+    def examine(self, files: Sequence[Loaded], tell: Callable[[Step], object] = lambda step: None) -> list[Examined]:
+        """A result for each file, in order; all of them go through the models in one pass. tell: what begins."""
         begun = time.monotonic()
         with ThreadPoolExecutor(THREADS) as threads:
             seen = list(threads.map(self._look, files))
             sources = list(threads.map(lambda each: each.image and read_provenance(each.file.data), seen))
-        scores = self._scores([each for each in seen if each.refused is None])
+        scores = self._scores([each for each in seen if each.refused is None], tell)
         found = iter(scores)
         milliseconds = 1000 * (time.monotonic() - begun) / max(1, len(files))
         examined = []
@@ -134,7 +134,7 @@ class Examiner:
             return _Seen(file, None, None, Reason(code="unreadable", text=shown(problem)))
         return _Seen(file, image, info, unfit(image, self.detector.settings))
 
-    def _scores(self, seen: list[_Seen]) -> list[_Scores | Reason]:
+    def _scores(self, seen: list[_Seen], tell: Callable[[Step], object]) -> list[_Scores | Reason]:
         """All images and all that they are also scored as, in one pass; one by one where one of them fails it."""
         images, ids, encoded = list[Image.Image](), list[str](), list[list[str]]()
         for each in seen:
@@ -147,11 +147,11 @@ class Examiner:
             # The noise of an image is the same however it is encoded: what changes then is the encoding alone.
             ids += [name] * (1 + len(variants)) + [f"{name}:{draw}" for draw in range(2, self.checks.draws + 1)]
         try:
-            explained = self.detector.explain(images, ids)
+            explained = self.detector.explain(images, ids, tell)
         except ImageError as error:
             if len(seen) == 1:
                 return [Reason(code="not_scored", text=shown(str(error)))]
-            return [one for each in seen for one in self._scores([each])]
+            return [one for each in seen for one in self._scores([each], tell)]
         places, results = iter(explained), list[_Scores | Reason]()
         for names in encoded:
             itself = next(places)

@@ -15,6 +15,7 @@ from sare_core.detection import words
 from sare_core.detection.calibration import Calibration
 from sare_core.detection.examining import Examined, Examiner
 from sare_core.detection.results import Result
+from sare_core.detectors.card import LIMITS
 from sare_core.report.examples import Picture, brightened, picture
 from sare_core.report.page import render
 
@@ -50,7 +51,7 @@ class Case:
 
     def page(self, examiner: Examiner) -> str:
         """Raises ConfigError: the package that fills the template is not installed."""
-        cards = [_card(each, LARGE if len(self._shown) <= FEW else SMALL) for each in self._shown]
+        cards = [card(each, LARGE if len(self._shown) <= FEW else SMALL) for each in self._shown]
         about = examiner.detector.folder.about
         return render(
             "case.html.jinja",
@@ -60,7 +61,7 @@ class Case:
             total=sum(self.counts.values()),
             verdicts=words.VERDICTS,
             meanings=words.MEANINGS,
-            limits=words.LIMITS,
+            limits=LIMITS,
             detector=examiner.id,
             trained_on=about.dataset,
             note=about.settings and about.settings.get("note"),
@@ -70,7 +71,7 @@ class Case:
         )
 
 
-def _card(examined: Examined, longest: int) -> Card:
+def card(examined: Examined, longest: int) -> Card:
     result, why = examined.result, examined.explanation
     made = {name: brightened(Image.fromarray(found)) for name, found in (why.maps if why else {}).items()}
     x_hat = why.reconstruction if why else None

@@ -18,12 +18,6 @@ MEANINGS: dict[Verdict, str] = {
     "likely_real": "It scores as few generated images of the calibration do. Images of other generators may.",
     "no_verdict": "The detector was not asked, or had no answer.",
 }
-LIMITS = (
-    "A score puts images in an order. It is not a probability, and not evidence about a person.",
-    "Thresholds hold for images like those that they were measured on. For other cameras, sites or edits nobody knows.",
-    "The map shows what changed when the image was drawn again under its caption, not where anything is fake.",
-    "An edited photograph, a photograph of a screen and a generator of tomorrow may get any verdict.",
-)
 
 
 def of_result(result: Result) -> Iterator[str]:

@@ -1,0 +1,78 @@
+"""uvicorn, made to bear clients that never come to the point, and to finish its work before it ends."""
+
+import asyncio
+import socket
+from types import FrameType
+from typing import Any
+
+import uvicorn
+from starlette.types import ASGIApp
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from sare_core.errors import ConfigError
+from sare_core.serving.queue import Queue
+
+PATIENCE = 30.0  # seconds that a connection may be open without a request under way
+LAST_ANSWERS = 10  # seconds in which clients read their answers at the end
+CONNECTIONS = 1000
+
+
+class _Connection(H11Protocol):
+    """One that is cut when it neither asks nor reads its answer; uvicorn waits for a request's head for ever."""
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self._seen: Any = None
+        self._look_again()
+
+    def _look_again(self) -> None:
+        if self.transport.is_closing() and not self.transport.get_write_buffer_size():
+            return None
+        idle = self.cycle is None or self.cycle.response_complete
+        if idle and self._seen is (self.cycle or self):
+            return self.transport.abort()
+        self._seen = (self.cycle or self) if idle else None
+        self.loop.call_later(PATIENCE, self._look_again)
+        return None
+
+
+def bound(host: str, port: int) -> socket.socket:
+    """A socket for `Server.run`. Raises ConfigError: it cannot be had."""
+    found = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
+    found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        found.bind((host, port))
+    except OSError as error:
+        found.close()
+        raise ConfigError(f"{host}, port {port}: {error.strerror or error}. Name others: --host, --port.") from error
+    return found
+
+
+class Server(uvicorn.Server):
+    """It goes on answering while the queue is worked off after SIGTERM or SIGINT: with 503 to what is new.
+
+    A second signal ends it at once.
+    """
+
+    def __init__(self, app: ASGIApp, queue: Queue) -> None:
+        config = uvicorn.Config(
+            app,
+            http=_Connection,
+            ws="none",
+            access_log=False,  # names of files are nobody's business
+            log_level="warning",
+            server_header=False,
+            limit_concurrency=CONNECTIONS,
+            timeout_graceful_shutdown=LAST_ANSWERS,
+        )
+        super().__init__(config)
+        self.queue = queue
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        self.force_exit = self.queue.stopping
+        self.queue.stopping = True
+
+    async def on_tick(self, counter: int) -> bool:
+        if self.queue.stopping and (self.queue.idle or self.force_exit):
+            self.should_exit = True
+        return await super().on_tick(counter)
