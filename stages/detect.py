@@ -12,17 +12,17 @@ every answer is `inconclusive`. docs/detect.md has the verdicts, the exit codes 
 """
 
 from collections import Counter
-from contextlib import ExitStack
 from importlib.resources import files
 from typing import Annotated
 
 import typer
 
-from sare_core.detection import outputs, words
+from sare_core.detection import words
 from sare_core.detection.calibration import find_calibration
 from sare_core.detection.examining import DRAWS, ENCODINGS, Checks, Examiner
+from sare_core.detection.outputs import opened, place_of
 from sare_core.detection.page import Case
-from sare_core.detection.pictures import save_pictures
+from sare_core.detection.pictures import with_pictures
 from sare_core.detection.running import examined
 from sare_core.detection.sources import are_files, sources
 from sare_core.engine.progress import bar
@@ -52,8 +52,8 @@ def detect(
     csv: Annotated[str | None, typer.Option(metavar="OUT", help="A flat table. - is standard output.")] = None,
     parquet: Annotated[str | None, typer.Option(metavar="OUT", help="The same as parquet.")] = None,
     report: Annotated[str | None, typer.Option(metavar="OUT", help="One HTML file with pictures.")] = None,
-    save_pictures_: Annotated[
-        str | None, typer.Option("--save-pictures", callback=options.filled, help="Folder for x̂ and maps as PNG.")
+    save_pictures: Annotated[
+        str | None, typer.Option(callback=options.filled, help="Folder for x̂ and maps as PNG.")
     ] = None,
     checks: Annotated[
         bool | None,
@@ -78,55 +78,39 @@ def detect(
         return
     if not images or detector is None:
         raise ConfigError("name images and a detector: sare detect photo.jpg --detector DETECTOR")
-    told = PlainConsole(stderr=True) if "-" in (json, csv) else console
-    single = are_files(images)
-    checks = single if checks is None else checks
+    told = PlainConsole(stderr=True) if "-" in (json, csv, parquet) else console
     scorer = Detector.from_pretrained(detector, work=work, view=view, overrides=set_ or [])
     found = find_calibration(scorer.folder.store, scorer.scoring, calibration)
-    examiner = Examiner(
-        scorer,
-        found,
-        Checks(tuple(encoding or (ENCODINGS if checks else ())), draws or (DRAWS if checks else 1)),
-    )
-    wanted = list(sources(images))
-    case, counts, alarms, unread = Case() if report else None, Counter[str](), list[str](), 0
-    with ExitStack() as stack:
-        lines = stack.enter_context(outputs.json_lines(jsonl)) if jsonl else None
-        if lines and report and len(lines):
+    if are_files(images) if checks is None else checks:
+        encoding, draws = encoding or list(ENCODINGS), draws or DRAWS
+    examiner = Examiner(scorer, found, Checks(tuple(encoding or ()), draws or 1))
+
+    wanted, case, pictures = list(sources(images)), Case() if report else None, save_pictures and Store(save_pictures)
+    few, counts, alarms = len(wanted) <= IN_FULL, Counter[str](), list[str]()
+    if few and found:
+        told.print("\n".join(words.of_thresholds(found.thresholds)), soft_wrap=True)
+    with stop_cleanly(), opened(jsonl, json, csv, parquet) as outputs:
+        if outputs.begun and report:
             raise ConfigError(f"{jsonl}: has results already, whose pictures are gone. With --report name a new file.")
-        whole = [
-            stack.enter_context(outputs.whole_file(kind, path))
-            for kind, path in ((outputs.Json, json), (outputs.Csv, csv), (outputs.Parquet, parquet))
-            if path
-        ]
-        pictures = Store(save_pictures_) if save_pictures_ else None
-        stack.enter_context(stop_cleanly())
-        advance = stack.enter_context(bar(told, "detect", len(wanted), shown=len(wanted) > IN_FULL))
-        for batch in examined(wanted, examiner, lines.before if lines else lambda key: None):
-            if pictures:
-                batch = [save_pictures(pictures, each) for each in batch]
-            results = [each.result for each in batch]
-            if lines:
-                lines.write([each.result for each in batch if each.fresh])
-            for output in whole:
-                output.write(results)
-            if case:
-                case.add(batch)
-            counts.update(result.verdict for result in results)
-            unread += sum(reason.code == "unreadable" for result in results for reason in result.reasons)
-            alarms += [result.path for result in results if result.verdict == "likely_ai"][: NAMED - len(alarms)]
-            if len(wanted) <= IN_FULL:
-                for result in results:
-                    told.print("\n".join(words.of_result(result)), soft_wrap=True)
-            advance(len(batch))
-    if case and report:
-        store, name = outputs.place_of(report)
+        with bar(told, "detect", len(wanted), shown=not few) as advance:
+            for batch in examined(wanted, examiner, outputs.before):
+                batch = [with_pictures(pictures, each) for each in batch] if pictures else batch
+                outputs.write(batch)
+                if case is not None:
+                    case.add(batch)
+                for result in (each.result for each in batch):
+                    counts.update([result.verdict, *(reason.code for reason in result.reasons)])
+                    alarms += [result.path] if result.verdict == "likely_ai" and len(alarms) < NAMED else []
+                    if few:
+                        told.print("\n".join(words.of_result(result)), soft_wrap=True)
+                advance(len(batch))
+    if case is not None and report:
+        store, name = place_of(report)
         store.write(name, case.page(examiner).encode())
         told.print(f"report: {report}", soft_wrap=True)
-    if len(wanted) > IN_FULL:
-        for line in words.of_many(counts, found, alarms):
-            told.print(line, soft_wrap=True)
-    if unread:
+    for line in [words.ABSENT] if few else words.of_many(counts, found, alarms):
+        told.print(line, soft_wrap=True)
+    if unread := counts["unreadable"]:
         told.print(f"{unread:,} files could not be read or decoded.")
         raise typer.Exit(1)
 

@@ -147,7 +147,7 @@ class Examiner:
             # The noise of an image is the same however it is encoded: what changes then is the encoding alone.
             ids += [name] * (1 + len(variants)) + [f"{name}:{draw}" for draw in range(2, self.checks.draws + 1)]
         try:
-            explained = self.detector.explain(images, ids, tell)
+            explained = self.detector.explain(images, ids, tell) if images else []
         except ImageError as error:
             if len(seen) == 1:
                 return [Reason(code="not_scored", text=shown(str(error)))]

@@ -10,13 +10,14 @@ import json
 import os
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import IO, Any
+from typing import IO, Any, NamedTuple
 
 from pydantic import ValidationError
 
+from sare_core.detection.examining import Examined
 from sare_core.detection.results import Result, Threshold
 from sare_core.errors import ConfigError
 from sare_core.store.storage import Store
@@ -24,27 +25,54 @@ from sare_core.store.storage import Store
 Key = tuple[str, str, str]  # path, sha256, examined
 
 
+class Outputs(NamedTuple):
+    """All files that one run writes. `before(key)` gives a result that its JSON lines hold already."""
+
+    lines: "JsonLines | None"
+    whole: "list[Json | Csv | Parquet]"
+
+    @property
+    def begun(self) -> bool:
+        """Whether there are results already."""
+        return self.lines is not None and bool(self.lines.places)
+
+    def before(self, key: Key) -> Result | None:
+        return self.lines.before(key) if self.lines else None
+
+    def write(self, batch: list[Examined]) -> None:
+        if self.lines:
+            self.lines.write([each.result for each in batch if each.fresh])
+        for output in self.whole:
+            output.write([each.result for each in batch])
+
+
+@contextmanager
+def opened(jsonl: str | None, json: str | None, csv: str | None, parquet: str | None) -> Iterator[Outputs]:
+    """Those outputs that have a path. Raises ConfigError: one cannot be written."""
+    kinds: list[tuple[Any, str | None]] = [(Json, json), (Csv, csv), (Parquet, parquet)]
+    with ExitStack() as stack:
+        lines = stack.enter_context(json_lines(jsonl)) if jsonl else None
+        yield Outputs(lines, [stack.enter_context(whole_file(kind, path)) for kind, path in kinds if path])
+
+
 class JsonLines:
     """A result a line. `before(key)` gives one that is there already. For one process at a time."""
 
     def __init__(self, file: IO[bytes]) -> None:
         """file: open for reading and appending. A last line that a kill has cut is removed."""
-        self._file, self._places = file, dict[Key, int]()
+        self._file, self.places = file, dict[Key, int]()
         end = place = 0
         for line in file:
             if not line.endswith(b"\n"):
                 break
             if result := _result(line):
-                self._places[key_of(result)] = place
+                self.places[key_of(result)] = place
             place = end = place + len(line)
         file.truncate(end)
         file.seek(end)
 
-    def __len__(self) -> int:
-        return len(self._places)
-
     def before(self, key: Key) -> Result | None:
-        if (place := self._places.get(key)) is None:
+        if (place := self.places.get(key)) is None:
             return None
         self._file.seek(place)
         result = _result(self._file.readline())

@@ -15,7 +15,7 @@ from sare_core.detection import words
 from sare_core.detection.calibration import Calibration
 from sare_core.detection.examining import Examined, Examiner
 from sare_core.detection.results import Result
-from sare_core.detectors.card import LIMITS
+from sare_core.errors import needs_extra
 from sare_core.report.examples import Picture, brightened, picture
 from sare_core.report.page import render
 
@@ -32,15 +32,20 @@ class Card(NamedTuple):
     image: Picture | None
     reconstruction: Picture | None
     maps: dict[str, Picture]
-    thresholds: list[str]
     look: list[str]
     origin: list[str]
 
 
 class Case:
-    """The images of a page, gathered as they are examined. Memory: the pictures of MOST images."""
+    """The images of a page, gathered as they are examined. Memory: the pictures of MOST images.
+
+    Raises ConfigError: the package that fills the template is not installed.
+    """
 
     def __init__(self) -> None:
+        with needs_extra("report"):  # before the images are examined, which takes long
+            import jinja2  # noqa: F401
+
         self._shown, self.counts = list[Examined](), dict.fromkeys(words.VERDICTS, 0)
 
     def add(self, examined: list[Examined]) -> None:
@@ -50,7 +55,6 @@ class Case:
                 self._shown.append(each._replace(image=each.image and _reduced(each.image)))
 
     def page(self, examiner: Examiner) -> str:
-        """Raises ConfigError: the package that fills the template is not installed."""
         cards = [card(each, LARGE if len(self._shown) <= FEW else SMALL) for each in self._shown]
         about = examiner.detector.folder.about
         return render(
@@ -61,12 +65,13 @@ class Case:
             total=sum(self.counts.values()),
             verdicts=words.VERDICTS,
             meanings=words.MEANINGS,
-            limits=LIMITS,
+            limits=words.LIMITS,
             detector=examiner.id,
             trained_on=about.dataset,
             note=about.settings and about.settings.get("note"),
             checks=examiner.checks,
             calibration=_facts_of(examiner.calibration),
+            maps=bool(examiner.detector.pipelines),
             versions={name: version(name) for name in _LIBRARIES} | {"Python": platform.python_version()},
         )
 
@@ -81,7 +86,6 @@ def card(examined: Examined, longest: int) -> Card:
         image=None if examined.image is None else picture(examined.image, longest),
         reconstruction=None if x_hat is None else picture(Image.fromarray(x_hat), longest),
         maps={name: picture(found, longest) for name, found in made.items()},
-        thresholds=list(words.of_thresholds(result.thresholds)) if result.thresholds else [],
         look=list(words.to_look_at(result.model_copy(update={"pictures": None}))),
         origin=list(words.of_provenance(result.provenance)) if result.provenance else [],
     )
@@ -99,6 +103,7 @@ def _facts_of(calibration: Calibration | None) -> dict[str, Any] | None:
     sets = [calibration.reals, *([calibration.fakes] if calibration.fakes else [])]
     return {
         "digest": calibration.digest,
+        "thresholds": list(words.of_thresholds(calibration.thresholds)),
         "sets": [(each.name, len(each.files), each.digest) for each in sets],
         "ranges": {name: f"{low:g} to {high:g}" for name, (low, high) in calibration.ranges.items()},
         "formats": ", ".join(calibration.formats),

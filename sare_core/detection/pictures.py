@@ -6,8 +6,8 @@ from sare_core.images.png import encode_png
 from sare_core.store.storage import Store
 
 
-def save_pictures(store: Store, examined: Examined) -> Examined:
-    """The same with the paths of its pictures, where there are any. Raises ConfigError: nothing can be written."""
+def with_pictures(store: Store, examined: Examined) -> Examined:
+    """The same, with its pictures saved and their paths in its result. Raises ConfigError: nothing can be written."""
     result, why = examined.result, examined.explanation
     if why is None or why.reconstruction is None:
         return examined

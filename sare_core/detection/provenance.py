@@ -20,10 +20,6 @@ MOST = 20  # values of a kind
 SEARCHED = 1 << 20  # characters of XMP
 _XMP = "XML:com.adobe.xmp"
 
-ABSENT = (
-    "That nothing is found means nothing: most sites strip metadata, and generators need not write any. What is found "
-    "can be forged."
-)
 # Keys of PNG text, and what begins or stands in the comments of other formats, by the programs that write them:
 # AUTOMATIC1111's web UI and its kin, ComfyUI, InvokeAI, Fooocus, NovelAI (Comment beside Software), DreamStudio.
 _GENERATOR_KEYS = {

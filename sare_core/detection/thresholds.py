@@ -33,14 +33,14 @@ def judge(logit: float, thresholds: Thresholds) -> tuple[Verdict, Reason]:
     ai, real = thresholds.likely_ai, thresholds.likely_real
     unlike_real, unlike_fake = logit > ai.logit, real is not None and logit < real.logit
     if unlike_real and unlike_fake:
-        text = f"It scores higher than the photographs of {ai.measured_on} and lower than the generated images."
+        text = f"It scores higher than the photographs of “{ai.measured_on}” and lower than the generated images."
         return "inconclusive", Reason(code="unlike_both", text=text)
     if unlike_real:
         return "likely_ai", Reason(code="above_threshold", text=_beyond(ai, "real photographs", "above"))
     if real is not None and unlike_fake:
         return "likely_real", Reason(code="below_threshold", text=_beyond(real, "generated images", "below"))
     also = "generated images of the calibration do, too" if real else "how generated images score was not calibrated"
-    text = f"Real photographs of {ai.measured_on} score as high; {also}."
+    text = f"Real photographs of “{ai.measured_on}” score as high; {also}."
     return "inconclusive", Reason(code="between_thresholds", text=text)
 
 
@@ -59,7 +59,7 @@ def sigmoid(logit: float) -> float:
 def _beyond(threshold: Threshold, kind: str, side: str) -> str:
     return (
         f"It scores {side} the threshold; so do {threshold.crossed:,} of the {threshold.images:,} {kind} of "
-        f"{threshold.measured_on}."
+        f"“{threshold.measured_on}”."
     )
 
 

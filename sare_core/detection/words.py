@@ -3,8 +3,8 @@
 from collections.abc import Iterator, Mapping
 
 from sare_core.detection.calibration import Calibration, Drift
-from sare_core.detection.provenance import ABSENT
 from sare_core.detection.results import ContentCredentials, Provenance, Result, Threshold, Thresholds, Verdict
+from sare_core.detectors import card
 
 VERDICTS: dict[Verdict, str] = {
     "likely_ai": "likely AI-generated",
@@ -18,6 +18,8 @@ MEANINGS: dict[Verdict, str] = {
     "likely_real": "It scores as few generated images of the calibration do. Images of other generators may.",
     "no_verdict": "The detector was not asked, or had no answer.",
 }
+ABSENT = "Nothing found in a file's metadata means nothing: most sites remove it. What is found can be forged."
+LIMITS = (*card.LIMITS, ABSENT)
 
 
 def of_result(result: Result) -> Iterator[str]:
@@ -27,8 +29,6 @@ def of_result(result: Result) -> Iterator[str]:
         yield f"  {reason.text}"
     if result.score is not None:
         yield f"  Score {result.score:.2f} (logit {result.logit:.2f}): it orders images and is no probability."
-        if result.thresholds:
-            yield from (f"  {line}" for line in of_thresholds(result.thresholds))
     if result.caption is not None:
         yield f"  Caption: {result.caption}"
     yield from (f"  Look at: {line}" for line in to_look_at(result))
@@ -38,16 +38,17 @@ def of_result(result: Result) -> Iterator[str]:
 
 
 def of_many(counts: Mapping[str, int], calibration: Calibration | None, alarms: list[str]) -> Iterator[str]:
-    """Lines about many images. counts: by verdict. alarms: paths of the first that are likely_ai."""
-    total, told = sum(counts.values()), [f"{counts[each]:,} {VERDICTS[each]}" for each in VERDICTS if counts.get(each)]
+    """Lines about many images. counts: by verdict, among others. alarms: the first paths that are likely_ai."""
+    told = [f"{counts[each]:,} {VERDICTS[each]}" for each in VERDICTS if counts.get(each)]
+    total = sum(counts.get(each, 0) for each in VERDICTS)
     yield f"{total:,} images: {', '.join(told)}."
     if calibration is None:
         yield "The detector is not calibrated, so none is called either. Run: sare calibrate --detector … --reals …"
         return
     low, high = (total * rate for rate in calibration.thresholds.likely_ai.interval)
     yield (
-        f"Were all of them real photographs like those of {calibration.reals.name}, {low:,.0f} to {high:,.0f} of them "
-        "would be called likely AI-generated all the same (95 % interval)."
+        f"Were all of them real photographs like those of “{calibration.reals.name}”, {low:,.0f} to {high:,.0f} would "
+        "still be called likely AI-generated (95 % interval)."
     )
     yield from (f"  {path}" for path in alarms)
     if (more := counts.get("likely_ai", 0) - len(alarms)) > 0:
@@ -80,11 +81,11 @@ def of_drift(found: Drift, calibration: Calibration) -> Iterator[str]:
     """Lines about a later folder of real photographs beside those of the calibration."""
     name, low, high = calibration.reals.name, *(round(1000 * rate, 1) for rate in found.interval)
     yield (
-        f"{found.images:,} photographs beside the {len(calibration.reals.logits):,} of {name}: the share below any one "
-        f"score differs by {found.statistic:.2f} at most (Kolmogorov and Smirnov's test, p = {found.p_value:.2g})."
+        f"{found.images:,} photographs beside the {len(calibration.reals.logits):,} of “{name}”: the share below any "
+        f"one score differs by {found.statistic:.2f} at most (Kolmogorov and Smirnov's test, p = {found.p_value:.2g})."
     )
     if found.noticed:
-        yield f"So they are not drawn as those were: the thresholds of {name} do not hold for them. Calibrate anew."
+        yield f"So they are not drawn as those were: the thresholds of “{name}” do not hold for them. Calibrate anew."
     else:
         yield "No difference was noticed. With few photographs only a large one would be."
     yield (
@@ -104,8 +105,8 @@ def of_rate(threshold: Threshold, kind: str) -> str:
     """How often images of the other kind cross a threshold, as counts of a thousand."""
     low, high = (round(1000 * rate, 1) for rate in threshold.interval)
     return (
-        f"{threshold.crossed:,} of {threshold.images:,} {kind} of {threshold.measured_on} lie beyond it; of 1,000 like "
-        f"them, {low:g} to {high:g} would (95 % interval)."
+        f"{threshold.crossed:,} of {threshold.images:,} {kind} of “{threshold.measured_on}” lie beyond it; of 1,000 "
+        f"like them, {low:g} to {high:g} would (95 % interval)."
     )
 
 
@@ -131,7 +132,6 @@ def of_provenance(found: Provenance) -> Iterator[str]:
         yield f"{each.where}, {each.name}: {each.value}"
     if not found.digital_source_types and not found.generator_text:
         yield "no source type and no generator's text in its metadata."
-    yield ABSENT
 
 
 def of_credentials(found: ContentCredentials) -> str:

@@ -37,7 +37,8 @@ def model_card(detector: DetectorFolder, scoring: str, name: str) -> str:
     lines = [
         f"# {name}",
         "",
-        f"A `{made['detector']['detector']}` detector of AI-generated images, made by sare{_REDRAWS * bool(about.upstream)}.",
+        f"A `{made['detector']['detector']}` detector of AI-generated images, made by sare"
+        f"{_REDRAWS * bool(about.upstream)}.",
         "",
         *note,
         "## Use",

@@ -8,14 +8,12 @@ from importlib.resources import files
 from typing import Any
 
 from sare_core.engine.terminal import printable
-from sare_core.errors import needs_extra
 from sare_core.report.examples import LONGEST
 
 
 def render(template: str = "page.html.jinja", room: str = "sare_core.report", **content: Any) -> str:
-    """The page of all that a room's template names; what lacks is an error. Raises ConfigError: jinja2 is missing."""
-    with needs_extra("report"):
-        import jinja2
+    """The page of all that a room's template names; what lacks is an error."""
+    import jinja2
 
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader(room, "."),

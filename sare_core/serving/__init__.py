@@ -1,1 +1,1 @@
-"""Verdicts over HTTP: what `sare serve` does. Nothing that is uploaded is written to a disk or kept after its answer."""
+"""Verdicts over HTTP: what `sare serve` does. Uploads stay in memory, and no longer than until they are answered."""

@@ -67,7 +67,9 @@ class Served:
         """Raises Refused: not in time, or the client is gone; then it need not be examined any more."""
         gone = asyncio.ensure_future(_gone(request))
         try:
-            await asyncio.wait({job.answer, gone}, timeout=self.limits.answer, return_when="FIRST_COMPLETED")
+            await asyncio.wait(
+                [asyncio.ensure_future(job.answer), gone], timeout=self.limits.answer, return_when="FIRST_COMPLETED"
+            )
             if not job.answer.done():
                 raise self._too_late() if not gone.done() else Refused(400, "The client went away.")
         finally:

@@ -79,7 +79,9 @@ async function start() {
     show("evidence", found.evidence);
     document.title = found.said + " – sare";
     say("Examined: " + found.said + ".");
-    at("verdict").querySelector("h2").focus();
+    const heading = at("verdict").querySelector("h2");
+    heading.scrollIntoView();
+    heading.focus({ preventScroll: true });
   } catch (error) {
     const sent = error instanceof TypeError ? "The server cannot be reached. Try again." : error.message;
     say(error.name === "AbortError" ? "Cancelled." : sent);

@@ -2,6 +2,7 @@
 
 from importlib.metadata import version
 from importlib.resources import files
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 from markupsafe import Markup
@@ -10,7 +11,6 @@ from sare_core.detection import words
 from sare_core.detection.examining import Examined, Examiner
 from sare_core.detection.page import card
 from sare_core.detection.results import Thresholds
-from sare_core.detectors.card import LIMITS
 from sare_core.report.page import render
 from sare_core.serving.limits import Limits
 
@@ -49,7 +49,12 @@ class Page:
     def __init__(self, examiner: Examiner, limits: Limits) -> None:
         self.version, self._examiner, self._limits = version("sare"), examiner, limits
         own = files("sare_core.serving")
-        self.style = (files("sare_core.report") / "page.css").read_text("utf-8") + (own / "page.css").read_text("utf-8")
+        styles = (
+            files("sare_core.report") / "page.css",
+            files("sare_core.detection") / "evidence.css",
+            own / "page.css",
+        )
+        self.style = "\n".join(each.read_text("utf-8") for each in styles)
         self.script = (own / "page.js").read_text("utf-8")
         self.empty = self._filled()
 
@@ -62,19 +67,21 @@ class Page:
 
     def parts(self, examined: Examined) -> dict[str, str]:
         """HTML of what is found, to stand above and below the limits, and the verdict in words."""
-        result, shown = examined.result, card(examined, LONGEST)
-        content = {
-            "card": shown,
-            "result": result,
-            "said": _sentence(words.VERDICTS[result.verdict]),
-            "meaning": words.MEANINGS[result.verdict],
-            "scale": None if result.logit is None else scale_of(result.logit, result.thresholds),
-            "thresholds": list(words.of_thresholds(result.thresholds)) if result.thresholds else [],
-            "absent": words.ABSENT,
-            "width": WIDTH,
-        }
-        made = {part: render(f"{part}.html.jinja", "sare_core.serving", **content) for part in ("verdict", "evidence")}
-        return {**made, "said": content["said"]}
+        result, said = examined.result, words.VERDICTS[examined.result.verdict]
+        verdict = render(
+            "verdict.html.jinja",
+            "sare_core.serving",
+            result=result,
+            said=said,
+            meaning=words.MEANINGS[result.verdict],
+            scale=result.logit is not None and result.thresholds and scale_of(result.logit, result.thresholds),
+            width=WIDTH,
+        )
+        told = list(words.of_thresholds(result.thresholds)) if result.thresholds else []
+        evidence = render(
+            "evidence.html.jinja", "sare_core.detection", card=card(examined, LONGEST), thresholds=told
+        )
+        return {"said": said, "verdict": verdict, "evidence": evidence}
 
     def docs(self, openapi: dict[str, Any]) -> str:
         """What the endpoints take and give, for people."""
@@ -90,7 +97,7 @@ class Page:
             **empty | content,
             stages={name: text for name, text in STAGES.items() if detector.pipelines or name not in _OF_MAPS},
             megabytes=f"{self._limits.body / 1e6:g}",
-            limits=LIMITS,
+            limits=words.LIMITS,
             note=about.settings and about.settings.get("note"),
             calibration=self._examiner.calibration,
             detector=self._examiner.id,
@@ -98,33 +105,23 @@ class Page:
         )
 
 
-def scale_of(logit: float, thresholds: Thresholds | None) -> Scale | None:
-    """None: there are no thresholds to compare with."""
-    if thresholds is None:
-        return None
-    ai, real = thresholds.likely_ai.logit, thresholds.likely_real and thresholds.likely_real.logit
-    known = [ai, logit] if real is None else [real, ai, logit]
-    low, span = min(known), max(max(known) - min(known), 1.0)
-    low, span = low - MARGIN * span, (1 + 2 * MARGIN) * span
+def scale_of(logit: float, thresholds: Thresholds) -> Scale:
+    """Between the thresholds, in whichever order they stand, the answer is `inconclusive`."""
+    ai, real = thresholds.likely_ai.logit, thresholds.likely_real.logit if thresholds.likely_real else None
+    ends = [ai] if real is None else sorted((real, ai))
+    low, high = min(*ends, logit), max(*ends, logit)
+    room = MARGIN * max(high - low, 1.0)
+    low, high = low - room, high + room
 
     def place(value: float) -> float:
-        return round(WIDTH * (value - low) / span, 1)
+        return round(WIDTH * (value - low) / (high - low), 1)
 
-    # Where the thresholds overlap (a score below the one and above the other) neither verdict is given.
-    first, last = (None, ai) if real is None else (min(real, ai), max(real, ai))
-    middle = words.VERDICTS["inconclusive"]
-    zones = [Zone(0 if first is None else place(first), place(last), middle), Zone(place(last), WIDTH, "likely AI")]
-    if first is not None:
-        zones.insert(0, Zone(0, place(first), "likely a photograph"))
-    told = [f"likely AI-generated begins above {ai:.2f}"]
-    told += [] if real is None else [f"likely a photograph begins below {real:.2f}"]
+    names = [words.VERDICTS[each] for each in ("likely_real", "inconclusive", "likely_ai")][-1 - len(ends) :]
+    told = [names[0], *(f"from {value:.2f} {name}" for value, name in zip(ends, names[1:], strict=True))]
+    edges = [0.0, *map(place, ends), WIDTH]
     return Scale(
         mark=place(logit),
-        ticks=[(place(value), value) for value in known[:-1]],
-        zones=zones,
-        text=f"Score {logit:.2f}; {', '.join(told)}.",
+        ticks=[(place(value), value) for value in ends],
+        zones=[Zone(*ends, name) for ends, name in zip(pairwise(edges), names, strict=True)],
+        text=f"Score {logit:.2f}. The scale: {', '.join(told)}.",
     )
-
-
-def _sentence(text: str) -> str:
-    return text[0].upper() + text[1:]

@@ -6,11 +6,11 @@ So nobody waits for a batch to fill, and under load every batch is full.
 
 import asyncio
 import time
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Literal, get_args
+from typing import Literal
 
 from sare_core.detection.examining import Examined, Examiner
 from sare_core.detection.loading import Loaded, batches
@@ -66,22 +66,25 @@ class Queue:
         self.require_place()
         job = Job(file, asyncio.get_running_loop().create_future())
         job.stages.put_nowait("queued")
+        job.answer.add_done_callback(lambda _: self._forget(job))
         self._waiting.append(job)
         self._next()
         return job
+
+    def _forget(self, job: Job) -> None:
+        """Of one that nobody waits for any more, the bytes go at once."""
+        if job in self._waiting:
+            self._waiting.remove(job)
 
     def _next(self) -> None:
         """Start a batch, where none is under way and something waits."""
         if self.begun:
             return
-        while not self._parts and self._waiting:
-            taken = list[Job]()
-            while self._waiting and len(taken) < self.examiner.batch_size:
-                if not (job := self._waiting.popleft()).answer.done():  # nobody waits for it any more
-                    taken.append(job)
+        if not self._parts and self._waiting:
+            size = self.examiner.batch_size
+            taken = [self._waiting.popleft() for _ in range(min(size, len(self._waiting)))]
             jobs = iter(taken)
-            parts = batches([job.file for job in taken], self.examiner.batch_size)
-            self._parts.extend([next(jobs) for _ in part] for part in parts)
+            self._parts.extend([next(jobs) for _ in part] for part in batches([job.file for job in taken], size))
         if self._parts:
             self._start(self._parts.popleft())
 
@@ -92,7 +95,8 @@ class Queue:
             self.metrics.stages.labels("queued").observe(self.begun - job.arrived)
 
         def tell(stage: Stage) -> None:
-            loop.call_soon_threadsafe(lambda: [job.stages.put_nowait(stage) for job in jobs])
+            for job in jobs:
+                loop.call_soon_threadsafe(job.stages.put_nowait, stage)
 
         def work() -> list[Examined]:
             return self._timed([job.file for job in jobs], tell)
@@ -114,21 +118,19 @@ class Queue:
             job.stages.put_nowait(None)
         return self._next()
 
-    def _timed(self, files: Sequence[Loaded], tell: Callable[[Stage], None]) -> list[Examined]:
-        """Runs in the thread."""
-        spent, now, since = dict.fromkeys(get_args(Step), 0.0), "decoding", time.monotonic()
+    def _timed(self, files: Sequence[Loaded], tell: Callable[[Stage], object]) -> list[Examined]:
+        """Runs in the thread. A stage may come several times, for a part of the batch each."""
+        begun = list[tuple[Stage, float]]()
 
-        def entered(stage: Step) -> None:
-            nonlocal now, since
-            moment = time.monotonic()
-            spent[now] = spent.get(now, 0.0) + moment - since
-            now, since = stage, moment
+        def begin(stage: Stage) -> None:
+            begun.append((stage, time.monotonic()))
             tell(stage)
 
-        tell("decoding")
-        found = self.examiner.examine(files, entered)
-        spent[now] = spent.get(now, 0.0) + time.monotonic() - since
+        begin("decoding")
+        found = self.examiner.examine(files, begin)
+        ends, spent = [*(moment for _, moment in begun[1:]), time.monotonic()], defaultdict[Stage, float](float)
+        for (stage, start), end in zip(begun, ends, strict=True):
+            spent[stage] += end - start
         for stage, seconds in spent.items():
-            if seconds:
-                self.metrics.stages.labels(stage).observe(seconds)
+            self.metrics.stages.labels(stage).observe(seconds)
         return found
