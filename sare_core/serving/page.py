@@ -9,12 +9,11 @@ from markupsafe import Markup
 
 from sare_core.detection import words
 from sare_core.detection.examining import Examined, Examiner
-from sare_core.detection.page import card
+from sare_core.detection.page import LARGE, card
 from sare_core.detection.results import Thresholds
 from sare_core.report.page import render
 from sare_core.serving.limits import Limits
 
-LONGEST = 512  # pixels of a picture
 STAGES = {
     "queued": "Waiting in the queue",
     "decoding": "Reading the file",
@@ -79,7 +78,7 @@ class Page:
         )
         told = list(words.of_thresholds(result.thresholds)) if result.thresholds else []
         evidence = render(
-            "evidence.html.jinja", "sare_core.detection", card=card(examined, LONGEST), thresholds=told
+            "evidence.html.jinja", "sare_core.detection", card=card(examined, LARGE), thresholds=told
         )
         return {"said": said, "verdict": verdict, "evidence": evidence}
 

@@ -14,6 +14,7 @@ from typing import Literal
 
 from sare_core.detection.examining import Examined, Examiner
 from sare_core.detection.loading import Loaded, batches
+from sare_core.detection.page import reduced
 from sare_core.pipeline import Step
 from sare_core.serving.limits import Limits, Refused
 from sare_core.serving.metrics import Metrics
@@ -133,4 +134,5 @@ class Queue:
             spent[stage] += end - start
         for stage, seconds in spent.items():
             self.metrics.stages.labels(stage).observe(seconds)
-        return found
+        # A large image is not held until its answer is sent.
+        return [each._replace(image=each.image and reduced(each.image)) for each in found]
