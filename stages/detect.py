@@ -45,13 +45,23 @@ def detect(
     calibration: Annotated[
         str | None, typer.Option(callback=options.filled, help="Its digest or file. Default: the detector's latest.")
     ] = None,
-    json: Annotated[str | None, typer.Option(metavar="OUT", help="One JSON document. - is standard output.")] = None,
-    jsonl: Annotated[
-        str | None, typer.Option(metavar="OUT", help="A line an image; an existing file is gone on with.")
+    json: Annotated[
+        str | None,
+        typer.Option(callback=options.filled, metavar="OUT", help="One JSON document. - is standard output."),
     ] = None,
-    csv: Annotated[str | None, typer.Option(metavar="OUT", help="A flat table. - is standard output.")] = None,
-    parquet: Annotated[str | None, typer.Option(metavar="OUT", help="The same as parquet.")] = None,
-    report: Annotated[str | None, typer.Option(metavar="OUT", help="One HTML file with pictures.")] = None,
+    jsonl: Annotated[
+        str | None,
+        typer.Option(callback=options.filled, metavar="OUT", help="A line an image; an existing file is gone on with."),
+    ] = None,
+    csv: Annotated[
+        str | None, typer.Option(callback=options.filled, metavar="OUT", help="A flat table. - is standard output.")
+    ] = None,
+    parquet: Annotated[
+        str | None, typer.Option(callback=options.filled, metavar="OUT", help="The same as parquet.")
+    ] = None,
+    report: Annotated[
+        str | None, typer.Option(callback=options.filled, metavar="OUT", help="One HTML file with pictures.")
+    ] = None,
     save_pictures: Annotated[
         str | None, typer.Option(callback=options.filled, help="Folder for x̂ and maps as PNG.")
     ] = None,

@@ -184,4 +184,6 @@ def _read(store: Store, name: str) -> Calibration:
     except FileNotFoundError:
         raise ConfigError(f"{store.path(name)}: no such calibration. Make one with sare calibrate.") from None
     except ValidationError as error:
-        raise ConfigError(f"{store.path(name)}: not a calibration of this version of sare. Make it anew.") from error
+        raise ConfigError(
+            f"{store.path(name)}: not a calibration of this version of sare. Remove it, and run sare calibrate again."
+        ) from error

@@ -9,7 +9,7 @@ from functools import lru_cache
 from typing import Any
 
 from sare_core.detection.results import ContentCredentials, Found
-from sare_core.engine.terminal import printable
+from sare_core.detection.text import cut
 
 LARGEST = 64 << 20  # bytes of a file, and of a manifest as JSON a sixteenth of it, that are looked at
 LONGEST = 200  # characters of a name
@@ -90,4 +90,4 @@ def _unchecked(why: str) -> ContentCredentials:
 
 
 def _cut(text: Any) -> str | None:
-    return printable(str(text)[:LONGEST]) or None if text else None
+    return cut(str(text), LONGEST) or None if text else None

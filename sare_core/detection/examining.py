@@ -12,9 +12,9 @@ from sare_core.detection.fitness import outside, unfit, warnings_of
 from sare_core.detection.loading import THREADS, Loaded
 from sare_core.detection.provenance import read_provenance
 from sare_core.detection.results import SCHEMA_VERSION, DetectorId, Reason, Result, Verdict
+from sare_core.detection.text import shown
 from sare_core.detection.thresholds import judge, sigmoid
 from sare_core.engine.fingerprint import fingerprint
-from sare_core.engine.terminal import printable
 from sare_core.errors import ImageError
 from sare_core.images.decoding import ImageInfo, decode, image_id
 from sare_core.images.views import apply_view, validate_view
@@ -69,9 +69,9 @@ class _Scores(NamedTuple):
 
 
 class Examiner:
-    """A detector with its calibration. Safe in several threads where the detector's parts are.
+    """A detector with its calibration, for one thread at a time.
 
-    calibration: None: no image gets a verdict of its own. Raises ConfigError: a check is no view.
+    calibration: None: every image that has a score is inconclusive. Raises ConfigError: a check is no view.
     """
 
     def __init__(self, detector: Detector, calibration: Calibration | None, checks: Checks = NO_CHECKS) -> None:
@@ -238,9 +238,3 @@ def _refused(reason: Reason) -> dict[str, Any]:
         "warnings": [],
     }
     return {"verdict": "no_verdict", "reasons": [reason]} | nothing
-
-
-def shown(text: str) -> str:
-    r"""A path or message on one line that can be printed and stored: hidden characters and bytes that are no UTF-8 are
-    written out, a line break as \n."""
-    return printable(text).replace("\n", "\\n")

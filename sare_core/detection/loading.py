@@ -40,12 +40,12 @@ def load(source: Source) -> Loaded:
         data = read_bytes(source.path, LARGEST)
     except SareError as error:
         return Loaded(source.path, b"", None, 0, str(error))
-    return loaded_from(source.path, data)
+    return of_bytes(source.path, data)
 
 
-def loaded_from(path: str, data: bytes) -> Loaded:
-    """A file whose bytes are here already."""
-    return Loaded(path, data, hashlib.sha256(data).hexdigest(), _pixels(data))
+def of_bytes(name: str, data: bytes) -> Loaded:
+    """A file that is in memory already, such as an upload."""
+    return Loaded(name, data, hashlib.sha256(data).hexdigest(), _pixels(data))
 
 
 def loaded(sources: Iterable[Source]) -> Iterator[Loaded]:

@@ -143,6 +143,8 @@ class Parquet:
         self._writer.close()
 
 
+_FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")
+
 COLUMNS: dict[str, type] = {
     "path": str,
     "sha256": str,
@@ -258,7 +260,7 @@ def place_of(path: str) -> tuple[Store, str]:
 
 
 def _cell(value: Any) -> Any:
-    return f"'{value}" if isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r")) else value
+    return f"'{value}" if isinstance(value, str) and value.startswith(_FORMULA) else value
 
 
 def _result(line: bytes) -> Result | None:

@@ -12,7 +12,7 @@ from PIL import ExifTags, Image
 
 from sare_core.detection.content_credentials import read_credentials
 from sare_core.detection.results import Found, Provenance
-from sare_core.engine.terminal import printable
+from sare_core.detection.text import cut
 from sare_core.images.decoding import DECODING_ERRORS, EXTENSIONS
 
 LONGEST = 500  # characters of a value
@@ -79,9 +79,4 @@ def _of_generator(found: Found) -> bool:
 def _found(where: str, name: str, value: object) -> Found:
     """value: text, or bytes that should be; a damaged file may hold something else."""
     text = value[: 4 * LONGEST].decode("utf-8", errors="replace") if isinstance(value, bytes) else str(value)
-    return Found(where=where, name=cut(name, 60), value=cut(text.strip("\0 \n\r\t")))
-
-
-def cut(text: str, longest: int = LONGEST) -> str:
-    """Printable, and no longer than is shown."""
-    return printable(text[:longest]) + "…" * (len(text) > longest)
+    return Found(where=where, name=cut(name, 60), value=cut(text.strip("\0"), LONGEST))

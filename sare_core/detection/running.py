@@ -2,11 +2,12 @@
 
 from collections.abc import Callable, Iterable, Iterator
 
-from sare_core.detection.examining import Examined, Examiner, shown
+from sare_core.detection.examining import Examined, Examiner
 from sare_core.detection.loading import Loaded, batches, loaded
 from sare_core.detection.outputs import Key
 from sare_core.detection.results import Result
 from sare_core.detection.sources import Source
+from sare_core.detection.text import shown
 from sare_core.engine.signals import check_stop
 
 

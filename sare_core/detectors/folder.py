@@ -3,7 +3,8 @@
     about.json                      what made it, in full: settings, encoders by name and digest, training data
     best.json, best-….safetensors   the epoch that the held-out images chose, its weights, the history of all epochs
 
-A copy of these three at any path or URL is the detector.
+A copy of these three at any path or URL is the detector. Beside them may lie `calibrations/`, its thresholds for images
+of some kind (sare_core/detection/calibration.py).
 """
 
 import os

@@ -30,7 +30,9 @@ def read_bytes(path: str, limit: int = MAX_BYTES) -> bytes:
     try:
         return bytes(with_retries(path, lambda: store.cat_file(place)))
     except FileNotFoundError as error:
-        raise ImageError(f"{path}: is gone. Restore it, or index the dataset again.") from error
+        raise ImageError(
+            f"{path}: is gone, or was never there. Restore it, leave it out, or index the dataset again."
+        ) from error
 
 
 @stamina.retry(on=TransientError, attempts=3, wait_initial=0.1, wait_jitter=0.1)
@@ -38,7 +40,9 @@ def _read_local(path: str, limit: int) -> bytes:
     try:
         return _read_file(Path(path), limit)
     except (FileNotFoundError, NotADirectoryError) as error:
-        raise ImageError(f"{path}: is gone. Restore it, or index the dataset again.") from error
+        raise ImageError(
+            f"{path}: is gone, or was never there. Restore it, leave it out, or index the dataset again."
+        ) from error
     except PermissionError as error:
         raise ImageError(f"{path}: this user may not read it. Grant read permission, or leave it out.") from error
     except OSError as error:

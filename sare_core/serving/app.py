@@ -23,6 +23,7 @@ from sare_core.serving.uploads import Uploads
 STUCK = 10  # times the seconds for an answer: a batch that takes longer will not end
 LATER = 5  # seconds after which a client that was turned away may come back
 LINES = "application/x-ndjson"
+_SILENT: Any = {"tracing": False, "metrics": False, "logs": False, "auto_configure": False}  # of FastAPI's telemetry
 _BINARY = {"schema": {"type": "string", "format": "binary"}}
 _UPLOAD = {
     "required": True,
@@ -101,7 +102,7 @@ def make_app(examiner: Examiner, limits: Limits = DEFAULT, hosts: Sequence[str] 
     """
     served = Served(examiner, limits)
     queue, page, metrics = served.queue, served.page, served.metrics
-    app = FastAPI(title="sare", version=str(page.version), docs_url=None, redoc_url=None)
+    app = FastAPI(title="sare", version=str(page.version), docs_url=None, redoc_url=None, telemetry=_SILENT)
 
     @app.post(
         "/v1/detect",

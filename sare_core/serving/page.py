@@ -77,9 +77,7 @@ class Page:
             width=WIDTH,
         )
         told = list(words.of_thresholds(result.thresholds)) if result.thresholds else []
-        evidence = render(
-            "evidence.html.jinja", "sare_core.detection", card=card(examined, LARGE), thresholds=told
-        )
+        evidence = render("evidence.html.jinja", "sare_core.detection", card=card(examined, LARGE), thresholds=told)
         return {"said": said, "verdict": verdict, "evidence": evidence}
 
     def docs(self, openapi: dict[str, Any]) -> str:

@@ -7,7 +7,7 @@ from starlette.datastructures import UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import ClientDisconnect, Request
 
-from sare_core.detection.loading import Loaded, loaded_from
+from sare_core.detection.loading import Loaded, of_bytes
 from sare_core.serving.limits import Limits, Refused, checked
 
 ENVELOPE = 1 << 16  # bytes of a form besides its file
@@ -32,7 +32,7 @@ class Uploads:
                 name, data = await self._parsed(request, upload)
             if not data:
                 raise Refused(400, "There is no image in the request.")
-            upload.file = checked(await asyncio.to_thread(loaded_from, name, data), self.limits)
+            upload.file = checked(await asyncio.to_thread(of_bytes, name, data), self.limits)
         except TimeoutError:
             raise Refused(408, f"The upload took longer than {self.limits.upload:g} seconds.") from None
         except ClientDisconnect:

@@ -80,6 +80,11 @@ def test_much_text_is_cut_and_hidden_characters_are_written_out() -> None:
     assert bomb.generator_text == []
 
 
+def test_what_is_found_stays_on_its_line() -> None:
+    (found,) = read_provenance(with_text(parameters="Steps: 1\nphoto.jpg: LIKELY A PHOTOGRAPH")).generator_text
+    assert found.value == "Steps: 1 photo.jpg: LIKELY A PHOTOGRAPH"
+
+
 def test_entities_mean_nothing() -> None:
     lol = '<!DOCTYPE x [<!ENTITY a "aaaaaaaaaa"><!ENTITY b "&a;&a;">]>' + ELEMENT.replace(TRAINED, "&b;")
     (found,) = read_provenance(stored("JPEG", xmp=lol.encode())).digital_source_types

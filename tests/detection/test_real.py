@@ -26,7 +26,7 @@ from tests.trees import genimage_tree
 
 @pytest.fixture
 def trained(tmp_path: Path, standin_models: Path) -> Pipeline:
-    overrides = [*standin_overrides(standin_models), *SMALL, "detector.input_size=32"]
+    overrides = [*standin_overrides(standin_models), *SMALL]
     pipeline = Pipeline(load_settings(STANDIN, overrides), str(tmp_path / "manifests"), str(tmp_path / "work"))
     pipeline.index(genimage_tree(tmp_path / "tree", per_cell=6, subsets=["sdv1.4"]))
     pipeline.captions(), pipeline.reconstructions(), pipeline.detector().describe(run="first-try")
@@ -69,7 +69,7 @@ def test_from_photographs_to_verdicts(
 
 
 def test_a_detector_without_maps_has_no_noise_to_draw(trained: Pipeline, tmp_path: Path, standin_models: Path) -> None:
-    overrides = [*standin_overrides(standin_models), *SMALL, "detector.input_size=32", "detector.detector=image"]
+    overrides = [*standin_overrides(standin_models), *SMALL, "detector.detector=image"]
     other = Pipeline(load_settings(STANDIN, overrides), trained.manifests, trained.work)
     image = tmp_path / "image.png"
     Image.effect_noise((48, 48), 60).convert("RGB").save(image)
