@@ -1,7 +1,7 @@
 # A target is one line that you can copy. Variables: DATASET, PRESET, SHARD, TRAINED_ON (dataset whose detector evaluate
 # and report take), RUN (a name for the run), GPUS (a node), NODES, NODE and MAIN (which node this is, and where node 0
-# listens), LAUNCH=slurm and with it DRY_RUN=1, WORK, MANIFESTS, SET="key=value …", IMAGE and DETECTOR (of detect and serve), JOBS (of study
-# and mini-world) and ARTICLES (folder of Fashion-MNIST's .gz files).
+# listens), LAUNCH=slurm and with it DRY_RUN=1, WORK, MANIFESTS, SET="key=value …", IMAGE and DETECTOR (of detect and
+# serve), JOBS (of study and mini-world) and ARTICLES (folder of Fashion-MNIST's .gz files).
 DATASET   ?= mini
 PRESET    ?= mini
 GPUS      ?= 1

@@ -15,8 +15,8 @@ from sare_core.captioning.captions import weights_of as caption_weights
 from sare_core.config import Settings, load_settings, validated
 from sare_core.config.stored import changed
 from sare_core.detectors import code_version, detector_class, named_encoders
-from sare_core.detectors.folder import DetectorFolder, find_detector, open_detector
-from sare_core.detectors.parts import map_role
+from sare_core.detectors.folder import DetectorFolder, find_detector, open_detector, start_of
+from sare_core.detectors.parts import map_role, maps_to_score
 from sare_core.engine.about import read_about
 from sare_core.engine.checkpoints import Checkpoint, digest_of
 from sare_core.engine.folders import Folder
@@ -86,6 +86,11 @@ class Graph:
             for name, changes in detector_class(self.settings.detector.detector).maps.items()
         }
 
+    @property
+    def maps_to_score(self) -> dict[str, Folder]:
+        """Those of them that are read to score an image."""
+        return self.maps if maps_to_score(detector_class(self.settings.detector.detector)) else {}
+
     @cached_property
     def encoders(self) -> dict[str, Weights]:
         """The pretrained encoders that the detector reads, by role."""
@@ -96,6 +101,18 @@ class Graph:
         """Of a detector of somebody's own the digest of its source."""
         return code_version(self.settings.detector.detector)
 
+    @cached_property
+    def start(self) -> DetectorFolder | None:
+        """The trained detector that the training starts from. Raises ConfigError: none, or it has other encoders."""
+        if (start := start_of(self.settings.detector, self.work or "work")) is None:
+            return None
+        for role, digest in start.about.made_by["weights"].items():
+            if role in self.encoders and self.encoders[role].digest != digest:
+                raise ConfigError(
+                    f"detector.start_from={start.store.url}: was trained with other weights of its {role} ({digest})."
+                )
+        return start
+
     @property
     def detector_fields(self) -> dict[str, Any]:
         """What a fingerprint hashes of the detector: its settings, and of a foreign class its source."""
@@ -103,14 +120,13 @@ class Graph:
 
     def check(self, detector: DetectorFolder) -> None:
         """Raises ConfigError: with these settings images would be scored otherwise than as the detector learnt them."""
-        detector.require_same(self.code, self.encoders, self.maps)
+        detector.require_same(self.code, self.encoders, self.maps_to_score)
 
     @cached_property
     def variants(self) -> "list[Graph]":
-        """These settings, then those of the further maps that their detector reads."""
-        further = detector_class(self.settings.detector.detector).maps.values()
-        others = (Graph(changed(self.settings, changes), self.dataset, self.work) for changes in further if changes)
-        return [self, *others]
+        """The settings of each map that the detector reads; these, where it reads none."""
+        maps = detector_class(self.settings.detector.detector).maps.values()
+        return [Graph(changed(self.settings, changes), self.dataset, self.work) for changes in maps] or [self]
 
     def detectors(self, inputs: list[str]) -> Folder:
         """The folder of a detector: settings, encoders, and the bytes of the shards that it is trained on."""
@@ -121,6 +137,7 @@ class Graph:
             "inputs": digest_of(inputs)[:16],
         }
         made_by |= {} if self.maps else {"view": self.settings.view}  # else the reconstructions say it
+        made_by |= {"start_from": self.start.best.sha256[:16]} if self.start else {}
         return self._folder(DETECTORS, made_by, self.maps, self.encoders)
 
     def predictions(self, best: Checkpoint) -> Folder:
@@ -131,16 +148,16 @@ class Graph:
             "detector": self.detector_fields,
             "checkpoint": best.sha256[:16],
         }
-        made_by |= {} if self.maps else {"view": self.settings.view}
-        return self._folder(PREDICTIONS, made_by, self.maps, self.encoders)
+        made_by |= {} if self.maps_to_score else {"view": self.settings.view}
+        return self._folder(PREDICTIONS, made_by, self.maps_to_score, self.encoders)
 
     def caption_stages(self, index: Index) -> list[captioning.CaptionStage]:
-        """Of the captions of these settings, and of those of the further maps that their detector reads."""
-        graphs = [self, *(other for other in self.variants[1:] if method_of(other.settings.reconstruct).needs_captions)]
+        """Of the captions under which the maps are made; of these settings', where that is without captions."""
+        graphs = [each for each in self.variants if method_of(each.settings.reconstruct).needs_captions] or [self]
         return list({graph.captions.fingerprint: graph.caption(index) for graph in graphs}.values())
 
     def reconstruct_stages(self, index: Index) -> list[reconstruction.ReconstructStage]:
-        """Of the maps of these settings, and of the further ones that their detector reads."""
+        """Of the maps that the detector reads; of these settings', where it reads none."""
         return list({graph.reconstructions.fingerprint: graph.reconstruct(index) for graph in self.variants}.values())
 
     def caption(self, index: Index) -> captioning.CaptionStage:

@@ -30,6 +30,7 @@ from sare_core.config.stored import changed
 from sare_core.detectors import detector_class
 from sare_core.detectors.card import model_card
 from sare_core.detectors.folder import DetectorFolder, copy_to, open_detector
+from sare_core.detectors.parts import maps_to_score, needs_to_score
 from sare_core.detectors.trained import TrainedDetector
 from sare_core.engine.checkpoints import load_tensors
 from sare_core.engine.flow import in_batches
@@ -147,7 +148,7 @@ class Detector:
         graph.check(folder)
         self.scoring = graph.predictions(folder.best).fingerprint  # of all that decides a score
         self.pipelines: dict[str, Pipeline] = {}
-        for name, changes in self.kind.maps.items():
+        for name, changes in maps_to_score(self.kind).items():
             self.pipelines[name] = Pipeline(changed(settings, changes), device, work)
         first = next(iter(self.pipelines.values()), None)
         for other in self.pipelines.values():
@@ -271,8 +272,8 @@ class Detector:
 
     @property
     def _wanted(self) -> set[str]:
-        needs = set(self.kind.needs)
-        return needs - {"sare"} | (set(self.kind.maps) if "sare" in needs else set())
+        needs = needs_to_score(self.kind)
+        return set(needs - {"sare"}) | (set(maps_to_score(self.kind)) if "sare" in needs else set())
 
 
 def _opened(image: OneImage) -> Image.Image:

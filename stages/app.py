@@ -12,9 +12,11 @@ from stages import (
     calibrate,
     caption,
     detect,
+    detectors,
     evaluate,
     export,
     garbage,
+    import_,
     index,
     ls,
     mini,
@@ -51,6 +53,8 @@ COMMANDS: dict[str, list[tuple[Callable[..., Any], str]]] = {
     "Look": [
         (status.status, "sare status --dataset genimage"),
         (ls.ls, "sare ls --dataset genimage"),
+        (detectors.detectors, "sare detectors --preset paper"),
+        (import_.import_, "sare import fc_weights.pth --from univfd --out detectors/univfd"),
         (bench.bench, "sare bench --preset paper --quick"),
         (plan.plan, "sare plan --dataset genimage --preset paper --gpus 8 --price 2.5"),
         (verify.verify, "sare verify --dataset genimage"),
@@ -80,7 +84,8 @@ app = typer.Typer(
 )
 for panel, commands in COMMANDS.items():
     for command, example in commands:
-        app.command(rich_help_panel=panel, epilog=f"Example: {example}")(command)
+        name = command.__name__.strip("_").replace("_", "-")
+        app.command(name, rich_help_panel=panel, epilog=f"Example: {example}")(command)
 
 
 def _print_version(wanted: bool) -> None:

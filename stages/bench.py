@@ -4,7 +4,7 @@
     sare bench --preset paper --quick --images 430000            # one minute: how long a data set will take
     sare bench --preset paper --batch-size 16 --batch-size 32 --out benchmarks/engine
 
-The models have their full size and random weights; nothing is downloaded, and no image is read.
+The models have their full size and random weights; nothing is downloaded, and images are drawn.
 """
 
 import shlex
@@ -110,6 +110,8 @@ def bench(
     ]
     if Part.reconstruct in parts:
         notes.append("Time: of encoder, U-Net and decoder. Of the peers' way also the PNG that it writes.")
+    if Part.train in parts:
+        notes.append("Loader: drawn images, JPEGs and PNGs in turn, read and augmented as in training.")
     if quick and Part.reconstruct in parts:
         notes.append("Quick: one step of the U-Net, times the steps, with one encoding and one decoding.")
     name = timing.device_name(where)

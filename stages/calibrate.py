@@ -20,6 +20,7 @@ from sare_core.detection.calibration import Scored
 from sare_core.detection.examining import Examiner
 from sare_core.detection.running import examined
 from sare_core.detection.sources import sources
+from sare_core.detection.text import shown
 from sare_core.engine.progress import bar
 from sare_core.engine.signals import stop_cleanly
 from sare_core.engine.terminal import console
@@ -106,7 +107,7 @@ def _scored(place: str, examiner: Examiner) -> tuple[list[Scored], Counter[str]]
 
 
 def _name(place: str) -> str:
-    return Path(place.rstrip("/")).name
+    return shown(Path(place.rstrip("/")).name)
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ import typer
 from sare_core.detection import words
 from sare_core.detection.calibration import find_calibration
 from sare_core.detection.examining import DRAWS, ENCODINGS, Checks, Examiner
-from sare_core.detection.outputs import opened, place_of
+from sare_core.detection.outputs import opened
 from sare_core.detection.page import Case
 from sare_core.detection.pictures import with_pictures
 from sare_core.detection.running import examined
@@ -30,7 +30,7 @@ from sare_core.engine.signals import stop_cleanly
 from sare_core.engine.terminal import PlainConsole, console
 from sare_core.errors import ConfigError
 from sare_core.pipeline import Detector
-from sare_core.store.storage import Store
+from sare_core.store.storage import Store, place_of
 from stages import options
 
 IN_FULL = 20  # images that are described one by one

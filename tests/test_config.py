@@ -192,8 +192,12 @@ def test_what_is_not_part_of_the_meaning() -> None:
             "image_encoder_revision",
             "semantic_encoder",
             "semantic_encoder_revision",
+            "start_from",
         },
-        "train": {"workers", "checkpoint_steps"},
+        "train": {
+            *("workers", "checkpoint_steps", "tracker"),
+            *("warmup_steps", "max_grad_norm", "tf32", "compile"),  # as the preset has them
+        },
         "evaluate": {"batch_size"},
     }
     for name, fields in left_out.items():

@@ -61,7 +61,11 @@ def _logits(examiner: Examiner, folders: list[Path], title: str) -> dict[str, fl
     wanted, found = list(sources(map(str, folders))), dict[str, float]()
     with bar(console, title, len(wanted)) as advance:
         for batch in examined(wanted, examiner):
-            found |= {image_id(each.image): each.result.logit for each in batch if each.image and each.result.logit}
+            found |= {
+                image_id(each.image): each.result.logit
+                for each in batch
+                if each.image and each.result.logit is not None
+            }
             advance(len(batch))
     return found
 

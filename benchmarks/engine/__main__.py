@@ -5,13 +5,15 @@ machines are noisy. What a GPU does: `sare bench`.
 """
 
 from benchmarks.bars import Part, run
-from benchmarks.engine import caption, counts, overlap, png, stage, steps, threads
+from benchmarks.engine import batches, caption, counts, loader, overlap, png, stage, steps, threads
 
 PARTS: dict[str, Part] = {
     "counts": counts.rows,
+    "batches": batches.rows,
     "overlap": overlap.rows,
     "caption": caption.rows,
     "png": png.rows,
+    "loader": loader.rows,
     "stage": stage.rows,
     "threads": threads.rows,
     "steps": steps.rows,

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image
 
+from sare_core.bench.loader import photo
 from sare_core.config import Settings, load_settings
 from tests.conftest import STANDIN, standin_overrides
 from tests.pipeline import Pipeline
@@ -18,10 +18,7 @@ def draw(folder: Path, count: int, side: int = 512) -> Path:
     for number in range(count):
         path = folder / "train" / ("real" if number % 2 else "fake/drawn") / f"{number:05}.jpg"
         path.parent.mkdir(parents=True, exist_ok=True)
-        coarse = Image.fromarray(rng.integers(0, 256, (side // 16, side // 16, 3), dtype=np.uint8))
-        noise = rng.normal(0, 4, (side, side, 3))
-        pixels = np.asarray(coarse.resize((side, side), Image.Resampling.BICUBIC)) + noise
-        Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(path, quality=92)
+        photo(rng, side, side).save(path, quality=92)
     return folder
 
 

@@ -21,7 +21,7 @@ def folder_of(work: str) -> Folder:
 class SleepStage:
     """`seconds` a batch of 4 images. log: a line a shard in computed.txt, when its computing begins."""
 
-    suffix, fields = ".parquet", tuple(SCHEMA.names)
+    suffix, fields, shards_together = ".parquet", tuple(SCHEMA.names), 1
 
     def __init__(self, folder: Folder, seconds: float, log: bool = False) -> None:
         self.folder, self.seconds, self.log, self.slept = folder, seconds, log, 0.0
@@ -29,10 +29,10 @@ class SleepStage:
     def load(self, device: str) -> None:
         pass
 
-    def begin(self, shard: int, sources: dict[str, Path]) -> None:
+    def begin(self, sources: dict[int, dict[str, Path]]) -> None:
         if self.log:
             file = os.open(Path(self.folder.store.url) / "computed.txt", os.O_WRONLY | os.O_APPEND | os.O_CREAT)
-            os.write(file, f"{shard}\n".encode())
+            os.write(file, "".join(f"{shard}\n" for shard in sources).encode())
             os.close(file)
 
     def open(self, path: Path) -> ParquetWriter:

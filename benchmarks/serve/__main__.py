@@ -24,7 +24,7 @@ from benchmarks.bars import Part, Row, measure
 from benchmarks.serve.hostile import KINDS, hostile
 from benchmarks.serve.server import Served, answers, memory, served
 from sare_core.detection.examining import Examiner
-from sare_core.detection.running import examined
+from sare_core.detection.running import batch_size, examined
 from sare_core.detection.sources import sources
 from sare_core.pipeline import Detector
 
@@ -37,7 +37,7 @@ SLACK = 1.05  # of memory: what counts as flat
 def throughput(detector: str, work: str, images: list[Path], _: Path) -> Iterator[Row]:
     torch.set_num_threads(1)
     examiner = Examiner(Detector.from_pretrained(detector, device="cpu", work=work), None)
-    batch, chosen, ratios = examiner.batch_size, list(islice(cycle(images), IMAGES)), []
+    batch, chosen, ratios = batch_size(examiner), list(islice(cycle(images), IMAGES)), []
     bodies = [path.read_bytes() for path in chosen]
     paths = [str(path) for path in chosen]
     with served(detector, work, "--no-checks") as server:

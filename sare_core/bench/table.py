@@ -10,7 +10,8 @@ from sare_core.evaluation.tables import UNDEFINED, ResultTable, to_markdown
 
 
 class Row(NamedTuple):
-    """One measurement. rate: images/s; flops: that it does a second; memory: the peak in bytes, None: not counted."""
+    """One measurement. rate: images/s; flops: that it does a second, 0: none to speak of; memory: the peak in
+    bytes, None: not counted."""
 
     what: str
     dtype: str
@@ -34,8 +35,8 @@ def table(title: str, rows: list[Row], ceilings: dict[str, float], notes: list[s
             row.size,
             str(row.batch),
             _digits(row.rate),
-            _digits(row.flops / 1e12),
-            f"{100 * row.flops / ceilings[row.dtype]:.0f} %" if row.dtype in ceilings else UNDEFINED,
+            _digits(row.flops / 1e12) if row.flops else UNDEFINED,
+            f"{100 * row.flops / ceilings[row.dtype]:.0f} %" if row.flops and row.dtype in ceilings else UNDEFINED,
             row.parts or UNDEFINED,
             UNDEFINED if row.memory is None else f"{row.memory / 1e9:.1f} GB",
         ]

@@ -18,6 +18,7 @@ def load(settings: CaptionSettings, weights_dir: str | None, device: str) -> Gen
         )
     folder = checked_folder(weights_dir, "llava-next", "llava_next")
     processor = LlavaNextProcessor.from_pretrained(folder, local_files_only=True)
+    bound_tiles(processor.image_processor, settings.max_tiles)
     if processor.chat_template is None:
         raise ConfigError(f"{folder}: holds no chat_template.jinja or .json, so the question cannot be put; add it.")
     # Left: new tokens must follow the question, also where a smaller image makes a shorter one.
@@ -28,5 +29,15 @@ def load(settings: CaptionSettings, weights_dir: str | None, device: str) -> Gen
     conversation: list[Any] = [{"role": "user", "content": question}]
     text: str = processor.apply_chat_template(conversation, add_generation_prompt=True)
     model = load_model(LlavaNextForConditionalGeneration, folder, settings, device)
+    model.config.image_grid_pinpoints = processor.image_processor.image_grid_pinpoints
     options = {"pad_token_id": processor.tokenizer.pad_token_id}
     return Generating("llava-next", settings, processor, model, text, answers=True, **options)
+
+
+def bound_tiles(images: Any, most: int | None) -> None:
+    """Of an image processor's grids leave those of at most so many tiles; a single tile, where there is none."""
+    if most is None:
+        return
+    tile = images.crop_size["height"], images.crop_size["width"]
+    few = [(h, w) for h, w in images.image_grid_pinpoints if h * w <= most * tile[0] * tile[1]]
+    images.image_grid_pinpoints = few or [tile]

@@ -32,7 +32,7 @@ SCHEMA = pa.schema(
 
 
 class CaptionStage:
-    suffix, fields = ".parquet", tuple(SCHEMA.names)
+    suffix, fields, shards_together = ".parquet", tuple(SCHEMA.names), 1
 
     def __init__(self, settings: CaptionSettings, view: str, index: Index, folder: Folder) -> None:
         self.settings, self.view, self.root, self.folder = settings, view, index.about["root"], folder
@@ -43,7 +43,7 @@ class CaptionStage:
         made_with = weights.get("model") or weights.get("table")
         self.revision = made_with.revision if made_with else ""
 
-    def begin(self, shard: int, sources: dict[str, Path]) -> None:
+    def begin(self, sources: dict[int, dict[str, Path]]) -> None:
         pass
 
     def open(self, path: Path) -> ParquetWriter:

@@ -98,10 +98,15 @@ def validated(values: dict[str, Any]) -> Settings:
 def apply_overrides(values: dict[str, Any], overrides: list[str]) -> None:
     """Write `section.key=value` overrides into plain values; `plugins+=module` adds to a list.
 
-    Another detector has settings of its own: those in `values` that it does not know were the other's, and go.
-    Raises ConfigError: an override of no setting, with the nearest one; a value that is no YAML.
+    Another detector has settings of its own: those in `values` that it does not know were the other's, and go, and so
+    do shared ones of which its class has a default of its own. A preset may have others for it, `detectors: {name: …}`.
+    Raises ConfigError: an override of no setting, with the nearest one; a value that is no YAML; `detectors` that are
+    no settings.
     """
     before, first = _detector_name(values), ("plugins", "plugins+", "detector.detector")  # they say what is known
+    of_others = values.pop("detectors", None) or {}
+    if not isinstance(of_others, dict) or not all(isinstance(each, dict) for each in of_others.values()):
+        raise ConfigError("setting detectors: write settings by the name of a detector, as {conv_b: {backbone: null}}.")
 
     def rank(override: str) -> int:
         key = override.partition("=")[0].strip()
@@ -110,8 +115,13 @@ def apply_overrides(values: dict[str, Any], overrides: list[str]) -> None:
     for override in sorted(overrides, key=rank):
         _override(values, override)
         if rank(override) == first.index("detector.detector") and _detector_name(values) != before:
-            known = _model(values).model_fields["detector"].annotation.model_fields  # type: ignore[union-attr]
-            values["detector"] = {key: value for key, value in values["detector"].items() if key in known}
+            kind: Any = _model(values).model_fields["detector"].annotation
+            shared, known = DetectorSettings.model_fields, kind.model_fields
+            given = of_others.get(_detector_name(values), {})
+            own = {key for key, field in shared.items() if known[key].default != field.default} | given.keys()
+            own |= {kind.models[key] for key in own & kind.models.keys()}  # a revision is of the model that it was of
+            kept = {key: value for key, value in values["detector"].items() if key in known and key not in own}
+            values["detector"] = kept | given
 
 
 def _detector_name(values: dict[str, Any]) -> str | None:

@@ -11,7 +11,7 @@ class CaptionSettings(Section):
     """Paper 3.2, "Image Captioning". Silent on decoding: greedy and short, the model card's own example."""
 
     runtime: ClassVar[frozenset[str]] = frozenset({"batch_size", "server", "server_timeout"})
-    neutral: ClassVar[dict[str, Any]] = {"server_model": None}
+    neutral: ClassVar[dict[str, Any]] = {"server_model": None, "max_tiles": None}
     models: ClassVar[dict[str, str]] = {"model": "revision", "text_tokenizer": "text_tokenizer_revision"}
     files: ClassVar[frozenset[str]] = frozenset({*models, *models.values(), "table"})
 
@@ -19,6 +19,9 @@ class CaptionSettings(Section):
     model: str | None = None  # hub id or folder; null for none, server and table
     revision: str | None = None
     prompt: str | None = None  # BLIP: text that the caption continues; LLaVA-NeXT and server: the question
+    # LLaVA-NeXT: the most tiles that an image is cut into, beside the whole of it; null: the model's own, 4. Its cost
+    # grows with them.
+    max_tiles: int | None = Field(None, ge=1)
     max_new_tokens: int = Field(ge=1)
     num_beams: int = Field(ge=1)
     dtype: Dtype

@@ -10,7 +10,7 @@ from sare_core.config.section import Dtype, Section
 class ReconstructSettings(Section):
     """Paper 3.2, equations 1 to 4, and 4.1."""
 
-    runtime: ClassVar[frozenset[str]] = frozenset({"batch_size"})
+    runtime: ClassVar[frozenset[str]] = frozenset({"batch_size", "shards_together"})
     models: ClassVar[dict[str, str]] = {"model": "revision"}
     files: ClassVar[frozenset[str]] = frozenset({*models, *models.values()})
     neutral: ClassVar[dict[str, Any]] = {
@@ -20,7 +20,7 @@ class ReconstructSettings(Section):
         "size_multiple": None,
     }
 
-    method: str = "img2img"  # a name in sare_core.reconstruction: img2img (3.2), autoencoder, ddim_inversion
+    method: str = "img2img"  # a name in sare_core.reconstruction: img2img (3.2), autoencoder, ddim_inversion, inpaint
     model: str  # a Stable Diffusion family folder or hub id
     revision: str | None = None
     longer_side: int = Field(ge=8)  # 4.1: 512; the shorter side is floored to the model's multiple, as diffusers does
@@ -47,6 +47,9 @@ class ReconstructSettings(Section):
     # exact: as PyTorch runs it. rounding: compiled, channels last, all batches of a size alike; differs by rounding.
     speed: Literal["exact", "rounding"] = "exact"
     batch_size: int = Field(ge=1)
+    # Shards that a process computes together, so that batches of rare sizes are filled from all of them. A process that
+    # is killed has so many to do again.
+    shards_together: int = Field(1, ge=1)
 
     @model_validator(mode="after")
     def _grid_fits(self) -> Self:

@@ -28,4 +28,6 @@ class Section(BaseModel):
     def fingerprint_fields(self) -> dict[str, Any]:
         """The fields that change the output, as plain JSON values: what a fingerprint hashes."""
         neutral = {name for name, value in self.neutral.items() if getattr(self, name) == value}
-        return self.model_dump(mode="json", exclude={*self.runtime, *self.files, *neutral})
+        fields = self.model_dump(mode="json", exclude={*self.runtime, *self.files, *neutral})
+        nested = {name: value.fingerprint_fields() for name, value in self if isinstance(value, Section)}
+        return fields | {name: value for name, value in nested.items() if name in fields}

@@ -11,7 +11,6 @@ import json
 from collections import Counter
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import NamedTuple
 
 from pydantic import ValidationError
@@ -22,7 +21,7 @@ from sare_core.detection.thresholds import above_reals, below_fakes, interval
 from sare_core.detectors.folder import CALIBRATIONS
 from sare_core.errors import ConfigError
 from sare_core.images.decoding import ImageInfo
-from sare_core.store.storage import Store
+from sare_core.store.storage import Store, place_of
 
 NOTICED = 0.01  # p-value of the two-sample test below which the scores are called different
 
@@ -161,12 +160,7 @@ def find_calibration(store: Store, scoring: str, wanted: str | None = None) -> C
     another scoring.
     """
     if wanted is not None:
-        place = Path(wanted)
-        found = (
-            _read(Store(str(place.parent)), place.name)
-            if place.suffix
-            else _read(store, f"{CALIBRATIONS}/{wanted}.json")
-        )
+        found = _read(*place_of(wanted)) if wanted.endswith(".json") else _read(store, f"{CALIBRATIONS}/{wanted}.json")
         if found.scoring != scoring:
             raise ConfigError(
                 f"{wanted}: was made for another detector, or for other weights, settings or views of this one. "

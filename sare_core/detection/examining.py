@@ -1,7 +1,8 @@
 """One function from images to results: decoded, looked over, scored in one pass, and judged by the thresholds."""
 
+import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
@@ -27,7 +28,7 @@ DRAWS = 2
 class Checks(NamedTuple):
     """What else each image is scored as, to see whether its verdict stands. encodings: views (docs/settings.md).
 
-    draws: of the noise, the usual one included; 1: no other. Each costs another pass.
+    draws: of the noise, the usual one included; 1: no other. Each costs as much as the image itself.
     """
 
     encodings: tuple[str, ...] = ()
@@ -96,10 +97,9 @@ class Examiner:
         self._calibrated_on = frozenset(calibration.files() if calibration else ())
 
     @property
-    def batch_size(self) -> int:
-        """Files that fill the models: each is scored once for itself and once for each check."""
-        passes = len(self.checks.encodings) + self.checks.draws
-        return max(1, self.detector.settings.reconstruct.batch_size // passes)
+    def scored(self) -> int:
+        """As how many images each file is scored: once for itself and once for each check."""
+        return len(self.checks.encodings) + self.checks.draws
 
     def examine(self, files: Sequence[Loaded], tell: Callable[[Step], object] = lambda step: None) -> list[Examined]:
         """A result for each file, in order; all of them go through the models in one pass. tell: what begins."""
@@ -113,14 +113,14 @@ class Examiner:
         examined = []
         for each, provenance in zip(seen, sources, strict=True):
             scored = next(found) if each.refused is None else each.refused
+            facts = self._facts(each) | {"provenance": provenance, "milliseconds": round(milliseconds, 1)}
             if isinstance(scored, Reason):
-                judged, explanation = _refused(scored), None
+                explanation, facts = None, facts | {"verdict": "no_verdict", "reasons": [scored]}
             else:
                 assert each.info is not None
-                judged, explanation = self._judged(each.info, scored), scored.explanation
-            judged["warnings"] = [*self._warnings(each), *judged["warnings"]]
-            facts = self._facts(each) | {"provenance": provenance, "milliseconds": round(milliseconds, 1)}
-            examined.append(Examined(Result.model_validate(facts | judged), each.image, each.info, explanation))
+                explanation, facts = scored.explanation, facts | self._judged(each.info, scored)
+                facts["warnings"] += [f"It could not be scored as {view}." for view in scored.failed]
+            examined.append(Examined(Result.model_validate(facts), each.image, each.info, explanation))
         return examined
 
     def _look(self, file: Loaded) -> _Seen:
@@ -152,13 +152,16 @@ class Examiner:
             if len(seen) == 1:
                 return [Reason(code="not_scored", text=shown(str(error)))]
             return [one for each in seen for one in self._scores([each], tell)]
-        places, results = iter(explained), list[_Scores | Reason]()
-        for names in encoded:
-            itself = next(places)
-            again = {name: next(places).logit for name in names}
-            draws = [next(places).logit for _ in range(self.checks.draws - 1)]
-            results.append(_Scores(itself, again, draws, [e for e in self.checks.encodings if e not in again]))
-        return results
+        places = iter(explained)
+        return [self._scores_of(next(places), names, places) for names in encoded]
+
+    def _scores_of(self, itself: Explanation, names: list[str], others: Iterator[Explanation]) -> _Scores | Reason:
+        """Of one image, from its own explanation and from those of its variants, which are taken from `others`."""
+        again = {name: next(others).logit for name in names}
+        draws = [next(others).logit for _ in range(self.checks.draws - 1)]
+        if not all(map(math.isfinite, (itself.logit, *again.values(), *draws))):
+            return Reason(code="not_scored", text="The detector gave no finite score.")
+        return _Scores(itself, again, draws, [view for view in self.checks.encodings if view not in again])
 
     def _encoded(self, image: Image.Image, name: str) -> dict[str, Image.Image]:
         made = {}
@@ -182,7 +185,7 @@ class Examiner:
             "calibration": calibration and calibration.digest,
             "detector": self.id,
             "examined": self.digest,
-            "pictures": None,
+            "warnings": self._warnings(seen),
         }
 
     def _warnings(self, seen: _Seen) -> list[str]:
@@ -201,7 +204,6 @@ class Examiner:
             "caption": scores.explanation.caption or None,
             "encodings": scores.encodings,
             "draws": scores.draws,
-            "warnings": [f"It could not be encoded as {view}, so that was not checked." for view in scores.failed],
         }
 
     def _verdict(self, info: ImageInfo, scores: _Scores) -> tuple[Verdict, list[Reason]]:
@@ -225,16 +227,3 @@ class Examiner:
             text = "Under another draw of the noise it would not be called the same."
             doubts.append(Reason(code="unstable_noise", text=text))
         return ("inconclusive", [*doubts, reason]) if doubts else (verdict, [reason])
-
-
-def _refused(reason: Reason) -> dict[str, Any]:
-    """What a result says of an image that has no score."""
-    nothing: dict[str, Any] = {
-        "score": None,
-        "logit": None,
-        "caption": None,
-        "encodings": {},
-        "draws": [],
-        "warnings": [],
-    }
-    return {"verdict": "no_verdict", "reasons": [reason]} | nothing

@@ -11,7 +11,7 @@ from typing import NamedTuple
 from PIL import Image
 
 from sare_core.detection.sources import Source
-from sare_core.engine.flow import PIXELS, give_way
+from sare_core.engine.flow import give_way
 from sare_core.errors import SareError
 from sare_core.images.decoding import DECODING_ERRORS, EXTENSIONS
 from sare_core.images.reading import read_bytes
@@ -63,12 +63,12 @@ def loaded(sources: Iterable[Source]) -> Iterator[Loaded]:
             readers.shutdown(cancel_futures=True)
 
 
-def batches(files: Iterable[Loaded], size: int) -> Iterator[list[Loaded]]:
-    """At most `size` files, PIXELS pixels and BYTES bytes at a time; a file that is larger is alone."""
+def batches(files: Iterable[Loaded], size: int, most: int) -> Iterator[list[Loaded]]:
+    """At most `size` files of `most` pixels and BYTES bytes at a time; a file that is larger is alone."""
     batch, pixels, held = list[Loaded](), 0, 0
     for file in files:
         pixels, held = pixels + file.pixels, held + len(file.data)
-        if batch and (len(batch) == size or pixels > PIXELS or held > BYTES):
+        if batch and (len(batch) == size or pixels > most or held > BYTES):
             yield batch
             batch, pixels, held = [], file.pixels, len(file.data)
         batch.append(file)

@@ -1,6 +1,6 @@
 """Results as files: JSON lines that grow and resume, one JSON document, and flat tables (CSV, parquet).
 
-JSON lines are the one that a long run writes: each batch is on the disk when the next begins, and what is there with
+JSON lines are the one that a long run writes: each batch is written before the next begins, and what is there with
 the same file and the same `examined` is not done again. The others are put in place whole, at the end.
 """
 
@@ -20,7 +20,7 @@ from pydantic import ValidationError
 from sare_core.detection.examining import Examined
 from sare_core.detection.results import Result, Threshold
 from sare_core.errors import ConfigError
-from sare_core.store.storage import Store
+from sare_core.store.storage import place_of
 
 Key = tuple[str, str, str]  # path, sha256, examined
 
@@ -251,12 +251,6 @@ def whole_file(kind: Callable[[Any], Any], path: str) -> Iterator[Any]:
         with local.open("w" if text else "wb", **text) as file, kind(file) as output:  # type: ignore[call-overload]
             yield output
         store.put(local, name)
-
-
-def place_of(path: str) -> tuple[Store, str]:
-    """The folder of a file's path or URL, and its name in it."""
-    folder, slash, name = path.rpartition("/")
-    return Store(folder or slash or "."), name
 
 
 def _cell(value: Any) -> Any:

@@ -131,16 +131,16 @@ class Result(Record):
     format: str | None
     verdict: Verdict
     reasons: list[Reason]
-    score: Share | None
-    logit: float | None
-    caption: str | None
+    score: Share | None = None
+    logit: float | None = None
+    caption: str | None = None
     thresholds: Thresholds | None
     calibration: str | None
     detector: DetectorId
     examined: str
-    encodings: dict[str, float]
-    draws: list[float]
-    pictures: Pictures | None
+    encodings: dict[str, float] = {}
+    draws: list[float] = []
+    pictures: Pictures | None = None
     provenance: Provenance | None
     warnings: list[str]
     milliseconds: float

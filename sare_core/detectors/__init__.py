@@ -36,7 +36,7 @@ def detector_class(name: str) -> "type[Detector]":
     target = _DETECTORS.get(name, name)
     if not all(target.partition(":")):
         raise ConfigError(
-            f"no detector {name!r}. The detectors are {', '.join(sorted(_DETECTORS))}; an own one is written "
+            f"no detector {name!r}. The detectors are {', '.join(detector_names())}; an own one is written "
             'as "package.module:Class".'
         )
     found = find(target, f"detector.detector={name}")
@@ -46,6 +46,11 @@ def detector_class(name: str) -> "type[Detector]":
         known = f"of {', '.join(sorted(NEEDS))}" if found.maps else "without maps a detector can need the image alone"
         raise ConfigError(f"detector.detector={name}: needs {', '.join(odd)}; {known}.")
     return found
+
+
+def detector_names() -> list[str]:
+    """Names that the setting detector.detector takes."""
+    return sorted(_DETECTORS)
 
 
 def code_version(name: str) -> str | None:
@@ -61,7 +66,7 @@ def named_encoders(settings: DetectorSettings) -> dict[str, tuple[str, str | Non
 
     Raises ConfigError: the settings name none.
     """
-    roles = detector_class(settings.detector).encoders
+    roles = detector_class(settings.detector).roles(settings)
     if missing := [role for role in roles if getattr(settings, role, None) is None]:
         raise ConfigError(f"setting detector.{missing[0]} is missing: detector {settings.detector} loads it.")
     return {role: (getattr(settings, role), getattr(settings, settings.models[role])) for role in roles}
@@ -70,16 +75,25 @@ def named_encoders(settings: DetectorSettings) -> dict[str, tuple[str, str | Non
 def build_detector(settings: DetectorSettings, folders: dict[str, str] | None = None) -> "Detector":
     """The detector that `settings.detector` names, its encoders read from local folders, on the CPU in float32.
 
-    folders: of the encoders, by role; at least those that the class names in `encoders`.
+    folders: of the encoders, by role; at least those that the class names in `roles`.
     The new layers take their weights from torch's global generator: seed it first.
     Raises ConfigError: no such detector, a folder that does not hold what it should, settings that do not fit it.
     """
     kind = detector_class(settings.detector)
-    encoders = {role: kind.load_encoder(role, (folders or {})[role]) for role in kind.encoders}
+    encoders = {role: kind.load_encoder(role, (folders or {})[role]) for role in kind.roles(settings)}
     return kind(settings, encoders)
 
 
+register("aeroblade", "sare_core.detectors.aeroblade:AerobladeDetector")
+register("c2p_clip", "sare_core.detectors.c2p_clip:C2PClipDetector")
+register("conv_b", "sare_core.detectors.conv_b:ConvBDetector")
+register("de_fake", "sare_core.detectors.de_fake:DeFakeDetector")
 register("difference", "sare_core.detectors.map:DifferenceDetector")
+register("dire", "sare_core.detectors.dire:DireDetector")
+register("drct", "sare_core.detectors.drct:DrctDetector")
+register("gramnet", "sare_core.detectors.gramnet:GramNetDetector")
 register("image", "sare_core.detectors.image:ImageDetector")
+register("linear_probe", "sare_core.detectors.linear_probe:LinearProbe")
 register("map", "sare_core.detectors.map:MapDetector")
 register("sare", "sare_core.detectors.sare:SareDetector")
+register("univfd", "sare_core.detectors.univfd:UnivFDDetector")

@@ -22,13 +22,19 @@ class Detector(nn.Module):
     needs: what is read of each image, out of NEEDS. Parts are named so, but each map by its name in `maps`.
     maps: the SARE maps by name, each with the settings, by dotted key, that differ from the run's where it is made.
         x̂ and caption are those of the first. Without any ({}) no image needs to be reconstructed.
-    encoders: roles of the pre-trained encoders that it loads; detector.<role> names each one's model.
+    scored_alone: whether maps, x̂ and captions serve training only: then the image is all that is read to score it.
+    encoders: roles of the pre-trained encoders that it loads; detector.<role> names each one's model. Where that
+        depends on the settings, `roles` says it.
+    source: the paper that it follows, and its year. released: whether weights are published that its layers can take.
     """
 
     Settings: ClassVar[type[DetectorSettings]] = DetectorSettings
     needs: ClassVar[frozenset[str]] = frozenset({"image", "sare"})
     maps: ClassVar[dict[str, dict[str, Any]]] = {"sare": {}}
+    scored_alone: ClassVar[bool] = False
     encoders: ClassVar[tuple[str, ...]] = ()
+    source: ClassVar[str] = ""
+    released: ClassVar[bool] = False
 
     def __init__(self, settings: Any, encoders: dict[str, Any]) -> None:
         """settings: of the class `Settings`. encoders: by role, loaded."""
@@ -47,14 +53,19 @@ class Detector(nn.Module):
         return binary_cross_entropy_with_logits(logits, batch["label"].float())
 
     @classmethod
+    def roles(cls, settings: Any) -> tuple[str, ...]:
+        """The roles of the encoders that it loads under these settings."""
+        return cls.encoders
+
+    @classmethod
     def load_encoder(cls, role: str, folder: str) -> Any:
         """The encoder of a role from its model's folder. A class with roles of its own loads those itself.
 
         Raises ConfigError: the folder does not hold what it should.
         """
-        from sare_core.detectors.encoders import load_image_encoder, load_semantic_encoder  # transformers, timm
+        from sare_core.detectors import encoders  # transformers, timm
 
-        return {"image_encoder": load_image_encoder, "semantic_encoder": load_semantic_encoder}[role](folder)
+        return getattr(encoders, f"load_{role}")(folder)
 
     @classmethod
     def samples(cls, settings: Any) -> tuple[str, ...]:
@@ -72,6 +83,13 @@ class Detector(nn.Module):
     ) -> dict[str, Tensor]:
         """From the parts of an image to the tensors that `forward` reads of it; see `transforms.prepare`."""
         return transforms.prepare(parts, settings, augment, rng)
+
+    def start(self, state: dict[str, Tensor]) -> None:
+        """Before training: take over what is of use in the state of the trained detector that `start_from` names.
+
+        For a class whose settings have that. Raises ConfigError: it does not fit.
+        """
+        raise NotImplementedError
 
     def freeze(self, child: str) -> None:
         """Keep a child module as it was loaded: no gradients, always in eval mode, not in checkpoints."""

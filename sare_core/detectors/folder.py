@@ -9,6 +9,7 @@ of some kind (sare_core/detection/calibration.py).
 
 import os
 import re
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from sare_core.config import Settings
+from sare_core.config.detectors import DetectorSettings
 from sare_core.config.stored import read_settings
 from sare_core.engine.about import About, Upstream, read_about
 from sare_core.engine.checkpoints import Checkpoint, read_checkpoint
@@ -177,9 +179,18 @@ def calibrations(detector: DetectorFolder) -> dict[str, bytes]:
 
 def _of_run(work: Store, run: str) -> list[DetectorFolder]:
     """The detectors in a work folder that a run of this name trained to their end."""
-    places = [work.at(f"{name}/detectors") for name in work.folders()]
-    read = [_read(place.at(fingerprint)) for place in places for fingerprint in place.folders()]
-    return [each for each in read if each and run in each.about.runs and (each.best.finished or _ended(each.store))]
+    found = []
+    for name in work.folders():
+        for place in work.folders(f"{name}/detectors"):
+            with suppress(ConfigError):  # a damaged one beside them
+                found.append(_read(work.at(f"{name}/detectors/{place}")))
+    return [each for each in found if each and run in each.about.runs and (each.best.finished or _ended(each.store))]
+
+
+def start_of(settings: DetectorSettings, work: str) -> DetectorFolder | None:
+    """The trained detector that a training starts from, where the settings name one. Raises ConfigError: as above."""
+    reference = getattr(settings, "start_from", None)
+    return None if reference is None else open_detector(reference, work)
 
 
 def find_detector(folder: Folder, arguments: str) -> DetectorFolder:

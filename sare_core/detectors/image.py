@@ -23,6 +23,7 @@ class ImageDetector(Detector):
     needs = frozenset({"image"})
     maps: ClassVar[dict[str, dict[str, Any]]] = {}
     encoders = ("image_encoder",)
+    source = "ablation: the image alone"
 
     def __init__(self, settings: ImageSettings, encoders: dict[str, Any]) -> None:
         super().__init__(settings, encoders)
@@ -32,6 +33,11 @@ class ImageDetector(Detector):
             self.freeze("image_encoder")
         self.head = nn.Linear(self.image_encoder.config.projection_dim, 1)
 
+    def features(self, images: Tensor) -> Tensor:
+        """(B, projection_dim) of images (B, 3, S, S), normalised."""
+        features: Tensor = self.image_encoder(pixel_values=images).image_embeds
+        return features
+
     def forward(self, batch: dict[str, Tensor]) -> Tensor:
         """Logits (B,) of images (B, 3, S, S), normalised."""
-        return self.head(self.image_encoder(pixel_values=batch["image"]).image_embeds).squeeze(-1)
+        return self.head(self.features(batch["image"])).squeeze(-1)

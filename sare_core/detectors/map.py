@@ -21,6 +21,7 @@ class MapDetector(Detector):
     Settings = MapSettings
     needs = frozenset({"sare"})
     encoders = ("semantic_encoder",)
+    source = "ablation: the map alone"
     views = 1
 
     def __init__(self, settings: MapSettings, encoders: dict[str, Any]) -> None:
@@ -53,6 +54,7 @@ class DifferenceDetector(MapDetector):
         "sare": {},
         "uncaptioned": {"caption.captioner": "none", "caption.model": None},
     }
+    source = "ablation: maps with and without caption"
     views = 3
 
     def see(self, batch: dict[str, Tensor]) -> Tensor:

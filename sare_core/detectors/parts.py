@@ -1,6 +1,5 @@
 """What a detector needs of an image, read from where it lies: the shards of its reconstructions, or its source file."""
 
-import io
 import json
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
@@ -9,6 +8,7 @@ from PIL import Image
 
 from sare_core.engine.shardfiles import TarReader
 from sare_core.errors import ConfigError, NotReached, TransientError
+from sare_core.images.png import decode_png
 from sare_core.images.sources import read_source, view_image
 
 if TYPE_CHECKING:
@@ -21,8 +21,23 @@ def map_role(name: str) -> str:
     return "reconstructions" if name == "sare" else f"reconstructions.{name}"
 
 
+def needs_to_score(kind: "type[Detector]") -> frozenset[str]:
+    """What is read of an image to score it; for training it is `kind.needs`."""
+    return frozenset({"image"}) if kind.scored_alone else kind.needs
+
+
+def maps_to_score(kind: "type[Detector]") -> dict[str, dict[str, Any]]:
+    """The maps that are read to score an image; for training these are `kind.maps`."""
+    return {} if kind.scored_alone else kind.maps
+
+
 def read_parts(
-    kind: "type[Detector]", readers: Mapping[str, TarReader], root: str, row: dict[str, Any], view: str
+    kind: "type[Detector]",
+    readers: Mapping[str, TarReader],
+    root: str,
+    row: dict[str, Any],
+    view: str,
+    scoring: bool = False,
 ) -> "Parts":
     """The parts that a class of detectors needs of a row of the index: RGB pictures, and the caption.
 
@@ -30,23 +45,25 @@ def read_parts(
     Raises NotReached when a shard lacks the image, ImageError or TransientError when it cannot be read, ConfigError
     when x̂ is needed and was not kept.
     """
-    key, parts, shards = row["image_id"], dict[str, Any](), {name: readers[map_role(name)] for name in kind.maps}
+    key, parts = row["image_id"], dict[str, Any]()
+    needs, maps = (needs_to_score(kind), maps_to_score(kind)) if scoring else (kind.needs, kind.maps)
+    shards = {name: readers[map_role(name)] for name in maps}
     if any("sare.png" not in reader.fields(key) for reader in shards.values()):
         raise NotReached("it has no SARE map (sare status shows why)")
-    if "image" in kind.needs:
+    if "image" in needs:
         parts["image"] = read_image(next(iter(shards.values()), None), root, row, view)
     try:
-        if "sare" in kind.needs:
+        if "sare" in needs:
             parts |= {name: _picture(reader, key, "sare.png") for name, reader in shards.items()}
         for first in list(shards.values())[:1]:
-            if "reconstruction" in kind.needs:
+            if "reconstruction" in needs:
                 if "reconstruction.png" not in first.fields(key):
                     raise ConfigError(
                         f"{kind.__name__} reads reconstructions, which the shards do not hold. Set "
                         "reconstruct.keep_reconstruction=true, run `sare reconstruct`, then this stage again."
                     )
                 parts["reconstruction"] = _picture(first, key, "reconstruction.png")
-            if "caption" in kind.needs:
+            if "caption" in needs:
                 parts["caption"] = json.loads(first.read(key, "json"))["caption"]
     except OSError as error:
         raise TransientError(f"shard {row['shard']} of the reconstructions: reading failed: {error}") from error
@@ -72,4 +89,4 @@ def image_file(reader: TarReader | None, root: str, row: dict[str, Any]) -> byte
 
 
 def _picture(reader: TarReader, key: str, field: str) -> Image.Image:
-    return Image.open(io.BytesIO(reader.read(key, field))).convert("RGB")
+    return decode_png(reader.read(key, field))

@@ -1,6 +1,6 @@
 """The SARE detector of paper 3.3, on DRCT's image branch: frozen CLIP, and a linear embedding of its projection."""
 
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from pydantic import Field
@@ -26,6 +26,10 @@ class SareSettings(DetectorSettings):
     embed_dim: int = Field(1024, ge=1)  # DRCT's embedding
     heads: int = Field(8, ge=1)
     residual: bool = True  # without it, and with one key, the image would drop out of the result
+    # A trained `drct`, by folder, URL or fingerprint: the embedding, and CLIP where it was tuned, start from its own.
+    start_from: str | None = None
+
+    files: ClassVar[frozenset[str]] = DetectorSettings.files | {"start_from"}
 
 
 class SareDetector(Detector):
@@ -42,6 +46,7 @@ class SareDetector(Detector):
     Settings = SareSettings
     needs = frozenset({"image", "sare"})
     encoders = ("image_encoder", "semantic_encoder")
+    source = "the paper"
 
     def __init__(self, settings: SareSettings, encoders: dict[str, Any]) -> None:
         super().__init__(settings, encoders)
@@ -82,6 +87,21 @@ class SareDetector(Detector):
         elif settings.semantic_input == "zero":
             s = torch.zeros_like(s)
         return super().prepare({"image": x, "sare": s}, settings, augment, rng)
+
+    def start(self, state: dict[str, Tensor]) -> None:
+        """Take over DRCT's embedding, and its CLIP where that was tuned.
+
+        Raises ConfigError: there is no embedding, or not all of it has a place here.
+        """
+        own = self.trained_state()
+        given = {name: value for name, value in state.items() if name.startswith(("embedding.", "image_encoder."))}
+        odd = sorted(name for name, value in given.items() if name not in own or own[name].shape != value.shape)
+        if "embedding.weight" not in given or odd:
+            raise ConfigError(
+                f"detector.start_from: {odd[0] if odd else 'embedding'} is not what it is here. Name a trained "
+                "drct on CLIP, and set embed_dim, tune_image_encoder and query=projected as it has them."
+            )
+        self.load_state_dict(given, strict=False)
 
     def forward(self, batch: dict[str, Tensor]) -> Tensor:
         """Logits (B,) of image x and map s ("sare"), both (B, 3, S, S) and normalised; sigmoid: the chance of fake."""

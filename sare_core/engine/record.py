@@ -49,7 +49,8 @@ class Record(BaseModel):
     ok: Count
     failures: list[Failure]
     started: str  # UTC, ISO 8601
-    seconds: Seconds
+    seconds: Seconds  # of shards that were computed together, its share by images
+    together: list[int] = []  # the shards that it was computed with, itself among them; none: by itself
     host: str
     device: str
     libraries: dict[str, str]

@@ -1,15 +1,16 @@
 """The one loop of every precompute stage and every launcher: plan, claim, compute, read back, put in place, record.
 
-A shard is the unit of work and of commit. Kill the process anywhere: at most the shard in flight is done again, with
-the same bytes. Claims alone say who does what; ranks never talk to each other. A shard that fails is recorded with the
-reason, and the others go on.
+A shard is the unit of commit, and of work, unless a stage takes several together to fill its batches. Kill the process
+anywhere: at most the shards in flight are done again, with the same bytes. Claims alone say who does what; ranks never
+talk to each other. A shard that fails is recorded with the reason, and the others go on.
 """
 
 import os
 import time
+from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, closing, suppress
 from functools import partial
 from typing import NamedTuple
 
@@ -21,7 +22,7 @@ from sare_core.engine.folders import Folder, Record
 from sare_core.engine.manifest import Index
 from sare_core.engine.progress import bar
 from sare_core.engine.ranks import Rank
-from sare_core.engine.shard import compute_shard, finish_shard
+from sare_core.engine.shard import compute_shards, finish_shard
 from sare_core.engine.shardqueue import ShardQueue
 from sare_core.engine.signals import check_stop, release_on_preemption, stop_cleanly, wait
 from sare_core.engine.stage import Outcome, Stage
@@ -86,45 +87,59 @@ def run(
                 f"{len(outcome.done)} are done, {len(queue)} were not tried. The last: {error}"
             ) from error
 
+    def claim(count: int, held: ExitStack) -> dict[int, ExitStack]:
+        """At most so many shards that nobody else works on, each with what gives it up."""
+        claimed = dict[int, ExitStack]()
+        while len(claimed) < count and (shard := queue.next()) is not None:
+            check_stop()
+            claims = Claims(folder.store)
+            if not claims.take(shard):
+                queue.elsewhere.append(shard)
+                continue
+            own = held.enter_context(ExitStack())
+            own.callback(claims.free)
+            own.enter_context(release_on_preemption(claims.free))
+            point("claimed")
+            if left := queue.finished(shard):  # since the plan was made
+                own.close()
+                outcome.by_another(shard, left)
+                advance(sizes[shard])
+                continue
+            claimed[shard] = own
+        return claimed
+
+    together = 1 if retry else stage.shards_together
     with (
         stop_cleanly(),
         bar(console, rank.title(folder.stage), sum(sizes[shard] for shard in todo), rank.first) as advance,
-        _Finishing(done, failed_now) as finishing,
+        _Finishing(done, failed_now, together) as finishing,
     ):
         while queue:
             check_stop()
             for other, state in queue.look().items():
                 outcome.by_another(other, state)
                 advance(sizes[other])
-            shard = queue.next()
-            if shard is None:
-                finishing.settle()
-                advance(0, f"waits for {len(queue)} shards that others work on")
-                wait(POLL if queue else 0)
-                queue.ask_again()
-                continue
-            claims = Claims(folder.store)
-            if not claims.take(shard):
-                queue.elsewhere.append(shard)
-                continue
             with ExitStack() as held:
-                held.callback(claims.free)
-                held.enter_context(release_on_preemption(claims.free))
-                point("claimed")
-                if left := queue.finished(shard):  # since the plan was made
-                    outcome.by_another(shard, left)
-                    advance(sizes[shard])
+                claimed = claim(together, held)
+                if not claimed:
+                    finishing.settle()
+                    if queue:
+                        advance(0, f"waits for {len(queue)} shards that others work on")
+                        wait(POLL)
+                        queue.ask_again()
                     continue
                 if not device:
                     device = rank.device()
                     stage.load(device)
-                try:
-                    computed = compute_shard(stage, index, shard, device, threads, advance, retry)
-                except StageError as error:
-                    finishing.settle()  # so that shards are told of in their order
-                    failed_now(shard, error)
-                else:
-                    finishing.start(shard, held.pop_all(), partial(finish_shard, folder, computed))
+                made = compute_shards(stage, index, list(claimed), device, threads, advance, retry)
+                with closing(made):
+                    for shard, computed in made:
+                        if isinstance(computed, StageError):
+                            finishing.settle()  # so that shards are told of in their order
+                            failed_now(shard, computed)
+                        else:
+                            finish = partial(finish_shard, folder, computed)
+                            finishing.start(shard, claimed[shard].pop_all(), finish)
     if rank.first or outcome.done:
         _compact(folder, index)
     outcome.seconds = time.monotonic() - started
@@ -148,45 +163,47 @@ class _Shard(NamedTuple):
 
 
 class _Finishing:
-    """At most one shard that is checked, put in place and recorded in a thread, while the next is computed.
+    """Shards that are checked, put in place and recorded in a thread, while the next are computed; at most so many.
 
-    Its claim is held until then. At the end of a run, however it comes, that shard is waited for.
+    Their claims are held until then. At the end of a run, however it comes, they are waited for.
     """
 
-    def __init__(self, done: Callable[[Record], None], failed: Callable[[int, StageError], None]) -> None:
-        self._done, self._failed = done, failed
+    def __init__(self, done: Callable[[Record], None], failed: Callable[[int, StageError], None], most: int) -> None:
+        self._done, self._failed, self._most = done, failed, most
         self._thread = ThreadPoolExecutor(1)
-        self._shard: _Shard | None = None
+        self._shards: deque[_Shard] = deque()
 
     def __enter__(self) -> "_Finishing":
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: object, trace: object) -> None:
         try:
-            with suppress(*(() if kind is None else (Exception,))):  # else what has ended the run is what is raised
-                self.settle()
+            while self._shards:
+                with suppress(*(() if kind is None else (Exception,))):  # else what has ended the run is what is raised
+                    self.settle()
         finally:
             self._thread.shutdown()
+            for shard in self._shards:
+                shard.held.close()
 
     def start(self, shard: int, held: ExitStack, finish: Callable[[], Record]) -> None:
-        """Finish a shard, once the one before is finished. Raises as `settle`, of that one."""
+        """Finish a shard, once there is room. Raises as `settle`, of those before it."""
         try:
-            self.settle()
+            self.settle(self._most - 1)
         finally:
-            self._shard = _Shard(shard, held, self._thread.submit(finish))
+            self._shards.append(_Shard(shard, held, self._thread.submit(finish)))
 
-    def settle(self) -> None:
-        """Wait for the shard that is being finished, if any, and tell how it ended.
+    def settle(self, left: int = 0) -> None:
+        """Wait for the shards that are being finished, all but so many, and tell how each ended.
 
         Raises StageError: one too many failed. Errors that are no shard's own, such as a full disk, pass.
         """
-        if self._shard is None:
-            return
-        shard, self._shard = self._shard, None
-        with shard.held:
-            try:
-                record = shard.record.result()
-            except StageError as error:
-                self._failed(shard.number, error)
-            else:
-                self._done(record)
+        while len(self._shards) > left:
+            shard = self._shards.popleft()
+            with shard.held:
+                try:
+                    record = shard.record.result()
+                except StageError as error:
+                    self._failed(shard.number, error)
+                else:
+                    self._done(record)

@@ -15,12 +15,14 @@ class Stage(Work, Protocol):
     folder: Folder
     suffix: str  # of a shard's output: .parquet or .tar
     fields: tuple[str, ...]  # that each sample of the output has
+    shards_together: int  # at most so many are computed together, so that batches are filled from all of them
 
     def load(self, device: str) -> None:
         """Load models. Called once, and only when there is a shard to do."""
 
-    def begin(self, shard: int, sources: dict[str, Path]) -> None:
-        """Called before a shard, with the outputs that it is made from, by the roles of `Folder.upstream`."""
+    def begin(self, sources: dict[int, dict[str, Path]]) -> None:
+        """Called before shards are computed together, mostly one: with the outputs that each is made from, by the roles
+        of `Folder.upstream`."""
 
     def open(self, path: Path) -> ShardWriter:
         """A writer of this stage's kind of file."""

@@ -31,7 +31,7 @@ SCHEMA = pa.schema(
 
 
 class PredictStage:
-    suffix, fields = ".parquet", tuple(SCHEMA.names)
+    suffix, fields, shards_together = ".parquet", tuple(SCHEMA.names), 1
 
     def __init__(
         self,
@@ -51,8 +51,9 @@ class PredictStage:
         tensors = load_tensors(self.detector.store, self.detector.best)
         self.trained = TrainedDetector(self.settings.detector, encoders, tensors, device, self.settings.evaluate.dtype)
 
-    def begin(self, shard: int, sources: dict[str, Path]) -> None:
-        self.readers = {role: TarReader(path) for role, path in sources.items()}
+    def begin(self, sources: dict[int, dict[str, Path]]) -> None:
+        [files] = sources.values()
+        self.readers = {role: TarReader(path) for role, path in files.items()}
 
     def open(self, path: Path) -> ParquetWriter:
         return ParquetWriter(path, SCHEMA)
@@ -64,8 +65,8 @@ class PredictStage:
         return in_batches(rows, self.settings.evaluate.batch_size)
 
     def read(self, row: dict[str, Any]) -> Any:
-        parts = read_parts(type(self.trained.model), self.readers, self.index.about["root"], row, self.settings.view)
-        return self.trained.prepare(parts)
+        kind, root = type(self.trained.model), self.index.about["root"]
+        return self.trained.prepare(read_parts(kind, self.readers, root, row, self.settings.view, scoring=True))
 
     def process(self, items: list[Any]) -> list[Any]:
         logits = self.trained.logits(items)

@@ -29,16 +29,16 @@ LUMA_TABLE = np.array(
         [72, 92, 95, 98, 112, 100, 103, 99],
     ]
 ).ravel()
+_LEVELS = np.arange(1, 101)
+_SCALES = np.where(_LEVELS < 50, 5000 // _LEVELS, 200 - 2 * _LEVELS)  # IJG's jpeg_quality_scaling
+_TABLES = np.clip((LUMA_TABLE * _SCALES[:, None] + 50) // 100, 1, 255)
 
 
 def quality(luma: list[int] | None) -> int | None:
     """The IJG quality (1 to 100) whose table is nearest to a file's luma table; None: the file has none."""
     if luma is None:
         return None
-    levels = np.arange(1, 101)
-    scale = np.where(levels < 50, 5000 // levels, 200 - 2 * levels)  # IJG's jpeg_quality_scaling
-    tables = np.clip((LUMA_TABLE * scale[:, None] + 50) // 100, 1, 255)
-    return int(levels[np.abs(tables - np.array(luma)).sum(axis=1).argmin()])
+    return int(_LEVELS[np.abs(_TABLES - np.array(luma)).sum(axis=1).argmin()])
 
 
 def is_cut(data: bytes, image: Image.Image) -> bool:

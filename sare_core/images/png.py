@@ -1,5 +1,6 @@
-"""Lossless PNGs, compressed by Intel's ISA-L: about ten times as fast as Pillow's, and about as small."""
+"""Lossless PNGs by Intel's ISA-L: written about ten times as fast as by Pillow, read faster, and about as small."""
 
+import io
 import struct
 
 import numpy as np
@@ -9,6 +10,8 @@ from PIL import Image
 LEVEL = 1
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _NONE, _UP = 0, 2  # filters of a row: as it is, or less the row above
+_FORMAT = 8, 2, 0, 0, 0  # of a header: 8 bits, RGB, the only compression and filters, not interlaced
+_HEAD = len(_SIGNATURE) + 12 + 13  # signature and header; a chunk is 12 bytes and what it holds
 
 
 def encode_png(image: Image.Image | np.ndarray) -> bytes:
@@ -27,8 +30,38 @@ def encode_png(image: Image.Image | np.ndarray) -> bytes:
     tried = slice(height // 2, height // 2 + max(8, height // 8))
     up = len(_compressed(_UP, less[tried])) < len(_compressed(_NONE, rows[tried]))
     data = _compressed(_UP, less) if up else _compressed(_NONE, rows)
-    header = struct.pack(">2I5B", width, height, 8, 2, 0, 0, 0)  # 8 bits, RGB, not interlaced
+    header = struct.pack(">2I5B", width, height, *_FORMAT)
     return _SIGNATURE + _chunk(b"IHDR", header) + _chunk(b"IDAT", data) + _chunk(b"IEND", b"")
+
+
+def decode_png(data: bytes) -> Image.Image:
+    """A PNG in RGB. Those of `encode_png` are inflated and checked by ISA-L, all others are Pillow's.
+
+    Raises OSError, or Pillow's SyntaxError: not a whole PNG.
+    """
+    pixels = _own(data)
+    return Image.open(io.BytesIO(data), formats=["PNG"]).convert("RGB") if pixels is None else Image.fromarray(pixels)
+
+
+def _own(data: bytes) -> np.ndarray | None:
+    """The pixels of a PNG as `encode_png` writes it: one chunk of data, one filter. None: it is another."""
+    if len(data) < _HEAD + 24 or not data.startswith(_SIGNATURE):
+        return None
+    width, height, *form = struct.unpack_from(">2I5B", data, len(_SIGNATURE) + 8)
+    length, kind = struct.unpack_from(">I4s", data, _HEAD)
+    if tuple(form) != _FORMAT or kind != b"IDAT" or _HEAD + 12 + length + 12 != len(data):
+        return None
+    try:
+        filtered = isal_zlib.decompress(memoryview(data)[_HEAD + 8 : _HEAD + 8 + length])
+    except isal_zlib.error as error:  # type: ignore[misc]  # its stubs take the class for an instance
+        raise OSError(f"a damaged PNG: {error}") from error  # Pillow would make pixels of it
+    if len(filtered) != height * (width * 3 + 1):
+        return None
+    rows = np.frombuffer(filtered, np.uint8).reshape(height, width * 3 + 1)
+    filters, pixels = rows[:, 0], rows[:, 1:].reshape(height, width, 3)
+    if (filters == _UP).all():
+        return np.add.accumulate(pixels, axis=0, dtype=np.uint8)
+    return pixels if (filters == _NONE).all() else None
 
 
 def _compressed(kind: int, rows: np.ndarray) -> bytes:

@@ -96,15 +96,25 @@ class Plan:
             self.lines.append(f"reconstruct: {most if others else f'all {width}×{height}'}.")
             full, batch = images.images / (images.batches * reconstruct.batch_size), reconstruct.batch_size
             if full < MOSTLY_FULL:
-                wasted = " The empty places are computed too." * (reconstruct.speed == "rounding")
+                together = reconstruct.shards_together
                 self.lines.append(
-                    f"reconstruct: batches of {batch} are {full:.0%} full: each is of one size and one shard."
-                    f"{wasted} A coarser reconstruct.size_multiple makes fewer sizes (another x̂)."
+                    f"reconstruct: batches of {batch} are {full:.0%} full: each is of one size, and of "
+                    f"{f'{together} shards' if together > 1 else 'one shard'}. A higher reconstruct.shards_together "
+                    "fills them (after a kill as many shards are done again), a coarser reconstruct.size_multiple too "
+                    "(another x̂)."
+                )
+            if images.empty_rows:
+                share = images.empty_rows / (images.images + images.empty_rows)
+                self.lines.append(
+                    f"reconstruct: {share:.1%} of the rows are empty: they fill up batches of compiled models."
                 )
             if images.source_bytes is None and reconstruct.keep_source:
                 self.lines.append("reconstruct: disk without the source files, which reconstruct.keep_source adds.")
-            spool = bytes_text(2 * row.disk / images.shards)
-            self.lines.append(f"reconstruct: a process has up to two shards in its spool ($SARE_SPOOL): about {spool}.")
+            in_spool = min(2 * reconstruct.shards_together, images.shards)
+            spool = bytes_text(in_spool * row.disk / images.shards)
+            self.lines.append(
+                f"reconstruct: a process has up to {in_spool} shards in its spool ($SARE_SPOOL): about {spool}."
+            )
 
     def add_detector(
         self, settings: Settings, epochs: int, trained: "Split | None", tested: "Split | None", rate: float | None
@@ -198,9 +208,11 @@ def plan_images(settings: Settings, count: int, size: Size, given: float | None)
 
 
 def maps_read(settings: Settings) -> dict[str, Settings]:
-    """The settings, then those of each further map that their detector reads, by its name as rows show it."""
-    further = detector_class(settings.detector.detector).maps.items()
-    return {"": settings} | {f", {name}": changed(settings, changes) for name, changes in further if changes}
+    """The settings of each map that the detector reads, by its name as rows show it; these, where it reads none."""
+    maps = detector_class(settings.detector.detector).maps.items()
+    return {f", {name}" if n else "": changed(settings, changes) for n, (name, changes) in enumerate(maps)} or {
+        "": settings
+    }
 
 
 def remaining(folder: Folder | None, index: Index, shards: list[int]) -> tuple[list[int], float | None, str]:

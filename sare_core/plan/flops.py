@@ -79,7 +79,8 @@ def reconstruct_flops(
         total = count(lambda: vae.encode(empty(1, 3, size[1], size[0])))
         total += count(lambda: vae.decode(empty(1, channels, h, w)))
         if passes:
-            row = count(lambda: unet(empty(1, channels, h, w), 1, encoder_hidden_states=empty(1, model.tokens, width)))
+            inputs = (1, unet.config.in_channels, h, w)  # of in-painting models more than the latents
+            row = count(lambda: unet(empty(inputs), 1, encoder_hidden_states=empty(1, model.tokens, width)))
             total += passes * row
         return total
 
@@ -134,10 +135,10 @@ def detector_cost(settings: DetectorSettings) -> DetectorCost:
 def _lpips_flops(net: str | None, size: Size) -> int:
     if net is None:
         return 0
-    import lpips
+    from sare_core.reconstruction.perceptual import lpips_network
 
-    linear, net = net != "alex-random", net.removesuffix("-random")
-    model = lpips.LPIPS(net=net, lpips=linear, pretrained=False, pnet_rand=True, verbose=False).eval().to("meta")
+    with torch.device("meta"):
+        model = lpips_network(net)
     return count(lambda: model(empty(1, 3, size[1], size[0]), empty(1, 3, size[1], size[0])))
 
 

@@ -1,6 +1,7 @@
 """The images that a stage has before it, by the size at which they are worked on: from the index, in a stream."""
 
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from math import ceil
 from typing import Any
@@ -11,6 +12,7 @@ from sare_core.config import Settings
 from sare_core.engine.manifest import Index
 from sare_core.images.decoding import fit_size
 from sare_core.images.views import viewed_size
+from sare_core.reconstruction.batching import empty_rows
 
 Size = tuple[int, int]  # width, height in pixels
 SHARD_SIZE = 1000  # of `sare index`, where there is no index yet
@@ -20,7 +22,8 @@ SHARD_SIZE = 1000  # of `sare index`, where there is no index yet
 class Images:
     """Images to be reconstructed.
 
-    sizes: how many of each size of x̂. batches: that they make, each of one size and one shard. pixels: of all of them;
+    sizes: how many of each size of x̂. batches: that they make, each of one size and of the shards that are computed
+    together; empty_rows: of these batches, those that are computed and thrown away. pixels: of all images;
     source_bytes: their files', None where not known.
     """
 
@@ -28,6 +31,7 @@ class Images:
     shards: int
     sizes: Counter[Size] = field(default_factory=Counter)
     batches: int = 0
+    empty_rows: int = 0
     source_bytes: int | None = None
 
     @property
@@ -41,20 +45,32 @@ def indexed_images(index: Index, settings: Settings, shards: list[int], multiple
     by_size = rows.group_by("shard", "width", "height").agg(images=pl.len(), bytes=pl.col("bytes").sum())
     with index.reading():
         found: Any = by_size.collect(engine="streaming")
-    of_shards: Counter[tuple[int, Size]] = Counter()
-    sizes: Counter[Size] = Counter()
+    lot = {shard: number // settings.reconstruct.shards_together for number, shard in enumerate(shards)}
+    by_lot: Counter[tuple[int, Size]] = Counter()
     for shard, width, height, count, _ in found.iter_rows():
-        size = target_size(settings, width, height, multiple)
-        of_shards[shard, size] += count
-        sizes[size] += count
-    batches = sum(ceil(count / settings.reconstruct.batch_size) for count in of_shards.values())
-    return Images(sizes.total(), len(shards), sizes, batches, int(found["bytes"].sum()))
+        by_lot[lot[shard], target_size(settings, width, height, multiple)] += count
+    return count_batches(by_lot, len(shards), settings, int(found["bytes"].sum()))
 
 
 def supposed_images(count: int, settings: Settings, size: Size, multiple: int) -> Images:
     """Images that nobody has indexed, all of one size in pixels."""
-    sizes = Counter({target_size(settings, *size, multiple): count})
-    return Images(count, ceil(count / SHARD_SIZE), sizes, ceil(count / settings.reconstruct.batch_size))
+    together = SHARD_SIZE * settings.reconstruct.shards_together
+    target = target_size(settings, *size, multiple)
+    by_lot = {(lot, target): min(together, count - lot * together) for lot in range(ceil(count / together))}
+    return count_batches(by_lot, ceil(count / SHARD_SIZE), settings)
+
+
+def count_batches(
+    by_lot: Mapping[tuple[int, Size], int], shards: int, settings: Settings, source: int | None = None
+) -> Images:
+    """by_lot: how many there are of a size in each lot of shards, which are computed together."""
+    reconstruct, sizes = settings.reconstruct, Counter[Size]()
+    batches = empty = 0
+    for (_, size), count in by_lot.items():
+        sizes[size] += count
+        batches += ceil(count / reconstruct.batch_size)
+        empty += empty_rows(count % reconstruct.batch_size, reconstruct.batch_size, reconstruct.speed)
+    return Images(sizes.total(), shards, sizes, batches, empty, source)
 
 
 def target_size(settings: Settings, width: int, height: int, multiple: int) -> Size:

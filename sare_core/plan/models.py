@@ -54,8 +54,8 @@ def config_folder(model: str, revision: str | None = None) -> Path:
 
 def unavailable(settings: Settings) -> list[str]:
     """The models whose own configuration is unavailable, so that the published architecture is counted."""
-    detector = settings.detector
-    named = [settings.caption.model, settings.reconstruct.model, detector.image_encoder, detector.semantic_encoder]
+    encoders = [model for model, _ in named_encoders(settings.detector).values()]
+    named = [settings.caption.model, settings.reconstruct.model, *encoders]
     known = [name for name in dict.fromkeys(named) if name and (PUBLISHED / name).is_dir()]
     return [name for name in known if config_folder(name).is_relative_to(PUBLISHED)]
 

@@ -132,3 +132,6 @@ register(
     unused={"guidance_scale", "eta"},
     unet_passes=2,
 )
+register(
+    "inpaint", "sare_core.reconstruction.inpaint:Inpaint", unused={"guidance_scale"}, adds_noise=True, unet_passes=1
+)

@@ -15,6 +15,7 @@ from transformers import CLIPTextModel, CLIPTokenizer
 from sare_core.config.reconstruction import ReconstructSettings
 from sare_core.errors import ConfigError, ImageError
 from sare_core.models.weights import CURE, require_tokenizer, require_whole
+from sare_core.reconstruction.batching import empty_rows
 from sare_core.reconstruction.compiling import compile_parts
 from sare_core.reconstruction.memory import Fitting
 
@@ -74,16 +75,16 @@ class StableDiffusion:
         self, images: torch.Tensor, captions: list[str], generators: list[torch.Generator]
     ) -> list[torch.Tensor | ImageError]:
         """See `Reconstructor`. An image whose result is not finite or all black comes back as an ImageError."""
-        count = len(images)
-        if self.settings.speed == "rounding":
-            # One graph a size: the last batch is filled up, and its further rows are thrown away.
-            missing = -count % self.settings.batch_size
+        count, full = len(images), self.settings.batch_size
+        if missing := empty_rows(count, full, self.settings.speed):
             images = torch.cat([images, images[-1:].expand(missing, -1, -1, -1)])
             captions = [*captions, *captions[-1:] * missing]
             generators = [*generators, *(torch.Generator().manual_seed(0) for _ in range(missing))]
-        latents = torch.cat(self.encoding(self._encode, generators, images.to(self.device, self.dtype)))
-        latents = torch.cat(self.changing(self.change, generators, latents, list(captions)))
-        return list(chain.from_iterable(self.decoding(self._decode, generators, latents)))[:count]
+        # One compiled graph a size, of full batches: what is not filled up runs as if nothing were compiled.
+        with torch.compiler.set_stance("default" if len(images) == full else "force_eager"):
+            latents = torch.cat(self.encoding(self._encode, generators, images.to(self.device, self.dtype)))
+            latents = torch.cat(self.changing(self.change, generators, latents, list(captions)))
+            return list(chain.from_iterable(self.decoding(self._decode, generators, latents)))[:count]
 
     def steps_from_noise(self) -> list[int]:
         """The timesteps of the DDIM steps from z_T to z_0, where T = floor(strength * T_max), the noisiest first.

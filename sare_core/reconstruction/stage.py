@@ -50,6 +50,7 @@ class ReconstructStage:
     def __init__(self, settings: ReconstructSettings, view: str, seed: int, index: Index, folder: Folder) -> None:
         self.settings, self.view, self.seed = settings, view, seed
         self.root, self.folder = index.about["root"], folder
+        self.shards_together = settings.shards_together
         self.fields: tuple[str, ...] = ("json", "sare.png")
         if settings.keep_reconstruction:
             self.fields += ("reconstruction.png",)
@@ -60,10 +61,13 @@ class ReconstructStage:
         weights = weights_of(self.settings, self.folder.work)
         self.mapper = Mapper.load(self.settings, self.seed, fetch(weights["model"]), device)
 
-    def begin(self, shard: int, sources: dict[str, Path]) -> None:
-        """sources: the shard's captions, where the method reads captions; else each image counts as without."""
-        rows = read_rows(sources["captions"]) if "captions" in sources else None
-        self.captions = None if rows is None else {row["image_id"]: row["caption"] for row in rows}
+    def begin(self, sources: dict[int, dict[str, Path]]) -> None:
+        """sources: each shard's captions, where the method reads captions; else each image counts as without."""
+        self.captions = {
+            shard: {row["image_id"]: row["caption"] for row in read_rows(files["captions"])}
+            for shard, files in sources.items()
+            if "captions" in files
+        }
 
     def open(self, path: Path) -> TarWriter:
         return TarWriter(path)
@@ -72,7 +76,7 @@ class ReconstructStage:
         return json.loads(sample["json"])["caption"] == self._caption(row)
 
     def _caption(self, row: dict[str, Any]) -> str | None:
-        return "" if self.captions is None else self.captions.get(row["image_id"])
+        return self.captions[row["shard"]].get(row["image_id"]) if row["shard"] in self.captions else ""
 
     def _size(self, row: dict[str, Any]) -> tuple[int, int]:
         """Width and height of x̂, known before the file is opened."""

@@ -13,8 +13,9 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from sare_core.detection.examining import Examined, Examiner
-from sare_core.detection.loading import Loaded, batches
+from sare_core.detection.loading import Loaded
 from sare_core.detection.page import reduced
+from sare_core.detection.running import batch_size, batched
 from sare_core.pipeline import Step
 from sare_core.serving.limits import Limits, Refused
 from sare_core.serving.metrics import Metrics
@@ -82,10 +83,12 @@ class Queue:
         if self.begun:
             return
         if not self._parts and self._waiting:
-            size = self.examiner.batch_size
-            taken = [self._waiting.popleft() for _ in range(min(size, len(self._waiting)))]
+            size = min(batch_size(self.examiner), len(self._waiting))
+            taken = [self._waiting.popleft() for _ in range(size)]
             jobs = iter(taken)
-            self._parts.extend([next(jobs) for _ in part] for part in batches([job.file for job in taken], size))
+            self._parts.extend(
+                [next(jobs) for _ in part] for part in batched([job.file for job in taken], self.examiner)
+            )
         if self._parts:
             self._start(self._parts.popleft())
 

@@ -20,7 +20,7 @@ from sare_core.engine.checkpoints import (
 )
 from sare_core.engine.folders import Folder
 from sare_core.engine.progress import bar
-from sare_core.engine.signals import leave_signals_to_the_parent, stop_cleanly
+from sare_core.engine.signals import stop_cleanly
 from sare_core.engine.terminal import console
 from sare_core.errors import ConfigError, StageError, Stopped
 from sare_core.models.weights import Weights, fetch
@@ -33,27 +33,29 @@ def train_detector(
     import torch
     from accelerate import Accelerator
     from accelerate.utils import DistributedDataParallelKwargs, ProjectConfiguration, set_seed
-    from torch.utils.data import DataLoader
 
     from sare_core.detectors import build_detector
-    from sare_core.detectors.folder import finish
+    from sare_core.detectors.folder import finish, start_of
     from sare_core.training.batchnorm import shared_statistics
-    from sare_core.training.samples import MicroBatches, collate
+    from sare_core.training.samples import MicroBatches, loader
     from sare_core.training.steps import (
+        adamw,
         best_epoch,
         check_readable,
         learning_rate,
         micro_batch,
+        speed_up,
         step_seed,
         sync_loss_and_stop,
         validate,
     )
+    from sare_core.training.tracking import hyperparameters, installed_tracker
 
     plan, store = settings.train, folder.store
     accelerator = Accelerator(
         cpu=not torch.cuda.is_available(),
         mixed_precision=plan.mixed_precision,
-        log_with="tensorboard",
+        log_with=installed_tracker(plan.tracker),
         project_config=ProjectConfiguration(project_dir=project, logging_dir=project),
         step_scheduler_with_optimizer=False,
         kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False)],  # training.batchnorm sees to them
@@ -72,8 +74,11 @@ def train_detector(
     set_seed(plan.seed)
     model: Any = build_detector(settings.detector, {role: fetch(encoder) for role, encoder in encoders.items()})
     learning = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    optimizer: Any = torch.optim.AdamW(learning, lr=plan.learning_rate, weight_decay=plan.weight_decay)
+    optimizer: Any = adamw(plan, learning, accelerator.device)
     last = read_checkpoint(store, "last")
+    if start := start_of(settings.detector, folder.work):
+        tensors = load_tensors(start.store, start.best)
+        model.start({name.removeprefix("model."): tensor for name, tensor in tensors.items()})
     tell_unreadable = _teller()
     step, history = (last.step, list(last.history)) if last else (0, [])
     loss_sum, unreadable = (last.loss_sum, last.unreadable) if last else (0.0, 0)  # of the epoch under way
@@ -81,11 +86,12 @@ def train_detector(
         tensors = load_tensors(store, last)
         model.load_trained({name.removeprefix("model."): t for name, t in tensors.items() if name.startswith("model.")})
         unpack_optimizer(optimizer, tensors)
+    speed_up(model, plan)
     model, optimizer = accelerator.prepare(model, optimizer)
     if last and last.scaler and accelerator.scaler is not None:
         accelerator.scaler.load_state_dict(last.scaler)
     detector = accelerator.unwrap_model(model)
-    accelerator.init_trackers("sare")
+    accelerator.init_trackers("sare", hyperparameters(settings))
 
     def save(name: str, **tensors: Any) -> None:
         """Put a checkpoint in place; every process may call it, the first one writes."""
@@ -98,16 +104,7 @@ def train_detector(
 
     batches = MicroBatches(train_part.shards, plan, plan.seed, range(step, steps), micro, rank, world)
     # Not given to accelerator.prepare: the sampler has dealt the images out to the ranks already.
-    loader = iter(
-        DataLoader(
-            train_part,
-            batch_sampler=batches,
-            collate_fn=collate,
-            num_workers=plan.workers,
-            pin_memory=torch.cuda.is_available(),
-            worker_init_fn=leave_signals_to_the_parent,
-        )
-    )
+    loaded = iter(loader(train_part, batches, plan.workers))
     with (
         stop_cleanly(),
         bar(
@@ -128,8 +125,8 @@ def train_detector(
                     for place in mine:
                         # A fresh generator, so that dropout, if any, hangs on neither cuts nor number of processes.
                         torch.manual_seed(step_seed(plan.seed, step, place))
-                        loaded, lost = next(loader)
-                        batch = {key: part.to(accelerator.device, non_blocking=True) for key, part in loaded.items()}
+                        parts, lost = next(loaded)
+                        batch = {key: part.to(accelerator.device, non_blocking=True) for key, part in parts.items()}
                         missing += len(lost)
                         tell_unreadable(lost)
                         if len(lost) == micro:
@@ -138,6 +135,8 @@ def train_detector(
                             loss = detector.loss(model(batch).float(), batch) * (len(batch["label"]) / micro)
                             note()
                             accelerator.backward(loss)
+                            if plan.max_grad_norm is not None and accelerator.sync_gradients:
+                                accelerator.clip_grad_norm_(learning, plan.max_grad_norm)
                             optimizer.step()
                             optimizer.zero_grad()
                         total += loss.detach() / len(mine)

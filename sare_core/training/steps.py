@@ -9,13 +9,13 @@ from accelerate import Accelerator
 from accelerate.utils import gather_object
 from sklearn.metrics import roc_auc_score
 from torch.nn.functional import binary_cross_entropy_with_logits
-from torch.utils.data import DataLoader
 
 from sare_core.config.training import TrainSettings
-from sare_core.engine.signals import check_stop, leave_signals_to_the_parent
+from sare_core.engine.signals import check_stop
 from sare_core.errors import ConfigError, StageError, Stopped
-from sare_core.training.samples import SampleKey, Samples, collate
+from sare_core.training.samples import SampleKey, Samples, loader
 
+BACKEND = "inductor"  # of torch.compile
 Entry = dict[str, float | None]  # accuracy, auc and loss of one epoch; None where undefined
 
 # Source files may be away while a detector is trained that reads them (reconstruct.keep_source=false). An image that
@@ -28,11 +28,28 @@ FEW_UNREADABLE = 2
 
 def learning_rate(settings: TrainSettings, step: int, steps_per_epoch: int) -> float:
     """The rate of one step. cosine_annealing is DRCT's: once an epoch, to exactly 0 in t_max epochs, up again."""
+    rate = settings.learning_rate * min(1.0, (step + 1) / max(settings.warmup_steps, 1))
     if settings.schedule == "constant":
-        return settings.learning_rate
+        return rate
     annealing = settings.schedule == "cosine_annealing"
     part = step // steps_per_epoch / settings.t_max if annealing else step / (settings.epochs * steps_per_epoch)
-    return settings.learning_rate * (1 + math.cos(math.pi * part)) / 2
+    return rate * (1 + math.cos(math.pi * part)) / 2
+
+
+def adamw(settings: TrainSettings, parameters: list[Any], device: torch.device) -> torch.optim.AdamW:
+    """The optimizer; on a GPU torch's fused one, which is the same up to rounding."""
+    fused = True if device.type == "cuda" else None  # None leaves it to torch, False would not
+    return torch.optim.AdamW(parameters, lr=settings.learning_rate, weight_decay=settings.weight_decay, fused=fused)
+
+
+def speed_up(model: torch.nn.Module, settings: TrainSettings) -> None:
+    """As tf32 and compile say: the first for all of this process, the second when the model is first called.
+
+    Every shape has a graph of its own, so that what a run that goes on compiles does not depend on what it has seen.
+    """
+    torch.set_float32_matmul_precision("high" if settings.tf32 else "highest")
+    if settings.compile:
+        model.compile(dynamic=False, backend=BACKEND)
 
 
 def micro_batch(settings: TrainSettings, processes: int) -> int:
@@ -96,13 +113,7 @@ def validate(accelerator: Accelerator, model: Any, part: Samples, batch_size: in
     pairs: list[tuple[float, float]] = []
     missing = 0
     with torch.no_grad():
-        for batch, lost in DataLoader(
-            part,
-            batch_sampler=batches_of_keys,
-            num_workers=workers,
-            collate_fn=collate,
-            worker_init_fn=leave_signals_to_the_parent,
-        ):
+        for batch, lost in loader(part, batches_of_keys, workers):
             missing += len(lost)
             if not len(batch["label"]):
                 continue

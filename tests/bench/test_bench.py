@@ -1,6 +1,7 @@
 """`sare bench` on small models: what it prints agrees with what was counted, and nothing is read but configurations."""
 
 import csv
+import time
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -8,7 +9,8 @@ import pytest
 import torch
 from rich.console import Console
 
-from sare_core.bench import reconstruct, timing
+from sare_core.bench import reconstruct, timing, train
+from sare_core.bench.loader import IMAGES, DrawnSamples, rate
 from sare_core.bench.train import fill
 from sare_core.config import load_settings
 from sare_core.errors import ConfigError
@@ -36,7 +38,10 @@ def configurations(standin_models: Path, tmp_path: Path) -> list[str]:
     return [*standin_overrides(tmp_path / "models"), *SMALL]
 
 
-def test_a_table_of_all_parts_without_weights(configurations: list[str], console: Console, tmp_path: Path) -> None:
+def test_a_table_of_all_parts_without_weights(
+    configurations: list[str], console: Console, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(train, "SECONDS", 0.1)
     bench.bench(STANDIN, configurations, device="cpu", out=tmp_path / "out")
     (file,) = (tmp_path / "out").glob("*.csv")
     with file.open() as opened:
@@ -44,12 +49,15 @@ def test_a_table_of_all_parts_without_weights(configurations: list[str], console
     assert [(row["what"], row["batch"]) for row in rows[:3]] == [
         *(("reconstruct, exact", "1"), ("reconstruct, exact", "4"), (reconstruct.PEERS, "1")),
     ]
-    assert {row["what"] for row in rows[3:]} == {"caption", "train step"}
+    assert [row["what"] for row in rows[3:]] == [
+        *("caption", "caption", "train step", "train step", "loader, 0 workers", "loader and train step"),
+    ]
     settings = load_settings(STANDIN, configurations).reconstruct
     each = flops.reconstruct_flops(settings, models.diffusion(settings), [(32, 32)], True)[32, 32]
-    for row in rows[:3]:
-        assert float(row["flops"]) / float(row["rate"]) == pytest.approx(each)
-        assert float(row["rate"]) > 0
+    step = flops.detector_cost(load_settings(STANDIN, configurations).detector).step
+    assert all(float(row["rate"]) > 0 for row in rows)
+    per_image = [float(row["flops"]) / float(row["rate"]) for row in rows]
+    assert per_image == pytest.approx([*[each] * 3, *per_image[3:5], step, step, 0, step])
     text = console.export_text()
     assert "sare plan --dataset NAME --images-per-second" in text
     assert file.with_suffix(".md").read_text().count("\n| ") == len(rows) + 2
@@ -126,3 +134,38 @@ def test_each_method_is_timed_as_it_works(configurations: list[str], method: str
     settings = load_settings(STANDIN, [*configurations, f"reconstruct.method={method}"]).reconstruct
     (row,) = reconstruct.rows(settings, (32, 32), [2], ["exact"], "cpu", True, lambda what: None)
     assert row.parts.count("+") == 1 + unet
+
+
+@pytest.mark.parametrize(
+    ("sets", "pictures"),
+    [
+        ([], {"image", "sare"}),
+        (["reconstruct.keep_source=false", "reconstruct.sare_size=16"], {"image", "sare"}),
+        (["detector.detector=difference"], {"sare", "uncaptioned"}),
+        (["detector.detector=image"], {"image"}),
+    ],
+)
+def test_drawn_samples_are_those_of_training(
+    configurations: list[str], tmp_path: Path, sets: list[str], pictures: set[str]
+) -> None:
+    samples = DrawnSamples(load_settings(STANDIN, [*configurations, *sets]), tmp_path / "drawn")
+    batches = samples.batches(IMAGES)
+    first, again = ([samples[key] for key in next(batches)] for _ in range(2))
+    assert {frozenset(item) for item in first} == {frozenset(pictures | {"label"})}  # type: ignore[arg-type]
+    assert sum(float(item["label"]) for item in first) == IMAGES / 2  # type: ignore[index]
+    some = next(iter(pictures))
+    moved = [not torch.equal(a[some], b[some]) for a, b in zip(first, again, strict=True)]  # type: ignore[index]
+    assert any(moved), "augmented anew"
+
+
+def test_a_step_that_takes_its_time_sets_the_rate(configurations: list[str], tmp_path: Path) -> None:
+    samples = DrawnSamples(load_settings(STANDIN, configurations), tmp_path / "drawn")
+    seen: list[int] = []
+
+    def step(batch: dict[str, torch.Tensor]) -> None:
+        seen.append(len(batch["label"]))
+        time.sleep(0.2)
+
+    found = rate(samples, 4, 0, step, at_least=0.9)
+    assert set(seen) == {4}
+    assert 4 < found < 4 / 0.2

@@ -119,6 +119,15 @@ def test_very_long_and_very_small_images(llava_dir, settings):
     assert captioner.caption(images, [{}] * 3) == one_by_one(llava_dir, images)
 
 
+@pytest.mark.parametrize("most", [1, 2, 3])
+def test_an_image_is_cut_into_no_more_tiles_than_asked(llava_dir, pictures, settings, most):
+    options = settings(captioner="llava-next", prompt=PROMPT, max_tiles=most)
+    captioner = load_captioner(options, str(llava_dir), "cpu")
+    assert len(captioner.caption(pictures, [{}] * len(pictures))) == len(pictures)
+    tiles = {captioner.processor.image_processor(image).pixel_values[0].shape[0] for image in pictures}
+    assert max(tiles) == 1 + most  # the whole image is one more
+
+
 def test_a_prompt_is_needed(llava_dir, settings):
     with pytest.raises(ConfigError, match="Describe this image in one short sentence"):
         load_captioner(settings(captioner="llava-next"), str(llava_dir), "cpu")

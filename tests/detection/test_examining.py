@@ -1,7 +1,9 @@
 """One function from files to verdicts: what it says, and when it rather says nothing."""
 
 import io
+import math
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import pytest
@@ -10,7 +12,7 @@ from PIL import Image
 from sare_core.config.stored import changed
 from sare_core.detection.calibration import Calibration
 from sare_core.detection.examining import Checks, Examiner
-from sare_core.detection.loading import load
+from sare_core.detection.loading import load, of_bytes
 from sare_core.detection.results import Result
 from sare_core.detection.sources import Source
 from sare_core.errors import ConfigError, ImageError
@@ -50,7 +52,7 @@ def test_all_images_and_checks_go_through_in_one_pass(stand_in: StandIn, tmp_pat
     examiner = Examiner(stand_in, None, Checks(("jpeg:90", "resize:0.9"), draws=3))
     results = examine(examiner, tmp_path, grained(200), grained(60), grained(90))
     assert stand_in.batches == [3 * (1 + 2 + 2)]
-    assert examiner.batch_size == max(1, stand_in.settings.reconstruct.batch_size // 5)
+    assert examiner.scored == 5
     for result, level in zip(results, (200, 60, 90), strict=True):
         assert list(result.encodings) == ["jpeg:90", "resize:0.9"] and len(result.draws) == 2
         assert [*result.encodings.values(), *result.draws] == pytest.approx([brightness(grained(level))] * 4, abs=0.2)
@@ -134,6 +136,37 @@ def test_one_that_cannot_be_scored_does_not_hold_up_the_others(stand_in: StandIn
     assert [each.verdict for each in results] == ["inconclusive", "no_verdict", "inconclusive"]
     assert codes(results[1]) == ["not_scored"]
     assert "no caption" in results[1].reasons[0].text
+
+
+def test_a_score_that_is_no_number_is_none(stand_in: StandIn, calibration: Calibration, tmp_path: Path) -> None:
+    stand_in.of = lambda image, name: math.nan if image.size == (58, 43) else 5.0
+    steady, broken = (
+        examine(Examiner(stand_in, calibration, checks), tmp_path, grained(200))[0]
+        for checks in (Checks(), Checks(("resize:0.9",)))
+    )
+    assert steady.verdict == "likely_ai"
+    assert (broken.verdict, codes(broken), broken.logit) == ("no_verdict", ["not_scored"], None)
+
+
+def test_damaged_files_stop_nothing(stand_in: StandIn) -> None:
+    """A few bytes changed, removed or added, anywhere or among the first, which hold headers and metadata."""
+    exif, random = Image.Exif(), Random(0)
+    exif[0x0131] = "a program"
+    whole = []
+    for kind in ("JPEG", "PNG", "WEBP", "GIF", "TIFF", "BMP"):
+        whole.append(io.BytesIO())
+        grained(120).save(whole[-1], kind, **({} if kind in ("GIF", "BMP") else {"exif": exif}))
+    files = []
+    for number in range(400):
+        data = bytearray(random.choice(whole).getvalue())
+        for _ in range(random.choice((1, 3, 10))):
+            place = random.randrange(random.choice((40, 400, len(data) - 100)))
+            added = random.randbytes(random.choice((0, 1, 1, 20)))
+            data[place : place + random.choice((0, 1, 1, 20))] = added
+        files.append(of_bytes(f"{number}", bytes(data)))
+    verdicts = [each.result.verdict for each in Examiner(stand_in, None).examine(files)]
+    assert set(verdicts) == {"no_verdict", "inconclusive"}
+    assert verdicts.count("no_verdict") > 50
 
 
 def test_what_was_done_to_pixels_is_told(

@@ -37,7 +37,7 @@ def test_a_setting_of_ones_own_takes_its_default_and_a_change() -> None:
         (["detector.detector=map", "detector.standardise=false"], "Did you mean 'detector.standardize'?"),
         (["detector.standardize=false"], "no setting 'detector.standardize'."),
         (["detector.detector=map", "detector.standardize=2"], "setting detector.standardize:"),
-        (["detector.detector=mapp"], "no detector 'mapp'. The detectors are difference, image, map, sare"),
+        (["detector.detector=mapp"], "no detector 'mapp'. The detectors are conv_b, de_fake, difference"),
     ],
 )
 def test_what_the_detector_does_not_know_is_told(overrides: list[str], message: str) -> None:

@@ -266,3 +266,29 @@ def test_augment_and_rng_go_together():
     for half in ({"augment": augment()}, {"rng": torch.Generator()}):
         with pytest.raises(ValueError, match="go together"):
             prepare(flat((9, 9)), flat((9, 9)), SETTINGS, **half)
+
+
+@pytest.mark.parametrize("sare_view", ["whole", "crop"])
+def test_noise_and_blur_of_the_window_are_those_of_the_whole_image(sare_view):
+    """A window as large as any image shows all of it, changed; each smaller one is a part of that, to the bit."""
+    changes = {"flip": 0.5, "rotate90": 0.7, "noise": 0.5, "blur": 0.8, "blur_kernel": (1, 9)}
+    kinds = set()
+    for seed in range(60):
+        width, height = torch.randint(20, 90, (2,), generator=torch.Generator().manual_seed(seed)).tolist()
+        image, sare = picture(width, height, seed), picture(30, 20)
+        random = [(augment(**changes), torch.Generator().manual_seed(seed)) for _ in "ab"]
+        drawn = torch.rand(9, generator=torch.Generator().manual_seed(seed))
+        x, _ = prepare(image, sare, settings(sare_view=sare_view), *random[0])
+        whole = pixels(prepare(image, sare, settings(sare_view=sare_view, input_size=90), *random[1])[0])
+        if drawn[5] < 0.7 and int(drawn[6] * 4) % 2:
+            width, height = height, width
+        top, left = (90 - height) // 2, (90 - width) // 2
+        whole = whole[top : top + height, left : left + width]
+        at = [int(float(p) * (max(n - 48, 0) + 1)) for p, n in zip(drawn[7:], (height, width), strict=True)]
+        part = whole[at[0] : at[0] + 48, at[1] : at[1] + 48]
+        y, x_ = ((48 - n) // 2 for n in part.shape[:2])
+        expected = np.zeros((48, 48, 3), np.uint8)
+        expected[y : y + part.shape[0], x_ : x_ + part.shape[1]] = part
+        assert np.array_equal(pixels(x), expected), seed
+        kinds.add((bool(drawn[1] < 0.5), bool(drawn[3] < 0.8), width > 48, height > 48))
+    assert len(kinds) >= 12

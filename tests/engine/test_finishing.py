@@ -35,7 +35,8 @@ class Watched(SleepStage):
         super().__init__(folder_of(str(work)), seconds=0.0)
         self.at = at
 
-    def begin(self, shard: int, sources: dict[str, Path]) -> None:
+    def begin(self, sources: dict[int, dict[str, Path]]) -> None:
+        [shard] = sources
         self.at(shard)
 
 

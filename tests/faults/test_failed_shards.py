@@ -37,8 +37,8 @@ class Failing(SleepStage):
         super().__init__(folder, 0.0)
         self.errors, self.began = errors, list[int]()
 
-    def begin(self, shard: int, sources: dict[str, Path]) -> None:
-        self.began.append(shard)
+    def begin(self, sources: dict[int, dict[str, Path]]) -> None:
+        self.began.extend(sources)
 
     def read(self, row: dict[str, Any]) -> str:
         if row["shard"] in self.errors:

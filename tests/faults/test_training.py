@@ -133,6 +133,24 @@ def test_an_image_that_is_gone_is_left_out_told_and_counted_and_a_resumed_run_is
     assert (after.sha256, after.history) == (last.sha256, last.history)
 
 
+def test_a_killed_run_under_clipping_and_warm_up_ends_as_an_undisturbed_one(ready: Launch, tmp_path: Path) -> None:
+    """Killed in the middle of both."""
+    extra = ["train.max_grad_norm=0.1", "train.warmup_steps=5", "train.tf32=true"]
+    pipelines = []
+    for name in ("alone", "killed"):
+        launch, _ = beside(ready, tmp_path / name)
+        settings = load_settings(STANDIN, [*launch.settings, *extra])
+        pipelines.append(Pipeline(settings, launch.manifests, str(launch.work)))
+    alone, killed = pipelines
+    assert finish(alone, "detector") == 0
+    assert finish(killed, "detector", ("checkpoint-named",), hit=2) == -9
+    assert last_of(killed.work)[1].step == 2
+    assert finish(killed, "detector") == 0
+    ours, theirs = last_of(killed.work)[1], last_of(alone.work)[1]
+    assert theirs.finished
+    assert (ours.sha256, ours.history) == (theirs.sha256, theirs.history)
+
+
 def test_the_training_loss_of_an_epoch_is_the_mean_over_its_steps(ready: Launch, tmp_path: Path) -> None:
     _, pipeline = beside(ready, tmp_path / "work")
     folder = pipeline.detector()

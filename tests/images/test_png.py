@@ -1,6 +1,7 @@
 """PNGs as we write them, read by libraries that are not ours."""
 
 import io
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ import torch
 from PIL import Image, PngImagePlugin
 from torchvision.io import ImageReadMode, decode_png
 
+from sare_core.images import png
 from sare_core.images.png import encode_png
 
 
@@ -49,3 +51,37 @@ def test_a_view_of_other_strides_is_written_as_it_looks() -> None:
 def test_other_arrays_are_refused(odd: np.ndarray) -> None:
     with pytest.raises(ValueError, match="encode_png takes"):
         encode_png(odd)
+
+
+@pytest.mark.parametrize("smooth", [True, False])
+def test_what_was_written_is_read_without_pillow(smooth: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both filters: the row above is taken off a smooth picture, and not off noise."""
+    ramp = np.arange(40)[:, None, None] * 5 + np.arange(30)[None, :, None] % 7 + np.arange(3)
+    pixels = (ramp if smooth else np.random.default_rng(0).integers(0, 9, (40, 30, 3))).astype(np.uint8)
+    data = encode_png(pixels)
+    assert zlib.decompress(data[41:-16])[0] == (2 if smooth else 0)
+    monkeypatch.setattr(Image, "open", lambda *_, **__: pytest.fail("Pillow reads it"))
+    assert np.array_equal(np.asarray(png.decode_png(data)), pixels)
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L", "P", "RGBA", "1"])
+def test_any_other_png_is_read_as_pillow_reads_it(mode: str) -> None:
+    image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (9, 7, 3), dtype=np.uint8)).convert(mode)
+    file = io.BytesIO()
+    image.save(file, format="PNG")
+    assert np.array_equal(np.asarray(png.decode_png(file.getvalue())), np.asarray(image.convert("RGB")))
+
+
+def test_a_damaged_png_is_an_error_or_says_what_it_said() -> None:
+    pixels = np.random.default_rng(0).integers(0, 9, (40, 30, 3), dtype=np.uint8)
+    data, refused = encode_png(pixels), 0
+    for place in range(len(data)):
+        damaged = data[:place] + bytes([data[place] ^ 1]) + data[place + 1 :]
+        try:
+            assert np.array_equal(np.asarray(png.decode_png(damaged)), pixels), place
+        except (OSError, SyntaxError):
+            refused += 1
+    assert refused > 0.95 * len(data), "all but names and checksums of chunks"
+    for cut in (b"", data[:30], data[: len(data) // 2], b"GIF89a" + data):
+        with pytest.raises(OSError):
+            png.decode_png(cut)

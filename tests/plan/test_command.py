@@ -10,6 +10,8 @@ import polars as pl
 import pytest
 
 from sare_core.config import Settings, load_settings
+from sare_core.config.stored import changed
+from sare_core.engine.flow import in_batches
 from sare_core.engine.manifest import INDEX_SCHEMA, read_index
 from sare_core.engine.terminal import console
 from sare_core.errors import ConfigError
@@ -150,8 +152,13 @@ def test_a_plan_foretells_what_a_pipeline_leaves(
     ] * 2
 
 
-def test_sizes_are_those_of_the_index(standin_settings: MakeSettings, tmp_path: Path) -> None:
-    settings = standin_settings("view=resize:0.5")
+@pytest.mark.parametrize("together", [1, 2])
+def test_sizes_and_batches_are_those_of_the_stage(
+    standin_settings: MakeSettings, tmp_path: Path, together: int
+) -> None:
+    settings = standin_settings(
+        "view=resize:0.5", f"reconstruct.shards_together={together}", "reconstruct.batch_size=4"
+    )
     pipeline = Pipeline(settings, str(tmp_path / "manifests"), str(tmp_path / "work"))
     index = pipeline.index(genimage_tree(tmp_path / "data", per_cell=6, subsets=["sdv1.4"]))
     from sare_core.graph import Graph
@@ -164,7 +171,13 @@ def test_sizes_are_those_of_the_index(standin_settings: MakeSettings, tmp_path: 
     assert sorted(found.sizes.elements()) == sorted(stage._size(row) for row in rows)
     assert found.source_bytes == sum(row["bytes"] for row in rows)
     assert found.pixels == sum(w * h for w, h in map(stage._size, rows))
-    assert found.batches == sum(len(stage.batches(index.rows(shard))) for shard in index.digests)
+    lots = in_batches(list(index.digests), together)
+    assert len(lots) < len(index.digests) or together == 1
+    batches = [stage.batches([row for shard in lot for row in index.rows(shard)]) for lot in lots]
+    assert found.batches == sum(map(len, batches)) and found.empty_rows == 0
+    compiled = changed(settings, {"reconstruct.speed": "rounding"})
+    empty = sum(4 - len(batch) for lot in batches for batch in lot if len(batch) == 3)
+    assert indexed_images(index, compiled, list(index.digests), 8).empty_rows == empty
     said = plan_dataset(settings, index, pipeline.work, None).lines
     full = len(rows) / (found.batches * settings.reconstruct.batch_size)
     assert any(f"batches of {settings.reconstruct.batch_size} are {full:.0%} full" in line for line in said)

@@ -1,14 +1,18 @@
 """Shards over processes and nodes: each is done once, with the bytes of one process; and what a death costs."""
 
+import io
 import re
 import shutil
 import signal
+import tarfile
 import time
 from contextlib import suppress
 from pathlib import Path
 
+import numpy as np
 import psutil
 import pytest
+from PIL import Image
 
 from sare_core.config import load_settings
 from sare_core.engine.audit import folders, integrity_errors
@@ -124,12 +128,36 @@ def test_a_killed_rank_costs_the_shards_in_flight(launch: Launch, alone: dict[st
     ranks = launch.forked("reconstruct", 2)
     assert [rank.returncode for rank in ranks] == [0, 0], ranks
     again = sum(counts(rank.stdout, number)[0] for number, rank in enumerate(ranks))
-    assert again == len(alone_tars(alone)) - len(done), "what was done is not done again"
+    assert again == len(tars(alone)) - len(done), "what was done is not done again"
     check_whole(launch, alone)
 
 
-def alone_tars(alone: dict[str, bytes]) -> list[str]:
-    return [name for name in alone if name.endswith(".tar")]
+def test_shards_that_are_computed_together_survive_a_kill(launch: Launch, alone: dict[str, bytes]) -> None:
+    launch.settings.append("reconstruct.shards_together=3")
+    (killed,) = launch.forked("reconstruct", changed=(0, "sample-written", 3 * SIZE + 2, int(signal.SIGKILL), "self"))
+    assert killed.returncode == -signal.SIGKILL, killed
+    done = check_left(launch)
+    (again,) = launch.forked("reconstruct")
+    assert again.returncode == 0, again
+    assert f"{len(tars(alone)) - len(done)} shards done" in again.stdout, "what was done is not done again"
+    assert {tuple(record.together) for record in reconstructions(launch).records().values()} > {(0, 1, 2)}
+    assert list(integrity_errors(reconstructions(launch), read_index(launch.manifests, "tree"))) == []
+    pairs = [(pixels(data), pixels(tars(alone)[name])) for name, data in tars(outputs(launch.work)).items()]
+    for ours, theirs in pairs:
+        assert ours.keys() == theirs.keys()
+        assert max(np.abs(ours[name] - theirs[name]).max() for name in ours) <= 1, "up to rounding, of other batches"
+
+
+def pixels(tar: bytes) -> dict[str, np.ndarray]:
+    """The PNGs of a shard, by name."""
+    with tarfile.open(fileobj=io.BytesIO(tar)) as members:
+        files = {member.name: members.extractfile(member) for member in members if member.name.endswith(".png")}
+        return {name: np.asarray(Image.open(file), int) for name, file in files.items() if file}
+
+
+def tars(alone: dict[str, bytes]) -> dict[str, bytes]:
+    """By number of the shard; the rest of a name is a digest."""
+    return {Path(name).name.partition("-")[0]: data for name, data in alone.items() if name.endswith(".tar")}
 
 
 def test_a_signal_to_the_launcher_stops_all_ranks_cleanly(launch: Launch, alone: dict[str, bytes]) -> None:

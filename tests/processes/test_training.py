@@ -28,6 +28,8 @@ SMALL = [
     "train.micro_batch_size=4",
     "train.learning_rate=1e-4",
     "train.checkpoint_steps=1",
+    "train.max_grad_norm=0.5",
+    "train.warmup_steps=3",
 ]
 STEPS = 8
 # In double precision; TensorBoard keeps single. Another micro-batch, seed or running statistic shows at 1e-3 and more.

@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from starlette.requests import Request
 
+from sare_core.detection.running import batch_size
 from sare_core.errors import ConfigError
 from sare_core.serving import server as server_module
 from sare_core.serving.limits import Limits, Refused
@@ -30,7 +31,7 @@ def test_requests_that_wait_are_one_batch(
     stand_in: StandIn, gate: Gate, photo: bytes, clients: ThreadPoolExecutor
 ) -> None:
     with running(stand_in) as server:
-        size = server.queue.examiner.batch_size
+        size = batch_size(server.queue.examiner)
         answers = [clients.submit(server.detect, photo)]
         wait_for(gate.entered.is_set)
         answers += [clients.submit(server.detect, photo) for _ in range(size + 2)]

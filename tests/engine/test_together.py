@@ -1,0 +1,127 @@
+"""Several shards computed together: batches of all their images, and each shard's file as if it were alone."""
+
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from benchmarks.scale.made_up import make_index
+from benchmarks.scale.sleeper import SleepStage, folder_of
+from sare_core.engine import shard as shards
+from sare_core.engine.claims import claimed_shards
+from sare_core.engine.manifest import Index
+from sare_core.engine.ranks import Rank
+from sare_core.engine.runner import run
+from sare_core.errors import ImageError, StageError, Stopped
+from tests.pipeline import QUIET
+
+SHARDS = [0, 1, 2, 3, 4]
+
+
+@pytest.fixture
+def index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Index:
+    monkeypatch.setattr(Rank, "device", lambda self: "cpu")
+    monkeypatch.setenv("SARE_SPOOL", str(tmp_path / "spool"))
+    return make_index(str(tmp_path / "manifests"), len(SHARDS), 6)
+
+
+class Together(SleepStage):
+    """Two shards of 6 images a time, in batches of 4. batch_sizes: of the batches that it was given."""
+
+    shards_together = 2
+
+    def __init__(self, work: Path, errors: dict[int, Exception] | None = None) -> None:
+        super().__init__(folder_of(str(work)), seconds=0.0)
+        self.errors, self.batch_sizes = errors or {}, list[int]()
+
+    def read(self, row: dict[str, Any]) -> str:
+        if row["shard"] in self.errors:
+            raise self.errors[row["shard"]]
+        return super().read(row)
+
+    def process(self, items: list[Any]) -> list[Any]:
+        self.batch_sizes.append(len(items))
+        return super().process(items)
+
+
+def alone(work: Path) -> Together:
+    stage = Together(work)
+    stage.shards_together = 1
+    return stage
+
+
+def outputs(stage: SleepStage, index: Index) -> dict[int, str]:
+    return {record.shard: record.output.name for record in stage.folder.records(SHARDS).values() if record.output}
+
+
+def spooled(tmp_path: Path) -> list[Path]:
+    return [path for path in (tmp_path / "spool").rglob("*") if path.is_file()]
+
+
+def test_batches_are_filled_from_all_of_them_and_each_file_is_as_if_alone(index: Index, tmp_path: Path) -> None:
+    one, two = alone(tmp_path / "one"), Together(tmp_path / "two")
+    assert run(one, index, SHARDS, QUIET).done == run(two, index, SHARDS, QUIET).done == SHARDS
+    assert one.batch_sizes == [4, 2] * 5
+    assert two.batch_sizes == [4, 4, 4] * 2 + [4, 2]
+    assert len(outputs(two, index)) == len(SHARDS)
+    assert outputs(one, index) == outputs(two, index), "names hold digests of the bytes"
+    records = two.folder.records(SHARDS)
+    assert [records[shard].together for shard in SHARDS] == [[0, 1], [0, 1], [2, 3], [2, 3], []]
+    assert [record.together for record in one.folder.records(SHARDS).values()] == [[]] * 5
+    assert claimed_shards(two.folder.store) == {}
+
+
+@pytest.mark.parametrize("error", [OSError(5, "Input/output error"), ImageError("no image")])
+def test_one_that_fails_does_not_take_the_others_along(index: Index, tmp_path: Path, error: Exception) -> None:
+    stage = Together(tmp_path / "work", {2: error})
+    outcome = run(stage, index, SHARDS, QUIET)
+    assert sorted(outcome.done) == [0, 1, 3, 4] and list(outcome.failed) == [2]
+    assert str(error) in outcome.failed[2]
+    records = stage.folder.records(SHARDS)
+    assert records[2].status == "failed" and records[2].together == []
+    assert records[0].together == [0, 1] and records[3].together == [], "done by itself once its neighbour had failed"
+    assert claimed_shards(stage.folder.store) == {}
+
+
+def test_progress_counts_each_image_once(index: Index, tmp_path: Path) -> None:
+    stage = Together(tmp_path / "work", {2: ImageError("no image")})
+    with (tmp_path / "log").open("w") as log:
+        run(stage, index, SHARDS, Console(file=log))
+    assert "30 of 30 images" in (tmp_path / "log").read_text().splitlines()[-1]
+
+
+def test_a_stop_leaves_nothing_behind_and_the_next_run_makes_the_same(index: Index, tmp_path: Path) -> None:
+    class Stopping(Together):
+        def process(self, items: list[Any]) -> list[Any]:
+            if len(self.batch_sizes) == 4:  # within the second two
+                os.kill(os.getpid(), signal.SIGTERM)
+            return super().process(items)
+
+    work = tmp_path / "work"
+    stage = Stopping(work)
+    with pytest.raises(Stopped):
+        run(stage, index, SHARDS, QUIET)
+    assert sorted(outputs(stage, index)) == [0, 1]
+    assert claimed_shards(stage.folder.store) == {}
+    assert spooled(tmp_path) == []
+    assert run(Together(work), index, SHARDS, QUIET).done == [2, 3, 4]
+    whole = alone(tmp_path / "whole")
+    run(whole, index, SHARDS, QUIET)
+    assert outputs(stage, index) == outputs(whole, index)
+
+
+def test_too_many_that_fail_end_the_run_and_leave_no_file(
+    index: Index, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def digest(path: Path) -> str:
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(shards, "sha256_file", digest)
+    stage = Together(tmp_path / "work")
+    with pytest.raises(StageError, match="3 shards failed one after the other"):
+        run(stage, index, SHARDS, QUIET)
+    assert claimed_shards(stage.folder.store) == {}
+    assert spooled(tmp_path) == []
