@@ -56,8 +56,8 @@ def serve(
     scorer.explain([Image.linear_gradient("L").convert("RGB")])  # so that the first request finds all models loaded
     limits = Limits(int(max_mb * 1e6), pixels=int(max_megapixels * 1e6), waiting=max_waiting, answer=timeout)
     app, queue = make_app(examiner, limits, [*LOCAL, host, *(allow_host or [])])
-    console.print(f"http://{host}:{socket.getsockname()[1]} (Ctrl-C ends it)", soft_wrap=True)
-    Server(app, queue).run([socket])
+    where = f"http://{host}:{socket.getsockname()[1]} (Ctrl-C ends it)"
+    Server(app, queue, ready=lambda: console.print(where, soft_wrap=True)).run([socket])
 
 
 if __name__ == "__main__":

@@ -150,7 +150,14 @@ def test_a_detector_is_published_with_a_card_and_scores_as_before(
         each for each in (entry["auc"], entry["accuracy"]) if each is not None
     ]
     assert card.data.pipeline_tag == "image-classification"
-    for told in (*LIMITS, "A note.", detector.scoring, detector.folder.best.sha256, "It is not calibrated", "sdv1.4"):
+    for told in (
+        *LIMITS,
+        "A note.",
+        detector.scoring,
+        detector.folder.best.sha256,
+        "It is not calibrated",
+        "tree, all of its",
+    ):
         assert told in card.text
     names = {path.name for path in (tmp_path / "saved").iterdir()}
     assert names == {"README.md", "about.json", "best.json", detector.folder.best.file}

@@ -21,14 +21,14 @@ import torch
 import typer
 
 from benchmarks.bars import Part, Row, measure
-from benchmarks.serve.hostile import KINDS, hostile
+from benchmarks.serve.hostile import KINDS, SILENT, hostile
 from benchmarks.serve.server import Served, answers, memory, served
 from sare_core.detection.examining import Examiner
 from sare_core.detection.running import batch_size, examined
 from sare_core.detection.sources import sources
 from sare_core.pipeline import Detector
 
-IMAGES, TURNS = 300, 3
+IMAGES, TURNS = 600, 3
 CLIENTS, SECONDS = 64, 120
 AT_ONCE = 1000
 SLACK = 1.05  # of memory: what counts as flat
@@ -89,15 +89,17 @@ def attack(detector: str, work: str, images: list[Path], _: Path) -> Iterator[Ro
     good = images[0].read_bytes()
     with served(detector, work) as server:
         before, told, samples = asyncio.run(_attacked(server, good))
+        _, told_again, samples_again = asyncio.run(_attacked(server, good))
         ((status, after),) = asyncio.run(answers(server.port, [good], 1))
-    on = f"{AT_ONCE:,} hostile uploads at once, of {len(KINDS)} kinds"
-    clear = sum(told[each] for each in ("no_verdict", "400", "408", "413", "503", "cut"))
+    on, told = f"{AT_ONCE:,} hostile uploads at once, of {len(KINDS)} kinds, twice", told + told_again
+    clear = sum(told[each] for each in ("no_verdict", "400", "408", "413", "503", "504", SILENT))
     ends = ", ".join(f"{count} {what}" for what, count in sorted(told.items()))
-    yield Row("ended clearly", on, f"{clear:,} ({ends})", f"{AT_ONCE:,}", clear == AT_ONCE)
+    yield Row("ended clearly", on, f"{clear:,} ({ends})", f"{2 * AT_ONCE:,}", clear == 2 * AT_ONCE)
     same = status == 200 and all(before[key] == after[key] for key in ("verdict", "logit", "sha256"))
     yield Row("the same answer to a good image before and after", on, "yes" if same else "no", "yes", same)
-    growth = max(samples) - samples[0]
-    yield Row("memory at most above that before, MB", on, f"{growth:.0f}", "≤ 1,000", growth <= 1000)
+    first, second = max(samples), max(samples_again)
+    figure = f"{second / first:.3f} ({samples[0]:.0f} → {first:.0f} → {second:.0f} MB)"
+    yield Row("memory at most in the second time ÷ in the first", on, figure, f"≤ {SLACK}", second <= SLACK * first)
 
 
 async def _attacked(server: Served, good: bytes) -> tuple[dict[str, object], Counter[str], list[float]]:

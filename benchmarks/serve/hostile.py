@@ -40,7 +40,7 @@ KINDS: dict[str, Callable[[bytes], bytes] | None] = {
 
 
 async def hostile(port: int, kind: str, good: bytes) -> str:
-    """The verdict that it got, or the status of the refusal; `cut`: the connection was ended."""
+    """The verdict that it got, or the status of the refusal; `cut`: the connection was ended without one."""
     make = KINDS[kind]
     try:
         if make is None:
@@ -49,7 +49,7 @@ async def hostile(port: int, kind: str, good: bytes) -> str:
             name = "?name=../../../etc/passwd%00.png" if "name" in kind else ""
             status, body = await ask(port, make(good), f"/v1/detect{name}")
     except (ConnectionError, IndexError):  # nothing came, or not all could be sent
-        return "cut"
+        return kind if kind == SILENT else "cut"
     return str(json.loads(body)["verdict"]) if status == 200 else str(status)
 
 

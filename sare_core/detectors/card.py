@@ -31,16 +31,14 @@ detector("photo.jpg", top_k=2)  # as transformers' image-classification pipeline
 def model_card(detector: DetectorFolder, scoring: str, name: str) -> str:
     """README.md of a folder or repository. scoring: fingerprint of all that decides a score."""
     about = detector.about
-    made, settings = about.made_by, about.settings or {}
-    models = _models(about)
-    note = [settings["note"], ""] if settings.get("note") else []
+    models, note = _models(about), (about.settings or {}).get("note")
     lines = [
         f"# {name}",
         "",
-        f"A `{made['detector']['detector']}` detector of AI-generated images, made by sare"
+        f"A `{about.made_by['detector']['detector']}` detector of AI-generated images, made by sare"
         f"{_REDRAWS * bool(about.upstream)}.",
         "",
-        *note,
+        *([note, ""] if note else []),
         "## Use",
         "",
         _USE.format(name=name),
@@ -57,7 +55,7 @@ def model_card(detector: DetectorFolder, scoring: str, name: str) -> str:
         "",
         "## What made it",
         "",
-        f"- Trained on: {about.dataset}, {', '.join(settings.get('train_subsets') or []) or 'all'} of its generators",
+        _trained_on(about),
         *(f"- {role.replace('_', ' ')}: `{model}` ({digest})" for role, (model, digest) in models.items()),
         f"- Weights of the detector: `{detector.best.file}`, SHA-256 `{detector.best.sha256}`",
         f"- Fingerprints: training `{detector.folder().fingerprint}`, scoring `{scoring}`",
@@ -73,6 +71,13 @@ def model_card(detector: DetectorFolder, scoring: str, name: str) -> str:
         eval_results=_results(detector) or None,
     )
     return str(ModelCard(f"---\n{data.to_yaml()}\n---\n\n" + "\n".join(lines) + "\n"))
+
+
+def _trained_on(about: About) -> str:
+    if imported := (about.model_extra or {}).get("imported"):
+        return f"- Published by {imported['project']} as `{imported['file']}`, SHA-256 `{imported['sha256']}`"
+    subsets = (about.settings or {}).get("train_subsets") or ["all"]
+    return f"- Trained on: {about.dataset}, {', '.join(subsets)} of its generators"
 
 
 def _models(about: About) -> dict[str, tuple[str, str]]:

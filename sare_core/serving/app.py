@@ -53,8 +53,12 @@ class Served:
 
     async def job(self, request: Request) -> Job:
         """The request's image on its way. Raises Refused."""
-        self.queue.require_place()  # before all of it is read
-        upload = await self.uploads.read(request)
+        try:
+            self.queue.require_place()  # before all of it is read
+            upload = await self.uploads.read(request)
+        except Refused:
+            await self.uploads.drain(request)
+            raise
         assert upload.file is not None
         try:
             job = self.queue.put(upload.file)
@@ -68,9 +72,8 @@ class Served:
         """Raises Refused: not in time, or the client is gone; then it need not be examined any more."""
         gone = asyncio.ensure_future(_gone(request))
         try:
-            await asyncio.wait(
-                [asyncio.ensure_future(job.answer), gone], timeout=self.limits.answer, return_when="FIRST_COMPLETED"
-            )
+            either: list[asyncio.Future[Any]] = [job.answer, gone]
+            await asyncio.wait(either, timeout=self.limits.answer, return_when=asyncio.FIRST_COMPLETED)
             if not job.answer.done():
                 raise self._too_late() if not gone.done() else Refused(400, "The client went away.")
         finally:
@@ -96,13 +99,10 @@ class Served:
 
 
 def make_app(examiner: Examiner, limits: Limits = DEFAULT, hosts: Sequence[str] = LOCAL) -> tuple[ASGIApp, Queue]:
-    """The application, and the queue that has to run empty before it ends. hosts: names that it answers to.
-
-    Raises ConfigError: a package for the page is not installed.
-    """
+    """The application, and the queue that has to run empty before it ends. hosts: names that it answers to."""
     served = Served(examiner, limits)
     queue, page, metrics = served.queue, served.page, served.metrics
-    app = FastAPI(title="sare", version=str(page.version), docs_url=None, redoc_url=None, telemetry=_SILENT)
+    app = FastAPI(title="sare", version=page.version, docs_url=None, redoc_url=None, telemetry=_SILENT)
 
     @app.post(
         "/v1/detect",

@@ -32,7 +32,7 @@ class Guard:
     """Around the whole application. Counts uploads by the status and the verdict (`scope["verdict"]`) they came to."""
 
     def __init__(self, app: ASGIApp, hosts: Sequence[str], metrics: Metrics) -> None:
-        self.app, self.hosts, self.metrics = app, hosts, metrics
+        self.app, self.hosts, self.metrics = app, {host.lower() for host in hosts}, metrics
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":

@@ -43,7 +43,7 @@ class Scale(NamedTuple):
 
 
 class Page:
-    """Of one examiner. Raises ConfigError: the package that fills templates is not installed."""
+    """Of one examiner."""
 
     def __init__(self, examiner: Examiner, limits: Limits) -> None:
         self.version, self._examiner, self._limits = version("sare"), examiner, limits

@@ -2,6 +2,7 @@
 
 import asyncio
 import socket
+from collections.abc import Callable
 from types import FrameType
 from typing import Any
 
@@ -14,7 +15,7 @@ from sare_core.serving.queue import Queue
 
 PATIENCE = 30.0  # seconds that a connection may be open without a request under way
 LAST_ANSWERS = 10  # seconds in which clients read their answers at the end
-CONNECTIONS = 1000
+CONNECTIONS = 900  # more get 503; a process may usually open 1,024 files
 
 
 class _Connection(H11Protocol):
@@ -27,13 +28,13 @@ class _Connection(H11Protocol):
 
     def _look_again(self) -> None:
         if self.transport.is_closing() and not self.transport.get_write_buffer_size():
-            return None
-        idle = self.cycle is None or self.cycle.response_complete
-        if idle and self._seen is (self.cycle or self):
-            return self.transport.abort()
-        self._seen = (self.cycle or self) if idle else None
-        self.loop.call_later(PATIENCE, self._look_again)
-        return None
+            return
+        ended = self.cycle or "none yet" if self.cycle is None or self.cycle.response_complete else None
+        if ended is not None and ended is self._seen:  # as when it was looked at before
+            self.transport.abort()
+        else:
+            self._seen = ended
+            self.loop.call_later(PATIENCE, self._look_again)
 
 
 def bound(host: str, port: int) -> socket.socket:
@@ -51,22 +52,26 @@ def bound(host: str, port: int) -> socket.socket:
 class Server(uvicorn.Server):
     """It goes on answering while the queue is worked off after SIGTERM or SIGINT: with 503 to what is new.
 
-    A second signal ends it at once.
+    A second signal ends it at once. ready: is called when it listens.
     """
 
-    def __init__(self, app: ASGIApp, queue: Queue) -> None:
+    def __init__(self, app: ASGIApp, queue: Queue, ready: Callable[[], object] = lambda: None) -> None:
         config = uvicorn.Config(
             app,
             http=_Connection,
             ws="none",
             access_log=False,  # names of files are nobody's business
-            log_level="warning",
+            log_level="error",  # a warning for each odd client would fill disks
             server_header=False,
             limit_concurrency=CONNECTIONS,
             timeout_graceful_shutdown=LAST_ANSWERS,
         )
         super().__init__(config)
-        self.queue = queue
+        self.queue, self.ready = queue, ready
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self.ready()
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         self.force_exit = self.queue.stopping

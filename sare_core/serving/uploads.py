@@ -1,6 +1,7 @@
 """The image of a request, in memory alone: an upload that is too large, too slow or one too many ends early."""
 
 import asyncio
+import contextlib
 from collections.abc import AsyncGenerator
 
 from starlette.datastructures import UploadFile
@@ -11,6 +12,7 @@ from sare_core.detection.loading import Loaded, of_bytes
 from sare_core.serving.limits import Limits, Refused, checked
 
 ENVELOPE = 1 << 16  # bytes of a form besides its file
+DRAINED = 10  # times the bytes of an upload, at most
 UNNAMED = "upload"  # what an image is called that came without a name
 
 
@@ -41,6 +43,19 @@ class Uploads:
             if upload.file is None:
                 upload.release()
         return upload
+
+    async def drain(self, request: Request) -> None:
+        """Read on what will not be used: most clients send all before they look at the answer, and a connection that
+        is closed before that loses it. One that asks first (`Expect: 100-continue`) need not send."""
+        if "expect" in request.headers:
+            return
+        read = 0
+        with contextlib.suppress(TimeoutError, ClientDisconnect, RuntimeError):  # the last: all of it was read
+            async with asyncio.timeout(self.limits.upload):
+                async for chunk in request.stream():
+                    read += len(chunk)
+                    if read > DRAINED * self.limits.body:
+                        break
 
     async def _parsed(self, request: Request, upload: "Upload") -> tuple[str, bytes]:
         length = request.headers.get("content-length", "")

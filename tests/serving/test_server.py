@@ -120,6 +120,22 @@ def test_a_body_without_end_is_read_no_further_than_allowed() -> None:
     assert uploads.held == 0
 
 
+@pytest.mark.parametrize("close", [True, False])
+def test_who_sends_too_much_is_told_so_at_the_end(stand_in: StandIn, close: bool) -> None:
+    size, ends = 6_000_000, b"Connection: close\r\n" * close
+    with running(stand_in, limits=Limits(body=1_000_000)) as server, connected(server.port) as sender:
+        sender.sendall(b"POST /v1/detect HTTP/1.1\r\nHost: localhost\r\n%bContent-Length: %d\r\n\r\n" % (ends, size))
+        sender.sendall(bytes(size))
+        assert sender.recv(1 << 16).startswith(b"HTTP/1.1 413 ")
+
+
+def test_who_asks_before_sending_need_not_send(stand_in: StandIn) -> None:
+    with running(stand_in, limits=Limits(body=1_000_000)) as server, connected(server.port) as sender:
+        head = b"POST /v1/detect HTTP/1.1\r\nHost: localhost\r\nExpect: 100-continue\r\nContent-Length: 6000000\r\n\r\n"
+        sender.sendall(head)
+        assert sender.recv(1 << 16).startswith(b"HTTP/1.1 413 ")
+
+
 def test_slow_clients_are_cut(stand_in: StandIn, monkeypatch: pytest.MonkeyPatch, photo: bytes) -> None:
     """One that says nothing, one that never ends its head, and one whose body trickles."""
     monkeypatch.setattr(server_module, "PATIENCE", 0.3)
