@@ -21,6 +21,7 @@ from sare_core.detection.examining import Examiner
 from sare_core.detection.running import examined
 from sare_core.detection.sources import sources
 from sare_core.detection.text import shown
+from sare_core.detection.thresholds import FAKES, REALS, require_enough
 from sare_core.engine.progress import bar
 from sare_core.engine.signals import stop_cleanly
 from sare_core.engine.terminal import console
@@ -78,11 +79,11 @@ def calibrate(
             console.print(line, soft_wrap=True)
         raise typer.Exit(1 if found.noticed else 0)
     assert reals is not None
-    sets = [
-        calibrations.image_set(label, *_scored(place, examiner))
-        for place, label in ((reals, name or _name(reals)), (fakes, fakes and _name(fakes)))
-        if place and label
-    ]
+    places = [(reals, name or _name(reals), fpr, REALS)]
+    places += [(fakes, _name(fakes), miss_rate or fpr, FAKES)] if fakes else []
+    for place, label, rate, kind in places:  # before they are scored, which takes long
+        require_enough(len(list(sources([place]))), rate, label, kind)
+    sets = [calibrations.image_set(label, *_scored(place, examiner)) for place, label, _, _ in places]
     made = calibrations.calibrate(
         examiner.id.fingerprint, scorer.scoring, sets[0], sets[1] if fakes else None, fpr, miss_rate or fpr
     )

@@ -15,16 +15,17 @@ from sare_core.detection.results import Reason, Threshold, Thresholds, Verdict
 from sare_core.errors import ConfigError
 
 CONFIDENCE = 0.95
+REALS, FAKES = "real photographs", "generated images"
 
 
 def above_reals(logits: Sequence[float], rate: float, name: str) -> Threshold:
     """The threshold that at most this share of real photographs scores above. Raises ConfigError: too few of them."""
-    return _highest(np.asarray(logits), rate, name, "real photographs", "--fpr")
+    return _highest(np.asarray(logits), rate, name, REALS)
 
 
 def below_fakes(logits: Sequence[float], rate: float, name: str) -> Threshold:
     """The threshold that at most this share of generated images scores below. Raises ConfigError: too few of them."""
-    found = _highest(-np.asarray(logits), rate, name, "generated images", "--miss-rate")
+    found = _highest(-np.asarray(logits), rate, name, FAKES)
     return found.model_copy(update={"logit": -found.logit, "score": sigmoid(-found.logit)})
 
 
@@ -36,9 +37,9 @@ def judge(logit: float, thresholds: Thresholds) -> tuple[Verdict, Reason]:
         text = f"It scores higher than the photographs of “{ai.measured_on}” and lower than the generated images."
         return "inconclusive", Reason(code="unlike_both", text=text)
     if unlike_real:
-        return "likely_ai", Reason(code="above_threshold", text=_beyond(ai, "real photographs", "above"))
+        return "likely_ai", Reason(code="above_threshold", text=_beyond(ai, REALS, "above"))
     if real is not None and unlike_fake:
-        return "likely_real", Reason(code="below_threshold", text=_beyond(real, "generated images", "below"))
+        return "likely_real", Reason(code="below_threshold", text=_beyond(real, FAKES, "below"))
     also = "generated images of the calibration do, too" if real else "how generated images score was not calibrated"
     text = f"Real photographs of “{ai.measured_on}” score as high; {also}."
     return "inconclusive", Reason(code="between_thresholds", text=text)
@@ -63,13 +64,22 @@ def _beyond(threshold: Threshold, kind: str, side: str) -> str:
     )
 
 
-def _highest(logits: np.ndarray, rate: float, name: str, kind: str, option: str) -> Threshold:
-    n = len(logits)
-    k = math.floor(rate * (n + 1) + 1e-9)  # 0.01 * 100 is below 1 in binary
+def require_enough(images: int, rate: float, name: str, kind: str = REALS) -> int:
+    """k: how many of so many images, and of one more, a rate lets through. Raises ConfigError: less than one."""
+    k = math.floor(rate * (images + 1) + 1e-9)  # 0.01 * 100 is below 1 in binary
     if k < 1:
-        need, least = math.ceil(1 / rate - 1e-9) - 1, math.ceil(1e4 / (n + 1)) / 1e4
-        can = f" With these, {option} {least:g} is the least that can be promised." if n else ""
-        raise ConfigError(f"{name}: {n:,} {kind} cannot promise {option} {rate:g}: that takes {need:,} at least.{can}")
+        option, need = "--fpr" if kind == REALS else "--miss-rate", math.ceil(1 / rate - 1e-9) - 1
+        least = math.ceil(1e4 / (images + 1)) / 1e4
+        can = f" With these, {option} {least:g} is the least that can be promised." if images else ""
+        raise ConfigError(
+            f"{name}: {images:,} {kind} cannot promise {option} {rate:g}: that takes {need:,} at least.{can}"
+        )
+    return k
+
+
+def _highest(logits: np.ndarray, rate: float, name: str, kind: str) -> Threshold:
+    n = len(logits)
+    k = require_enough(n, rate, name, kind)
     threshold = float(np.sort(logits)[n - k])
     crossed = int((logits > threshold).sum())  # k - 1, or fewer where several have one score
     return Threshold(

@@ -163,10 +163,12 @@ def test_tables_lists_and_standard_input(
     assert [Path(found[n]["path"]).name for n in (0, 2, 4, 5)] == ["0.png", "1.png", "2.png", "3.png"]
 
 
-def test_calibrate_finds_drift(sare: Sare, reals: Path, tmp_path: Path) -> None:
+def test_calibrate_finds_drift(sare: Sare, stand_in: StandIn, reals: Path, tmp_path: Path) -> None:
     assert sare("calibrate", "--check", reals)[0] == 2, "there is none to check"
     assert sare("calibrate")[0] == 2
+    stand_in.batches.clear()
     assert sare("calibrate", "--reals", reals)[0] == 2, "40 cannot promise 0.01"
+    assert stand_in.batches == [], "which is said before they are scored"
     assert sare("calibrate", "--reals", reals, "--fpr", "0.05")[0] == 0
     code, told = sare("calibrate", "--check", reals)
     assert code == 0 and "No difference was noticed" in told
