@@ -192,9 +192,10 @@ class Detector:
         top_k: as transformers' image-classification pipeline has it: the first 1 or 2 of both labels, each with the
         score of that label, the higher one first. Raises ImageError: one cannot be worked on.
         """
-        listed = images if isinstance(images, list) else [images]
+        one = isinstance(images, Image.Image | str | os.PathLike)
+        listed: Any = [images] if one else images
         results = [_labelled(found.logit, top_k) for found in self.explain([_opened(each) for each in listed])]
-        return results if isinstance(images, list) else results[0]
+        return results[0] if one else results
 
     def explain(
         self,

@@ -56,8 +56,9 @@ class Served:
         try:
             self.queue.require_place()  # before all of it is read
             upload = await self.uploads.read(request)
-        except Refused:
-            await self.uploads.drain(request)
+        except Refused as refused:
+            if refused.status != 408:
+                await self.uploads.drain(request)
             raise
         assert upload.file is not None
         try:

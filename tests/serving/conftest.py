@@ -46,11 +46,11 @@ class Running(NamedTuple):
     queue: Queue
     thread: threading.Thread
 
-    def ask(self, method: str, path: str, body: Any = None, **headers: str) -> tuple[int, dict[str, str], bytes]:
+    def ask(self, method: str, path: str, body: bytes | None = None) -> tuple[int, dict[str, str], bytes]:
         """Status, headers by lower-case names, and body."""
         asked = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
         try:
-            asked.request(method, path, body, {name.replace("_", "-"): value for name, value in headers.items()})
+            asked.request(method, path, body)
             answer = asked.getresponse()
             return answer.status, {k.lower(): v for k, v in answer.getheaders()}, answer.read()
         finally:
