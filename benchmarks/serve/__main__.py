@@ -28,7 +28,7 @@ from sare_core.detection.running import batch_size, examined
 from sare_core.detection.sources import sources
 from sare_core.pipeline import Detector
 
-IMAGES, TURNS = 600, 3
+IMAGES, TURNS = 300, 5
 CLIENTS, SECONDS = 64, 120
 AT_ONCE = 1000
 SLACK = 1.05  # of memory: what counts as flat

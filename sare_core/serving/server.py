@@ -1,6 +1,7 @@
 """uvicorn, made to bear clients that never come to the point, and to finish its work before it ends."""
 
 import asyncio
+import resource
 import socket
 from collections.abc import Callable
 from types import FrameType
@@ -15,7 +16,7 @@ from sare_core.serving.queue import Queue
 
 PATIENCE = 30.0  # seconds that a connection may be open without a request under way
 LAST_ANSWERS = 10  # seconds in which clients read their answers at the end
-CONNECTIONS = 900  # more get 503; a process may usually open 1,024 files
+CONNECTIONS = 2000  # more get 503
 
 
 class _Connection(H11Protocol):
@@ -49,6 +50,14 @@ def bound(host: str, port: int) -> socket.socket:
     return found
 
 
+def _allow_files(count: int) -> None:
+    """Each connection is one, and 1,024 are usual. As many as this user may have."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != resource.RLIM_INFINITY and soft < count:
+        allowed = count if hard == resource.RLIM_INFINITY else min(count, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, hard))
+
+
 class Server(uvicorn.Server):
     """It goes on answering while the queue is worked off after SIGTERM or SIGINT: with 503 to what is new.
 
@@ -68,6 +77,7 @@ class Server(uvicorn.Server):
         )
         super().__init__(config)
         self.queue, self.ready = queue, ready
+        _allow_files(2 * CONNECTIONS)
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
