@@ -71,7 +71,9 @@ def test_by_keyboard_from_start_to_end(
         page.on("console", lambda message: said.append(message.text))
         page.on("pageerror", lambda error: said.append(str(error)))
         page.goto(f"http://127.0.0.1:{server.port}/")
+        page.bring_to_front()
         page.keyboard.press("Tab")
+        page.locator("#image:focus").wait_for()
         with page.expect_file_chooser() as chosen:
             page.keyboard.press("Enter")
         chosen.value.set_files(image)
