@@ -1,7 +1,8 @@
 # A target is one line that you can copy. Variables: DATASET, PRESET, SHARD, TRAINED_ON (dataset whose detector evaluate
 # and report take), RUN (a name for the run), GPUS (a node), NODES, NODE and MAIN (which node this is, and where node 0
-# listens), LAUNCH=slurm and with it DRY_RUN=1, WORK, MANIFESTS, SET="key=value …", IMAGE and DETECTOR (of detect), JOBS
-# (of study and mini-world), DETECTORS and SEEDS (of compare) and ARTICLES (folder of Fashion-MNIST's .gz files).
+# listens), LAUNCH=slurm and with it DRY_RUN=1, WORK, MANIFESTS, SET="key=value …", IMAGE and DETECTOR (of detect and
+# serve), JOBS (of study and mini-world), DETECTORS and SEEDS (of compare) and ARTICLES (folder of Fashion-MNIST's .gz
+# files).
 DATASET   ?= mini
 PRESET    ?= mini
 GPUS      ?= 1
@@ -45,7 +46,7 @@ HERE   = $(if $(DRY_RUN),$(error DRY_RUN goes with LAUNCH=slurm),$(PYTHONS) -m s
 STAGE  = $(if $(LAUNCH),$(if $(filter slurm,$(LAUNCH)),$(SUBMIT),$(error LAUNCH=$(LAUNCH): only slurm is known)),$(HERE))
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo compare study mini-world captions reconstruct train evaluate detect report status verify gc \
+.PHONY: help install demo compare study mini-world captions reconstruct train evaluate detect serve report status verify gc \
         plan retry-failed bench bench-scale soak test test-cluster lint
 
 help: ## print the targets
@@ -106,6 +107,9 @@ evaluate: install ## predict the test split, print ACC and AUC: make evaluate DA
 
 detect: install ## examine images by a detector: make detect IMAGE=photo.jpg DETECTOR=demo (or a folder, URL, hub id)
 	$(BIN)/sare detect '$(or $(IMAGE),$(error name an image: make detect IMAGE=photo.jpg))' --detector $(DETECTOR) --work $(WORK)
+
+serve: install ## the same as a page and an endpoint, at http://127.0.0.1:8000
+	$(BIN)/sare serve --detector $(DETECTOR) --work $(WORK)
 
 report: install ## one page of pictures, tables and figures: WORK/<dataset>/report/<fp>/index.html
 	$(BIN)/python -m stages.report $(ARGS) $(NAMED) $(WHOSE)

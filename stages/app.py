@@ -29,6 +29,7 @@ from stages import (
     report,
     retry,
     rm,
+    serve,
     status,
     study,
     submit,
@@ -50,6 +51,7 @@ COMMANDS: dict[str, list[tuple[Callable[..., Any], str]]] = {
     "Check images": [
         (detect.detect, "sare detect photo.jpg --detector DETECTOR --report case.html"),
         (calibrate.calibrate, "sare calibrate --detector DETECTOR --reals photos/ --fpr 0.01"),
+        (serve.serve, "sare serve --detector DETECTOR --port 8000"),
     ],
     "Look": [
         (status.status, "sare status --dataset genimage"),

@@ -27,7 +27,6 @@ from sare_core.engine.signals import stop_cleanly
 from sare_core.engine.terminal import console
 from sare_core.errors import ConfigError
 from sare_core.images.decoding import image_id
-from sare_core.pipeline import Detector
 from sare_core.store.storage import Store
 from stages import options
 
@@ -68,6 +67,8 @@ def calibrate(
     """
     if (reals is None) == (check is None):
         raise ConfigError("name real photographs: --reals FOLDER sets thresholds, --check FOLDER checks them.")
+    from sare_core.pipeline import Detector  # torch: seconds
+
     scorer = Detector.from_pretrained(detector, work=work, view=view, overrides=set_ or [])
     examiner, store = Examiner(scorer, None), scorer.folder.store
     if check is not None:

@@ -29,7 +29,6 @@ from sare_core.engine.progress import bar
 from sare_core.engine.signals import stop_cleanly
 from sare_core.engine.terminal import PlainConsole, console
 from sare_core.errors import ConfigError
-from sare_core.pipeline import Detector
 from sare_core.store.storage import Store, place_of
 from stages import options
 
@@ -89,6 +88,8 @@ def detect(
     if not images or detector is None:
         raise ConfigError("name images and a detector: sare detect photo.jpg --detector DETECTOR")
     told = PlainConsole(stderr=True) if "-" in (json, csv, parquet) else console
+    from sare_core.pipeline import Detector  # torch: seconds
+
     scorer = Detector.from_pretrained(detector, work=work, view=view, overrides=set_ or [])
     found = find_calibration(scorer.folder.store, scorer.scoring, calibration)
     if are_files(images) if checks is None else checks:

@@ -4,6 +4,7 @@ import sys
 import tomllib
 from collections.abc import Callable
 from pathlib import Path
+from unittest import mock
 
 import pytest
 
@@ -15,6 +16,7 @@ from sare_core.engine import slurm
 from sare_core.errors import ConfigError
 from sare_core.report.drawing import canvas_of
 from sare_core.store import remote
+from stages.serve import serve
 from tests.conftest import STANDIN
 
 
@@ -27,11 +29,18 @@ def draw() -> None:
         pass
 
 
+def start() -> None:
+    with mock.patch.dict(sys.modules):
+        sys.modules.pop("sare_core.serving.app", None)
+        serve("detector", port=0)
+
+
 @pytest.mark.parametrize(
     ("extra", "package", "use"),
     [
         ("report", "matplotlib", draw),
         ("report", "jinja2", Case),
+        ("web", "fastapi", start),
         ("slurm", "submitit", lambda: slurm._parse({})),
         ("server", "openai", lambda: Server(standin_caption())),
         ("s3", "s3fs", lambda: remote.filesystem("s3://bucket/never-asked-before")),

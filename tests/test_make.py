@@ -38,6 +38,7 @@ def made(target: str, *variables: str) -> subprocess.CompletedProcess[str]:
         ("train", "LAUNCH=slurm", "sare submit train {}"),
         ("detect", "IMAGE=a.jpg", "sare detect 'a.jpg' --detector demo --work work"),
         ("detect", "IMAGE=a.jpg DETECTOR=/d", "sare detect 'a.jpg' --detector /d --work work"),
+        ("serve", "DETECTOR=/d", "sare serve --detector /d --work work"),
         ("report", "TRAINED_ON=genimage", "python -m stages.report {} --trained-on genimage"),
     ],
 )

@@ -18,11 +18,11 @@ from pydantic import ValidationError
 from sare_core.detection.fitness import Ranges, ranges_of
 from sare_core.detection.results import Record, Share, Thresholds
 from sare_core.detection.thresholds import above_reals, below_fakes, interval
+from sare_core.detectors.folder import CALIBRATIONS
 from sare_core.errors import ConfigError
 from sare_core.images.decoding import ImageInfo
 from sare_core.store.storage import Store, place_of
 
-FOLDER = "calibrations"
 NOTICED = 0.01  # p-value of the two-sample test below which the scores are called different
 
 
@@ -148,7 +148,7 @@ def drift(calibration: Calibration, logits: Sequence[float]) -> Drift:
 
 def save_calibration(calibration: Calibration, store: Store) -> str:
     """Put it into a folder, by default the detector's; returns its path. Raises ConfigError: nothing can be written."""
-    name = f"{FOLDER}/{calibration.digest}.json"
+    name = f"{CALIBRATIONS}/{calibration.digest}.json"
     store.write(name, (calibration.model_dump_json(indent=1) + "\n").encode())
     return store.path(name)
 
@@ -160,14 +160,14 @@ def find_calibration(store: Store, scoring: str, wanted: str | None = None) -> C
     another scoring.
     """
     if wanted is not None:
-        found = _read(*place_of(wanted)) if wanted.endswith(".json") else _read(store, f"{FOLDER}/{wanted}.json")
+        found = _read(*place_of(wanted)) if wanted.endswith(".json") else _read(store, f"{CALIBRATIONS}/{wanted}.json")
         if found.scoring != scoring:
             raise ConfigError(
                 f"{wanted}: was made for another detector, or for other weights, settings or views of this one. "
                 "Run sare calibrate with the same --detector and --set as here."
             )
         return found
-    files = [f"{FOLDER}/{name}" for name in store.names(FOLDER) if name.endswith(".json")]
+    files = [f"{CALIBRATIONS}/{name}" for name in store.names(CALIBRATIONS) if name.endswith(".json")]
     fitting = [found for found in (_read(store, file) for file in files) if found.scoring == scoring]
     return max(fitting, key=lambda each: (each.created, each.digest), default=None)
 

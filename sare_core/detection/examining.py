@@ -2,9 +2,9 @@
 
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from PIL import Image
 
@@ -19,7 +19,9 @@ from sare_core.engine.fingerprint import fingerprint
 from sare_core.errors import ImageError
 from sare_core.images.decoding import ImageInfo, decode, image_id
 from sare_core.images.views import apply_view, validate_view
-from sare_core.pipeline import Detector, Explanation
+
+if TYPE_CHECKING:  # torch: seconds
+    from sare_core.pipeline import Detector, Explanation, Step
 
 ENCODINGS = ("jpeg:90", "webp:80", "resize:0.9")  # what sites do to a picture that passes through them
 DRAWS = 2
@@ -47,7 +49,7 @@ class Examined(NamedTuple):
     result: Result
     image: Image.Image | None = None
     info: ImageInfo | None = None
-    explanation: Explanation | None = None
+    explanation: "Explanation | None" = None
     fresh: bool = True
 
 
@@ -63,7 +65,7 @@ class _Seen(NamedTuple):
 class _Scores(NamedTuple):
     """Of one image: as it is, encoded anew, and under other draws. failed: encodings that could not be made."""
 
-    explanation: Explanation
+    explanation: "Explanation"
     encodings: dict[str, float]
     draws: list[float]
     failed: list[str]
@@ -75,7 +77,7 @@ class Examiner:
     calibration: None: every image that has a score is inconclusive. Raises ConfigError: a check is no view.
     """
 
-    def __init__(self, detector: Detector, calibration: Calibration | None, checks: Checks = NO_CHECKS) -> None:
+    def __init__(self, detector: "Detector", calibration: Calibration | None, checks: Checks = NO_CHECKS) -> None:
         self.detector, self.calibration = detector, calibration
         self.checks = checks if detector.pipelines else checks._replace(draws=1)  # no noise without a reconstruction
         for view in checks.encodings:
@@ -101,13 +103,13 @@ class Examiner:
         """As how many images each file is scored: once for itself and once for each check."""
         return len(self.checks.encodings) + self.checks.draws
 
-    def examine(self, files: Sequence[Loaded]) -> list[Examined]:
-        """A result for each file, in order; all of them go through the models in one pass."""
+    def examine(self, files: Sequence[Loaded], tell: "Callable[[Step], object]" = lambda step: None) -> list[Examined]:
+        """A result for each file, in order; all of them go through the models in one pass. tell: what begins."""
         begun = time.monotonic()
         with ThreadPoolExecutor(THREADS) as threads:
             seen = list(threads.map(self._look, files))
             sources = list(threads.map(lambda each: each.image and read_provenance(each.file.data), seen))
-        scores = self._scores([each for each in seen if each.refused is None])
+        scores = self._scores([each for each in seen if each.refused is None], tell)
         found = iter(scores)
         milliseconds = 1000 * (time.monotonic() - begun) / max(1, len(files))
         examined = []
@@ -134,7 +136,7 @@ class Examiner:
             return _Seen(file, None, None, Reason(code="unreadable", text=shown(problem)))
         return _Seen(file, image, info, unfit(image, self.detector.settings))
 
-    def _scores(self, seen: list[_Seen]) -> list[_Scores | Reason]:
+    def _scores(self, seen: list[_Seen], tell: "Callable[[Step], object]") -> list[_Scores | Reason]:
         """All images and all that they are also scored as, in one pass; one by one where one of them fails it."""
         images, ids, encoded = list[Image.Image](), list[str](), list[list[str]]()
         for each in seen:
@@ -147,15 +149,15 @@ class Examiner:
             # The noise of an image is the same however it is encoded: what changes then is the encoding alone.
             ids += [name] * (1 + len(variants)) + [f"{name}:{draw}" for draw in range(2, self.checks.draws + 1)]
         try:
-            explained = self.detector.explain(images, ids) if images else []
+            explained = self.detector.explain(images, ids, tell) if images else []
         except ImageError as error:
             if len(seen) == 1:
                 return [Reason(code="not_scored", text=shown(str(error)))]
-            return [one for each in seen for one in self._scores([each])]
+            return [one for each in seen for one in self._scores([each], tell)]
         places = iter(explained)
         return [self._scores_of(next(places), names, places) for names in encoded]
 
-    def _scores_of(self, itself: Explanation, names: list[str], others: Iterator[Explanation]) -> _Scores | Reason:
+    def _scores_of(self, itself: "Explanation", names: list[str], others: "Iterator[Explanation]") -> _Scores | Reason:
         """Of one image, from its own explanation and from those of its variants, which are taken from `others`."""
         again = {name: next(others).logit for name in names}
         draws = [next(others).logit for _ in range(self.checks.draws - 1)]

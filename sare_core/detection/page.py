@@ -52,10 +52,10 @@ class Case:
         for each in examined:
             self.counts[each.result.verdict] += 1
             if len(self._shown) < MOST:
-                self._shown.append(each._replace(image=each.image and _reduced(each.image)))
+                self._shown.append(each._replace(image=each.image and reduced(each.image)))
 
     def page(self, examiner: Examiner) -> str:
-        cards = [_card(each, LARGE if len(self._shown) <= FEW else SMALL) for each in self._shown]
+        cards = [card(each, LARGE if len(self._shown) <= FEW else SMALL) for each in self._shown]
         about = examiner.detector.folder.about
         return render(
             "case.html.jinja",
@@ -76,7 +76,8 @@ class Case:
         )
 
 
-def _card(examined: Examined, longest: int) -> Card:
+def card(examined: Examined, longest: int) -> Card:
+    """longest: side of its pictures, in pixels."""
     result, why = examined.result, examined.explanation
     made = {name: brightened(Image.fromarray(found)) for name, found in (why.maps if why else {}).items()}
     x_hat = why.reconstruction if why else None
@@ -91,7 +92,8 @@ def _card(examined: Examined, longest: int) -> Card:
     )
 
 
-def _reduced(image: Image.Image) -> Image.Image:
+def reduced(image: Image.Image) -> Image.Image:
+    """As large as a page may show it."""
     small = image.copy()
     small.thumbnail((LARGE, LARGE), Image.Resampling.BOX)
     return small

@@ -19,12 +19,21 @@ def examined(
 
     Memory: one batch, and the files that are read ahead. Raises Stopped between two batches once a signal has arrived.
     """
-    size = max(1, examiner.detector.settings.reconstruct.batch_size // examiner.scored)
-    for batch in batches(loaded(sources), size, PIXELS // examiner.scored):
+    for batch in batched(loaded(sources), examiner):
         check_stop()
         known = [_known(file, examiner, before) for file in batch]
         fresh = iter(examiner.examine([file for file, result in zip(batch, known, strict=True) if result is None]))
         yield [next(fresh) if result is None else Examined(result, fresh=False) for result in known]
+
+
+def batch_size(examiner: Examiner) -> int:
+    """Files that fill the models."""
+    return max(1, examiner.detector.settings.reconstruct.batch_size // examiner.scored)
+
+
+def batched(files: Iterable[Loaded], examiner: Examiner) -> Iterator[list[Loaded]]:
+    """As the examiner takes them, of bounded size."""
+    return batches(files, batch_size(examiner), PIXELS // examiner.scored)
 
 
 def _known(file: Loaded, examiner: Examiner, before: Callable[[Key], Result | None]) -> Result | None:

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping
 
 from sare_core.detection.calibration import Calibration, Drift
 from sare_core.detection.results import ContentCredentials, Provenance, Result, Threshold, Thresholds, Verdict
+from sare_core.detectors import card
 
 VERDICTS: dict[Verdict, str] = {
     "likely_ai": "likely AI-generated",
@@ -18,13 +19,7 @@ MEANINGS: dict[Verdict, str] = {
     "no_verdict": "The detector was not asked, or had no answer.",
 }
 ABSENT = "Nothing found in a file's metadata means nothing: most sites remove it. What is found can be forged."
-LIMITS = (
-    "A score puts images in an order. It is not a probability, and not evidence about a person.",
-    "Thresholds hold for images like those that they were measured on. For other cameras, sites or edits nobody knows.",
-    "The map shows what changed when the image was drawn again under its caption, not where anything is fake.",
-    "An edited photograph, a photograph of a screen and a generator of tomorrow may get any verdict.",
-    ABSENT,
-)
+LIMITS = (*card.LIMITS, ABSENT)
 
 
 def of_result(result: Result) -> Iterator[str]:

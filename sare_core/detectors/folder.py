@@ -28,6 +28,8 @@ from sare_core.errors import ConfigError
 from sare_core.models.weights import Weights, fetch, is_hub_id, resolve
 from sare_core.store.storage import Store
 
+CALIBRATIONS = "calibrations"  # the folder for what sare_core.detection makes
+
 
 class _Name(BaseModel):
     detector: str
@@ -165,6 +167,25 @@ def open_detector(reference: str | os.PathLike[str], work: str) -> DetectorFolde
             "was, or writes into best.json that it is done. Then copy the folder again, if this is a copy."
         )
     return detector
+
+
+def copy_to(detector: DetectorFolder, store: Store) -> None:
+    """Put what makes the detector, and its calibrations, into another folder. Raises ConfigError: it cannot be written.
+
+    best.json names the weights, so that it comes last.
+    """
+    about, best = (detector.store.read(f"{name}.json") for name in ("about", "best"))
+    store.write(detector.best.file, detector.store.read(detector.best.file))
+    for name, data in calibrations(detector).items():
+        store.write(name, data)
+    store.write("about.json", about)
+    store.write("best.json", best)
+
+
+def calibrations(detector: DetectorFolder) -> dict[str, bytes]:
+    """What `sare calibrate` left in the detector's folder: file by name."""
+    names = [f"{CALIBRATIONS}/{name}" for name in detector.store.names(CALIBRATIONS) if name.endswith(".json")]
+    return {name: detector.store.read(name) for name in names}
 
 
 def _of_run(work: Store, run: str) -> list[DetectorFolder]:
