@@ -1,7 +1,8 @@
 # A target is one line that you can copy. Variables: DATASET, PRESET, SHARD, TRAINED_ON (dataset whose detector evaluate
 # and report take), RUN (a name for the run), GPUS (a node), NODES, NODE and MAIN (which node this is, and where node 0
-# listens), LAUNCH=slurm and with it DRY_RUN=1, WORK, MANIFESTS, SET="key=value …", JOBS (of study and mini-world) and ARTICLES (folder of
-# Fashion-MNIST's .gz files). DETECTORS and SEEDS are what `make compare` trains.
+# listens), LAUNCH=slurm and with it DRY_RUN=1, WORK, MANIFESTS, SET="key=value …", IMAGE and DETECTOR (of detect and
+# serve), JOBS (of study and mini-world), DETECTORS and SEEDS (of compare) and ARTICLES (folder of Fashion-MNIST's .gz
+# files).
 DATASET   ?= mini
 PRESET    ?= mini
 GPUS      ?= 1
@@ -10,9 +11,10 @@ NODE      ?= 0
 MAIN      ?=
 WORK      ?= work
 MANIFESTS ?= manifests
+DETECTOR  ?= demo
 PYTHON    ?= python3
 JOBS      ?= 2
-DETECTORS ?= image map difference sare
+DETECTORS ?= image map difference difference_in_difference sare drct conv_b univfd gramnet dire de_fake linear_probe c2p_clip aeroblade
 SEEDS     ?= 0
 ARTICLES  ?= /usr/share/datasets/fashion-mnist
 
@@ -44,7 +46,7 @@ HERE   = $(if $(DRY_RUN),$(error DRY_RUN goes with LAUNCH=slurm),$(PYTHONS) -m s
 STAGE  = $(if $(LAUNCH),$(if $(filter slurm,$(LAUNCH)),$(SUBMIT),$(error LAUNCH=$(LAUNCH): only slurm is known)),$(HERE))
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo compare study mini-world captions reconstruct train evaluate report status verify gc \
+.PHONY: help install demo compare study mini-world captions reconstruct train evaluate detect serve report status verify gc \
         plan retry-failed bench bench-scale soak test test-cluster lint
 
 help: ## print the targets
@@ -71,9 +73,9 @@ demo: install ## index, caption, reconstruct, train, evaluate and report on the 
 compare: install ## train and evaluate DETECTORS on the scale model, SEEDS of each, and put them side by side
 	$(BIN)/sare mini
 	$(BIN)/sare index --layout genimage --root data/mini --name mini --manifests $(MANIFESTS) --shard-size 100
-	$(BIN)/sare caption     $(MINI) $(BOTH)
-	$(BIN)/sare reconstruct $(MINI) $(BOTH)
-	set -e; for detector in $(DETECTORS); do for seed in $(SEEDS); do for stage in train evaluate; do \
+	set -e; for detector in $(DETECTORS); do for stage in caption reconstruct; do \
+	    $(BIN)/sare $$stage $(MINI) --set detector.detector=$$detector; done; \
+	    for seed in $(SEEDS); do for stage in train evaluate; do \
 	    $(BIN)/sare $$stage $(MINI) --set detector.detector=$$detector --set train.seed=$$seed; done; done; done
 	$(BIN)/sare compare $(DETECTORS) --dataset mini --work $(WORK) --manifests $(MANIFESTS)
 
@@ -102,6 +104,12 @@ train: install ## train the detector
 
 evaluate: install ## predict the test split, print ACC and AUC: make evaluate DATASET=forensynths TRAINED_ON=genimage
 	$(call STAGE,evaluate,$(WHICH) $(WHOSE))
+
+detect: install ## examine images by a detector: make detect IMAGE=photo.jpg DETECTOR=demo (or a folder, URL, hub id)
+	$(BIN)/sare detect '$(or $(IMAGE),$(error name an image: make detect IMAGE=photo.jpg))' --detector $(DETECTOR) --work $(WORK)
+
+serve: install ## the same as a page and an endpoint, at http://127.0.0.1:8000
+	$(BIN)/sare serve --detector $(DETECTOR) --work $(WORK)
 
 report: install ## one page of pictures, tables and figures: WORK/<dataset>/report/<fp>/index.html
 	$(BIN)/python -m stages.report $(ARGS) $(NAMED) $(WHOSE)

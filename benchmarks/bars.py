@@ -66,5 +66,10 @@ def _shown(name: str, rows: Iterator[Row]) -> Iterator[Row]:
 def _markdown(package: str, name: str, rows: list[Row]) -> str:
     lines = ["| measure | on | figure | bar | holds |", "|---|---|---|---|---|"]
     lines += [f"| {r.measure} | {r.on} | {r.figure} | {r.bar} | {'yes' if r.holds else 'no'} |" for r in rows]
+    return made_by(name, f"python -m {package} --only {name}") + "\n".join(lines) + "\n"
+
+
+def made_by(name: str, command: str) -> str:
+    """The head of a table: its name, and what wrote it where."""
     where = f"{os.cpu_count()} cores, Python {platform.python_version()}, {datetime.now(UTC):%Y-%m-%d}"
-    return f"# {name}\n\n`python -m {package} --only {name}` on {where}.\n\n" + "\n".join(lines) + "\n"
+    return f"# {name}\n\n`{command}` on {where}.\n\n"

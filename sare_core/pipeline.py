@@ -3,7 +3,8 @@
     import sare_core
 
     detector = sare_core.Detector.from_pretrained("work/genimage/detectors/0123456789ab")
-    detector(Image.open("photo.jpg"))            # {"label": "real", "score": 0.03, "logit": -3.4}
+    detector("photo.jpg")                        # {"label": "real", "score": 0.03, "logit": -3.4}
+    detector("photo.jpg", top_k=2)               # [{"label": "real", "score": 0.97}, {"label": "fake", "score": 0.03}]
 
     pipeline = sare_core.Pipeline.from_preset("paper", device="cuda:0")
     captions = pipeline.caption(images)
@@ -13,8 +14,10 @@ The parts are those that the stages work with, so an image gets the score here t
 """
 
 import os
-from collections.abc import Iterable, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterable, Sequence
+from tempfile import TemporaryDirectory
+from threading import Lock
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -25,21 +28,26 @@ from sare_core.captioning.captions import weights_of as caption_weights
 from sare_core.config import Settings, load_settings
 from sare_core.config.stored import changed
 from sare_core.detectors import detector_class
-from sare_core.detectors.folder import DetectorFolder, open_detector
+from sare_core.detectors.card import model_card
+from sare_core.detectors.folder import DetectorFolder, copy_to, open_detector
 from sare_core.detectors.parts import maps_to_score, needs_to_score
 from sare_core.detectors.trained import TrainedDetector
 from sare_core.engine.checkpoints import load_tensors
 from sare_core.engine.flow import in_batches
 from sare_core.errors import ImageError
 from sare_core.graph import Graph
-from sare_core.images.decoding import image_id, to_rgb
+from sare_core.images.decoding import decode, image_id, to_rgb
+from sare_core.images.reading import read_bytes
 from sare_core.images.views import apply_view
 from sare_core.models.weights import fetch
 from sare_core.reconstruction import method_of
 from sare_core.reconstruction.mapper import Mapped, Mapper
 from sare_core.reconstruction.stage import weights_of as reconstruction_weights
+from sare_core.store.storage import Store
 
-Images = Image.Image | list[Image.Image]
+OneImage = Image.Image | str | os.PathLike[str]
+Images = OneImage | list[OneImage]
+Step = Literal["captioning", "reconstructing", "scoring"]
 
 
 class Explanation(NamedTuple):
@@ -94,9 +102,12 @@ class Pipeline:
             found += [self._captions.cut(_good(each, len(found) + n)).text for n, each in enumerate(said)]
         return found
 
-    def reconstruct(self, images: Sequence[Image.Image], captions: Sequence[str]) -> list[Mapped]:
+    def reconstruct(
+        self, images: Sequence[Image.Image], captions: Sequence[str], ids: Sequence[str] | None = None
+    ) -> list[Mapped]:
         """x̂ and SARE map of each image under its caption, in order (paper 3.2, equations 1 to 4).
 
+        ids: what seeds each image's noise; None: its pixels, as in the stages.
         Raises ImageError: one cannot be reconstructed; ValueError: not as many captions as images.
         """
         _require_list(images)
@@ -107,7 +118,7 @@ class Pipeline:
             weights = reconstruction_weights(settings, self.work)
             self._mapper = Mapper.load(settings, self.settings.seed, fetch(weights["model"]), self.device)
         pixels = [self._mapper.fit(self.view(image)) for image in images]
-        ids = [image_id(to_rgb(image)) for image in images]
+        ids = [image_id(to_rgb(image)) for image in images] if ids is None else ids
         found: dict[int, Mapped] = {}
         for shape in {each.shape for each in pixels}:
             places = [place for place, each in enumerate(pixels) if each.shape == shape]
@@ -122,15 +133,20 @@ class Pipeline:
 
 
 class Detector:
-    """A trained detector with all that it needs: its encoders, and for its maps a captioner and a diffusion model."""
+    """A trained detector with all that it needs: its encoders, and for its maps a captioner and a diffusion model.
+
+    Threads may share one; their calls go through the models one after the other.
+    """
 
     def __init__(
         self, folder: DetectorFolder, settings: Settings, device: str | None = None, work: str | None = None
     ) -> None:
         self.folder, self.settings = folder, settings
         self.kind = detector_class(settings.detector.detector)
+        self._one_at_a_time = Lock()
         graph = Graph(settings, folder.about.dataset or "images", work)
         graph.check(folder)
+        self.scoring = graph.predictions(folder.best).fingerprint  # of all that decides a score
         self.pipelines: dict[str, Pipeline] = {}
         for name, changes in maps_to_score(self.kind).items():
             self.pipelines[name] = Pipeline(changed(settings, changes), device, work)
@@ -168,29 +184,46 @@ class Detector:
         settings = folder.settings(list(overrides))
         return cls(folder, changed(settings, {"view": view}) if view else settings, device, work)
 
-    def __call__(self, images: Images) -> Any:
-        """A dictionary for one image, a list of them for a list: label, score, logit.
+    def __call__(self, images: Images, top_k: int | None = None) -> Any:
+        """What one image is, or a list of that for a list: images of Pillow, paths or URLs. A list is one pass.
 
-        label: "fake" where the logit is above 0, else "real". score: sigmoid of the logit, in [0, 1]; how sure one can
-        be of a label is another matter, and takes calibration. Raises ImageError: one cannot be worked on.
+        A dictionary. label: "fake" where the logit is above 0, else "real". score: sigmoid of the logit, in [0, 1],
+        whatever the label. logit. How sure one can be of a label is another matter, and takes calibration.
+        top_k: as transformers' image-classification pipeline has it: the first 1 or 2 of both labels, each with the
+        score of that label, the higher one first. Raises ImageError: one cannot be worked on.
         """
-        listed = [images] if isinstance(images, Image.Image) else images
-        results = []
-        for explained in self.explain(listed):
-            score = 1 / (1 + float(np.exp(-explained.logit)))
-            results.append(
-                {"label": "fake" if explained.logit > 0 else "real", "score": score, "logit": explained.logit}
-            )
-        return results[0] if isinstance(images, Image.Image) else results
+        one = isinstance(images, Image.Image | str | os.PathLike)
+        listed: Any = [images] if one else images
+        results = [_labelled(found.logit, top_k) for found in self.explain([_opened(each) for each in listed])]
+        return results[0] if one else results
 
-    def explain(self, images: Sequence[Image.Image]) -> list[Explanation]:
-        """What leads to each image's score, in order. Raises ImageError: one cannot be worked on."""
+    def explain(
+        self,
+        images: Sequence[Image.Image],
+        ids: Sequence[str] | None = None,
+        tell: Callable[[Step], object] = lambda step: None,
+    ) -> list[Explanation]:
+        """What leads to each image's score, in order. Raises ImageError: one cannot be worked on.
+
+        ids: see `Pipeline.reconstruct`; another id is another draw of the noise. tell: is told what begins.
+        """
         _require_list(images)
+        with self._one_at_a_time:
+            return self._explain(images, ids, tell)
+
+    def _explain(
+        self, images: Sequence[Image.Image], ids: Sequence[str] | None, tell: Callable[[Step], object]
+    ) -> list[Explanation]:
         captions, mapped = [""] * len(images), dict[str, list[Mapped]]()
         for place, (name, pipeline) in enumerate(self.pipelines.items()):
-            said = pipeline.caption(images) if pipeline.needs_captions else [""] * len(images)  # as the stages do
+            said = [""] * len(images)  # as the stages do
+            if pipeline.needs_captions:
+                tell("captioning")
+                said = pipeline.caption(images)
             captions = said if place == 0 else captions
-            mapped[name] = pipeline.reconstruct(images, said)
+            tell("reconstructing")
+            mapped[name] = pipeline.reconstruct(images, said, ids)
+        tell("scoring")
         samples = []
         for place, image in enumerate(images):
             parts: dict[str, Any] = {"image": self._looks.view(image), "caption": captions[place]}
@@ -211,10 +244,50 @@ class Detector:
             for place, logit in enumerate(logits)
         ]
 
+    def save_pretrained(self, folder: str | os.PathLike[str], name: str | None = None) -> None:
+        """The detector as a folder that `from_pretrained` takes: settings, weights, calibrations, and a model card.
+
+        folder: path or URL, made if it is not there. name: by which the card calls it; None: the folder's.
+        Models of the encoders, the captioner and diffusion are named there, not copied. Raises ConfigError: nothing
+        can be written.
+        """
+        store = Store(os.fspath(folder))
+        copy_to(self.folder, store)
+        title = name or store.url.rstrip("/").rpartition("/")[2]
+        store.write("README.md", model_card(self.folder, self.scoring, title).encode())
+
+    def push_to_hub(self, repo_id: str, *, private: bool | None = None, api: Any = None) -> str:
+        """Put what `save_pretrained` writes onto the model hub as owner/name; returns the commit's address.
+
+        private: see `huggingface_hub.create_repo`. api: a `huggingface_hub.HfApi`; None: the usual one, with the token
+        that `hf auth login` stored.
+        """
+        from huggingface_hub import HfApi
+
+        hub = api or HfApi()
+        with TemporaryDirectory() as folder:
+            self.save_pretrained(folder, repo_id)
+            hub.create_repo(repo_id, private=private, exist_ok=True)
+            commit = hub.upload_folder(repo_id=repo_id, folder_path=folder, commit_message="Upload a sare detector")
+        return str(commit.commit_url)
+
     @property
     def _wanted(self) -> set[str]:
         needs = needs_to_score(self.kind)
         return set(needs - {"sare"}) | (set(maps_to_score(self.kind)) if "sare" in needs else set())
+
+
+def _opened(image: OneImage) -> Image.Image:
+    """An image, from its file if need be, as the stages open one."""
+    return decode(read_bytes(os.fspath(image)), os.fspath(image))[0] if isinstance(image, str | os.PathLike) else image
+
+
+def _labelled(logit: float, top_k: int | None) -> dict[str, Any] | list[dict[str, Any]]:
+    score = 1 / (1 + float(np.exp(-logit)))
+    if top_k is None:
+        return {"label": "fake" if logit > 0 else "real", "score": score, "logit": logit}
+    both: list[dict[str, Any]] = [{"label": "real", "score": 1 - score}, {"label": "fake", "score": score}]
+    return sorted(both, key=lambda each: each["score"], reverse=True)[:top_k]
 
 
 def _require_list(images: Sequence[Image.Image]) -> None:

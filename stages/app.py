@@ -9,8 +9,10 @@ import typer
 
 from stages import (
     bench,
+    calibrate,
     caption,
     compare,
+    detect,
     detectors,
     duplicates,
     evaluate,
@@ -28,6 +30,7 @@ from stages import (
     report,
     retry,
     rm,
+    serve,
     status,
     study,
     submit,
@@ -48,6 +51,11 @@ COMMANDS: dict[str, list[tuple[Callable[..., Any], str]]] = {
         (tables.tables, "sare tables 5 6 --dataset genimage --preset paper"),
         (figures.figures, "sare figures 4 5 --dataset genimage --preset paper"),
         (report.report, "sare report --dataset genimage --preset paper"),
+    ],
+    "Check images": [
+        (detect.detect, "sare detect photo.jpg --detector DETECTOR --report case.html"),
+        (calibrate.calibrate, "sare calibrate --detector DETECTOR --reals photos/ --fpr 0.01"),
+        (serve.serve, "sare serve --detector DETECTOR --port 8000"),
     ],
     "Look": [
         (status.status, "sare status --dataset genimage"),
@@ -75,6 +83,12 @@ COMMANDS: dict[str, list[tuple[Callable[..., Any], str]]] = {
     ],
 }
 
+
+def command_name(function: Callable[..., Any]) -> str:
+    """As it is typed: retry_failed is retry-failed, import_ is import."""
+    return function.__name__.strip("_").replace("_", "-")
+
+
 app = typer.Typer(
     add_completion=False,
     no_args_is_help=True,
@@ -84,8 +98,7 @@ app = typer.Typer(
 )
 for panel, commands in COMMANDS.items():
     for command, example in commands:
-        name = command.__name__.strip("_").replace("_", "-")
-        app.command(name, rich_help_panel=panel, epilog=f"Example: {example}")(command)
+        app.command(command_name(command), rich_help_panel=panel, epilog=f"Example: {example}")(command)
 
 
 def _print_version(wanted: bool) -> None:

@@ -101,6 +101,8 @@ def test_a_data_set_that_is_indexed_and_no_more(sare: Sare, folders: dict[str, F
         ("study", "-d", "it", "--out="),
         ("mini", "--models="),
         ("mini", "--images="),
+        ("detect", "x.png", "--detector", "it", "--csv="),
+        ("calibrate", "--detector", "it", "--reals="),
     ],
 )
 def test_an_empty_path_is_refused(sare: Sare, arguments: tuple[str, ...]) -> None:

@@ -155,6 +155,21 @@ def test_intervals_of_the_studys_page_stand_in_its_tables() -> None:
     assert not [text for text in said if text.removeprefix("+") not in known]
 
 
+def test_tiers_of_the_speed_page_stand_in_their_table() -> None:
+    table, page = ((ROOT / name).read_text().splitlines() for name in ("benchmarks/engine/turbo.md", "docs/speed.md"))
+    measured = [line.strip("| ").split(" | ") for line in table if line.startswith("| ")]
+    names = [row[0] for row in measured]
+    tiers = {f"`{name}`": row for name, row in zip(names, measured, strict=True) if "=" in name}
+    exact = names.index("exact")
+    tiers |= {"exact (10 steps, 7 of them run)": measured[exact], "exact, another noise": measured[exact + 1]}
+    said = [line.strip("| ").split(" | ") for line in page if line.startswith("| ") and line.count("|") == 7]
+    assert {name for name, *_ in said[1:]} == set(tiers)
+    for name, _, moved, correlation, number, head in said[1:]:
+        _, _, _, _, delta, _, found, *areas = tiers[name]
+        assert float(moved) == float(delta) and float(correlation) == float(found), name
+        assert (number, head) == (", ".join(areas[:2]), ", ".join(areas[4:])), name
+
+
 def test_the_licence_is_the_standard_text_and_named_everywhere() -> None:
     assert hashlib.sha256((ROOT / "LICENSE").read_bytes()).hexdigest() == APACHE_2
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]

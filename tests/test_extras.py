@@ -4,16 +4,19 @@ import sys
 import tomllib
 from collections.abc import Callable
 from pathlib import Path
+from unittest import mock
 
 import pytest
 
 from sare_core.captioning.server import Server
 from sare_core.config import load_settings
 from sare_core.config.captioning import CaptionSettings
+from sare_core.detection.page import Case
 from sare_core.engine import slurm
 from sare_core.errors import ConfigError
 from sare_core.report.drawing import canvas_of
 from sare_core.store import remote
+from stages.serve import serve
 from tests.conftest import STANDIN
 
 
@@ -26,10 +29,18 @@ def draw() -> None:
         pass
 
 
+def start() -> None:
+    with mock.patch.dict(sys.modules):
+        sys.modules.pop("sare_core.serving.app", None)
+        serve("detector", port=0)
+
+
 @pytest.mark.parametrize(
     ("extra", "package", "use"),
     [
         ("report", "matplotlib", draw),
+        ("report", "jinja2", Case),
+        ("web", "fastapi", start),
         ("slurm", "submitit", lambda: slurm._parse({})),
         ("server", "openai", lambda: Server(standin_caption())),
         ("s3", "s3fs", lambda: remote.filesystem("s3://bucket/never-asked-before")),
@@ -52,4 +63,4 @@ def test_the_development_install_has_every_extra() -> None:
     assert f"sare[{','.join(name for name in extras if name != 'dev')}]" in extras["dev"]
     core = {line.partition(">")[0] for line in project["dependencies"]}
     assert {"open_clip_torch", "webdataset"} <= core
-    assert not core & {"matplotlib", "jinja2", "submitit", "s3fs"}
+    assert not core & {"matplotlib", "jinja2", "submitit", "s3fs", "c2pa-python"}

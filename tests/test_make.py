@@ -36,6 +36,9 @@ def made(target: str, *variables: str) -> subprocess.CompletedProcess[str]:
             "sare submit evaluate {} --shard 7 --trained-on genimage",
         ),
         ("train", "LAUNCH=slurm", "sare submit train {}"),
+        ("detect", "IMAGE=a.jpg", "sare detect 'a.jpg' --detector demo --work work"),
+        ("detect", "IMAGE=a.jpg DETECTOR=/d", "sare detect 'a.jpg' --detector /d --work work"),
+        ("serve", "DETECTOR=/d", "sare serve --detector /d --work work"),
         ("report", "TRAINED_ON=genimage", "python -m stages.report {} --trained-on genimage"),
     ],
 )
@@ -62,5 +65,6 @@ def test_one_list_says_which_detectors_are_compared() -> None:
     done = made("compare", "DETECTORS=image other", "SEEDS=0 1")
     assert done.returncode == 0, done.stderr
     loop, last = " ".join(done.stdout.split()).partition(" .venv/bin/sare compare ")[::2]
-    assert "for detector in image other; do for seed in 0 1; do for stage in train evaluate;" in loop
+    assert "for detector in image other; do for stage in caption reconstruct;" in loop
+    assert "for seed in 0 1; do for stage in train evaluate;" in loop
     assert last.startswith("image other --dataset mini")

@@ -2,24 +2,28 @@
 
 import io
 import json
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import polars as pl
 import pytest
+import torch
+from huggingface_hub import ModelCard
 from PIL import Image
 
 import sare_core
 from sare_core.config import load_settings
+from sare_core.detectors.card import LIMITS
 from sare_core.engine.manifest import read_index
 from sare_core.engine.shardfiles import TarReader
 from sare_core.images.decoding import decode
 from tests.conftest import STANDIN, standin_overrides
 from tests.faults.whole import SMALL
+from tests.hub import COMMIT, empty_hub, publish
 from tests.pipeline import Pipeline
 from tests.trees import genimage_tree
-
-NO_CAPTION = ["caption.captioner=none", "caption.model=null"]
 
 
 def run(tmp_path: Path, overrides: list[str]) -> Pipeline:
@@ -27,9 +31,8 @@ def run(tmp_path: Path, overrides: list[str]) -> Pipeline:
     pipeline = Pipeline(load_settings(STANDIN, overrides), str(tmp_path / "manifests"), str(tmp_path / "work"))
     pipeline.index(genimage_tree(tmp_path / "tree", per_cell=6, subsets=["sdv1.4"]))
     pipeline.captions(), pipeline.reconstructions()
-    if "detector.detector=difference" in overrides:
-        silent = load_settings(STANDIN, [*overrides, *NO_CAPTION])
-        other = Pipeline(silent, pipeline.manifests, pipeline.work)
+    for graph in pipeline.graph.variants[1:]:
+        other = Pipeline(graph.settings, pipeline.manifests, pipeline.work)
         other.captions(), other.reconstructions()
     detector = pipeline.detector()
     assert pipeline.predictions(detector).complete
@@ -49,7 +52,7 @@ def opened(pipeline: Pipeline, path: str) -> Image.Image:
     return decode((Path(root) / path).read_bytes(), path)[0]
 
 
-@pytest.mark.parametrize("kind", ["sare", "image", "map", "difference"])
+@pytest.mark.parametrize("kind", ["sare", "image", "map", "difference", "difference_in_difference"])
 def test_an_image_gets_the_score_that_the_stages_give_it(kind: str, tmp_path: Path, standin_models: Path) -> None:
     overrides = [*standin_overrides(standin_models), *SMALL, f"detector.detector={kind}", "view=jpeg:90"]
     pipeline = run(tmp_path, overrides)
@@ -104,3 +107,79 @@ def test_what_is_wrong_is_said(tmp_path: Path, standin_models: Path) -> None:
     assert pipeline.caption([]) == pipeline.reconstruct([], []) == []
     with pytest.raises(AttributeError, match="no attribute 'Detektor'"):
         _ = sare_core.Detektor
+
+
+class Hub:
+    """What `push_to_hub` asks of huggingface_hub.HfApi, with the cache of tests/hub.py as the hub."""
+
+    def __init__(self, cache: Path) -> None:
+        self.cache, self.made = cache, dict[str, bool | None]()
+
+    def create_repo(self, repo_id: str, *, private: bool | None, exist_ok: bool) -> None:
+        assert exist_ok
+        self.made[repo_id] = private
+
+    def upload_folder(self, *, repo_id: str, folder_path: str, commit_message: str) -> SimpleNamespace:
+        assert repo_id in self.made
+        publish(self.cache, repo_id, Path(folder_path))
+        return SimpleNamespace(commit_url=f"https://hub.example/{repo_id}/commit/{COMMIT}")
+
+
+def test_a_detector_is_published_with_a_card_and_scores_as_before(
+    tmp_path: Path, standin_models: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pipeline = run(tmp_path, [*standin_overrides(standin_models), *SMALL, "note=A note."])
+    (folder,) = Path(pipeline.work).glob("tree/detectors/*")
+    detector = sare_core.Detector.from_pretrained(folder, device="cpu")
+    images = [opened(pipeline, path) for path in stored(pipeline)["path"][:3]]
+    before = detector(images)
+
+    detector.save_pretrained(tmp_path / "saved")
+    assert sare_core.Detector.from_pretrained(tmp_path / "saved", device="cpu")(images) == before
+    hub = Hub(empty_hub(tmp_path / "hub", monkeypatch))
+    assert detector.push_to_hub("owner/name", private=True, api=hub).endswith(COMMIT)
+    assert hub.made == {"owner/name": True}
+    assert sare_core.Detector.from_pretrained("owner/name", device="cpu")(images) == before
+
+    card = ModelCard.load(tmp_path / "saved" / "README.md")
+    entry = detector.folder.best.entry()
+    assert [each.metric_value for each in card.data.eval_results] == [
+        each for each in (entry["auc"], entry["accuracy"]) if each is not None
+    ]
+    assert card.data.pipeline_tag == "image-classification"
+    for told in (
+        *LIMITS,
+        "A note.",
+        detector.scoring,
+        detector.folder.best.sha256,
+        "It is not calibrated",
+        "tree, all of its",
+    ):
+        assert told in card.text
+    names = {path.name for path in (tmp_path / "saved").iterdir()}
+    assert names == {"README.md", "about.json", "best.json", detector.folder.best.file}
+
+
+def test_paths_labels_and_threads(tmp_path: Path, standin_models: Path) -> None:
+    pipeline = run(tmp_path, [*standin_overrides(standin_models), *SMALL])
+    (folder,) = Path(pipeline.work).glob("tree/detectors/*")
+    detector = sare_core.Detector.from_pretrained(folder, device="cpu")
+    paths = [Path(read_index(pipeline.manifests, "tree").about["root"], path) for path in stored(pipeline)["path"]]
+    alone = [detector(path) for path in paths]
+    assert detector(str(paths[0])) == alone[0]
+
+    both = detector(paths[0], top_k=2)
+    expected = torch.tensor([0.0, alone[0]["logit"]]).softmax(0)  # as transformers makes scores of logits
+    assert {each["label"]: pytest.approx(each["score"]) for each in both} == dict(
+        zip(("real", "fake"), expected.tolist(), strict=True)
+    )
+    assert both[0]["score"] >= both[1]["score"]
+    ((first,), _) = detector(paths[:2], top_k=1)
+    assert (first["label"], first["score"]) == (both[0]["label"], pytest.approx(both[0]["score"], abs=1e-4))
+
+    with ThreadPoolExecutor(4) as threads:
+        assert list(threads.map(detector, paths)) == alone
+
+    told = list[str]()
+    detector.explain([Image.open(paths[0])], tell=told.append)
+    assert told == ["captioning", "reconstructing", "scoring"]

@@ -307,7 +307,7 @@ def test_a_dry_run_prints_each_task_and_leaves_nothing(
     assert [command[1] for command in commands] == [task.stage for task in tasks]
     for (_, stage, *words), task in zip(commands, tasks, strict=True):
         parsed = typer.main.get_command(app).commands[stage].make_context(stage, words).params  # type: ignore[attr-defined]
-        given = {key: value for key, value in parsed.items() if value is not None}
+        given = {key: value for key, value in parsed.items() if value not in (None, False)}
         assert given.pop("shard").replace("-", ",") == task.arguments["shard"]
         assert given == {key: value for key, value in task.arguments.items() if key != "shard"}
 

@@ -83,7 +83,7 @@ def _ours(
     peak_memory(device)
     with torch.no_grad():
         shares = _by_part(model, size, batch, device)
-    took = sum(shares.values())
+    took = settings.noise_draws * settings.rounds * sum(shares.values())
     if not quick:
         took = seconds(lambda: mapper.maps(pixels, captions, names), device, times=2)
     if any(part.largest for part in (model.encoding, model.changing, model.decoding)):
@@ -110,13 +110,16 @@ def _by_part(model: StableDiffusion, size: tuple[int, int], batch: int, device: 
     latents = torch.randn(shape, device=device).to(model.dtype)
     found = {"encoder": seconds(lambda: model.encoding(model._encode, generators, images), device)}
     method = method_of(model.settings)
-    if method.unet_passes and model.settings.strength > 0:
-        timesteps = model.steps_from_noise() * method.unet_passes
+    passes = method.passes(model.settings)
+    if passes.whole:
         guided = method.needs_captions and model.settings.guidance_scale != 1
         rows = torch.cat([latents] * (2 if guided else 1))
-        texts, t = model.encode_texts([CAPTION] * len(rows)), model.on_device(timesteps)[0]
-        step = seconds(lambda: model.unet(rows, t, encoder_hidden_states=texts, return_dict=False), device)
-        found["U-Net"] = len(timesteps) * step
+        texts, t = model.encode_texts([CAPTION] * len(rows)), model.on_device(model.steps_from_noise())[0]
+        found["U-Net"] = sum(
+            times * seconds(lambda: unet(rows, t, encoder_hidden_states=texts, return_dict=False), device)  # noqa: B023
+            for unet, times in zip((model.unet, model.outer), passes, strict=True)
+            if times
+        )
     return found | {"decoder": seconds(lambda: model.decoding(model._decode, generators, latents), device)}
 
 

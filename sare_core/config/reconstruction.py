@@ -18,9 +18,12 @@ class ReconstructSettings(Section):
         "noise_draws": 1,
         "speed": "exact",
         "size_multiple": None,
+        "cache_interval": 1,
+        "rounds": 1,
     }
 
-    method: str = "img2img"  # a name in sare_core.reconstruction: img2img (3.2), autoencoder, ddim_inversion, inpaint
+    # A name in sare_core.reconstruction: img2img (3.2), one_step, autoencoder, ddim_inversion, inpaint.
+    method: str = "img2img"
     model: str  # a Stable Diffusion family folder or hub id
     revision: str | None = None
     longer_side: int = Field(ge=8)  # 4.1: 512; the shorter side is floored to the model's multiple, as diffusers does
@@ -34,6 +37,9 @@ class ReconstructSettings(Section):
     guidance_scale: float = Field(ge=0)  # w of equation 2; 1 is the plain conditional model
     eta: float = Field(ge=0, le=1)  # 0: "DDIM sampling"; equation 3 as printed would add fresh noise
     noise_draws: int = Field(1, ge=1)  # independent draws of the noise an image: the map is the mean of theirs
+    # 2: x̂ is reconstructed again, with the same noise and caption, and its map is that of x̂ in place of x: the second
+    # order of difference-in-difference (arXiv 2602.23732).
+    rounds: Literal[1, 2] = 1
     latents: Literal["sample", "mean"]  # z_0 of equation 1: the VAE's posterior sampled (diffusers), or its mean
     dtype: Dtype
     keep_source: bool  # the source file's bytes in the shard
@@ -44,12 +50,20 @@ class ReconstructSettings(Section):
     lpips: Literal["alex", "vgg", "alex-random"] | None = (
         None  # equation 7, per image, the mean of the draws, into its JSON
     )
+    # DeepCache's: all of the U-Net runs at one of so many steps; at the others its outermost layers alone do, on the
+    # deep features of the last of these. 1: at every step. Faster, and another x̂ (docs/speed.md).
+    cache_interval: int = Field(1, ge=1)
     # exact: as PyTorch runs it. rounding: compiled, channels last, all batches of a size alike; differs by rounding.
     speed: Literal["exact", "rounding"] = "exact"
     batch_size: int = Field(ge=1)
     # Shards that a process computes together, so that batches of rare sizes are filled from all of them. A process that
     # is killed has so many to do again.
     shards_together: int = Field(1, ge=1)
+
+    @property
+    def denoising_steps(self) -> int:
+        """T of equation 1, in steps: as many lead from z_T to z_0."""
+        return min(int(self.steps * self.strength), self.steps)
 
     @model_validator(mode="after")
     def _grid_fits(self) -> Self:

@@ -3,12 +3,15 @@
     about.json                      what made it, in full: settings, encoders by name and digest, training data
     best.json, best-….safetensors   the epoch that the held-out images chose, its weights, the history of all epochs
 
-A copy of these three at any path or URL is the detector.
+A copy of these three at any path or URL is the detector. Beside them may lie `calibrations/`, its thresholds for images
+of some kind (sare_core/detection/calibration.py).
 """
 
 import os
 import re
+from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel
@@ -22,8 +25,10 @@ from sare_core.engine.fingerprint import differences
 from sare_core.engine.folders import Folder
 from sare_core.engine.ledger import Ledger
 from sare_core.errors import ConfigError
-from sare_core.models.weights import Weights
+from sare_core.models.weights import Weights, fetch, is_hub_id, resolve
 from sare_core.store.storage import Store
+
+CALIBRATIONS = "calibrations"  # the folder for what sare_core.detection makes
 
 
 class _Name(BaseModel):
@@ -134,7 +139,8 @@ class DetectorFolder:
 
 
 def open_detector(reference: str | os.PathLike[str], work: str) -> DetectorFolder:
-    """The detector at a path or URL, or in the work folder under a fingerprint that `sare ls` shows.
+    """The detector at a path or URL; in the work folder under a fingerprint that `sare ls` shows, or the latest of a
+    run by its name; or on the model hub as owner/name or owner/name@revision.
 
     Raises ConfigError: there is none, or it is not trained to its end.
     """
@@ -146,6 +152,12 @@ def open_detector(reference: str | os.PathLike[str], work: str) -> DetectorFolde
         if not found:
             raise ConfigError(f"{reference}: no such detector in {work}. `sare ls` shows what there is.")
         store = Store(work).at(found[0])
+    elif "://" not in reference and not Path(reference).exists():
+        if is_hub_id(reference):
+            model, _, revision = reference.partition("@")
+            store = Store(fetch(resolve(model, revision or None)))
+        elif of_run := _of_run(Store(work), reference):
+            return max(of_run, key=lambda detector: detector.about.described)
     detector = _read(store)
     if detector is None:
         raise ConfigError(f"{store.url}: holds no trained detector (about.json, best.json and the file it names).")
@@ -155,6 +167,35 @@ def open_detector(reference: str | os.PathLike[str], work: str) -> DetectorFolde
             "was, or writes into best.json that it is done. Then copy the folder again, if this is a copy."
         )
     return detector
+
+
+def copy_to(detector: DetectorFolder, store: Store) -> None:
+    """Put what makes the detector, and its calibrations, into another folder. Raises ConfigError: it cannot be written.
+
+    best.json names the weights, so that it comes last.
+    """
+    about, best = (detector.store.read(f"{name}.json") for name in ("about", "best"))
+    store.write(detector.best.file, detector.store.read(detector.best.file))
+    for name, data in calibrations(detector).items():
+        store.write(name, data)
+    store.write("about.json", about)
+    store.write("best.json", best)
+
+
+def calibrations(detector: DetectorFolder) -> dict[str, bytes]:
+    """What `sare calibrate` left in the detector's folder: file by name."""
+    names = [f"{CALIBRATIONS}/{name}" for name in detector.store.names(CALIBRATIONS) if name.endswith(".json")]
+    return {name: detector.store.read(name) for name in names}
+
+
+def _of_run(work: Store, run: str) -> list[DetectorFolder]:
+    """The detectors in a work folder that a run of this name trained to their end."""
+    found = []
+    for name in work.folders():
+        for place in work.folders(f"{name}/detectors"):
+            with suppress(ConfigError):  # a damaged one beside them
+                found.append(_read(work.at(f"{name}/detectors/{place}")))
+    return [each for each in found if each and run in each.about.runs and (each.best.finished or _ended(each.store))]
 
 
 def start_of(settings: DetectorSettings, work: str) -> DetectorFolder | None:

@@ -58,5 +58,13 @@ class DifferenceDetector(MapDetector):
     views = 3
 
     def see(self, batch: dict[str, Tensor]) -> Tensor:
-        captioned, uncaptioned = batch["sare"], batch["uncaptioned"]
-        return torch.cat([captioned, uncaptioned, captioned - uncaptioned], dim=1)
+        first, second = (batch[name] for name in self.maps)
+        return torch.cat([first, second, first - second], dim=1)
+
+
+class DifferenceInDifferenceDetector(DifferenceDetector):
+    """The error of x, that of its reconstruction x̂, and the first less the second: as difference-in-difference has it
+    (Qi et al., arXiv 2602.23732), of whose paper only the abstract could be read; it sees the three as above."""
+
+    maps: ClassVar[dict[str, dict[str, Any]]] = {"sare": {}, "second_order": {"reconstruct.rounds": 2}}
+    source = "Qi et al., 2026 (its abstract)"

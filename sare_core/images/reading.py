@@ -13,8 +13,8 @@ from sare_core.store.remote import filesystem, with_retries
 MAX_BYTES = 2 << 30  # more than the most pixels that are decoded take uncompressed at 16 bits a channel
 
 
-def read_bytes(path: str) -> bytes:
-    """The bytes of a regular local file, or of a URL (s3://…, https://…) by fsspec.
+def read_bytes(path: str, limit: int = MAX_BYTES) -> bytes:
+    """The bytes of a regular local file, or of a URL (s3://…, https://…) by fsspec. limit: of a local file, in bytes.
 
     Raises ImageError: gone, a dangling link, not permitted, too large, or not a regular file (those are never opened:
     a pipe would block and a device never end); any fault of an http(s) URL. ConfigError: a URL that no installed
@@ -23,22 +23,26 @@ def read_bytes(path: str) -> bytes:
     """
     path = path.removeprefix("file://")
     if "://" not in path:
-        return _read_local(path)
+        return _read_local(path, limit)
     if web.is_web(path):
         return web.read(path)
     store, place = filesystem(path)
     try:
         return bytes(with_retries(path, lambda: store.cat_file(place)))
     except FileNotFoundError as error:
-        raise ImageError(f"{path}: is gone. Restore it, or index the dataset again.") from error
+        raise ImageError(
+            f"{path}: is gone, or was never there. Restore it, leave it out, or index the dataset again."
+        ) from error
 
 
 @stamina.retry(on=TransientError, attempts=3, wait_initial=0.1, wait_jitter=0.1)
-def _read_local(path: str) -> bytes:
+def _read_local(path: str, limit: int) -> bytes:
     try:
-        return _read_file(Path(path))
+        return _read_file(Path(path), limit)
     except (FileNotFoundError, NotADirectoryError) as error:
-        raise ImageError(f"{path}: is gone. Restore it, or index the dataset again.") from error
+        raise ImageError(
+            f"{path}: is gone, or was never there. Restore it, leave it out, or index the dataset again."
+        ) from error
     except PermissionError as error:
         raise ImageError(f"{path}: this user may not read it. Grant read permission, or leave it out.") from error
     except OSError as error:
@@ -49,7 +53,7 @@ def _read_local(path: str) -> bytes:
         raise TransientError(f"{path}: reading failed: {error}. Check the disk or network, then run again.") from error
 
 
-def _read_file(path: Path) -> bytes:
+def _read_file(path: Path, limit: int) -> bytes:
     try:
         status = path.stat()
     except FileNotFoundError as error:
@@ -61,7 +65,7 @@ def _read_file(path: Path) -> bytes:
     if not stat.S_ISREG(status.st_mode):
         kind = "a folder" if stat.S_ISDIR(status.st_mode) else "a pipe, socket or device"
         raise ImageError(f"{path}: is {kind}, not a regular file. Leave it out.")
-    if status.st_size > MAX_BYTES:
-        raise ImageError(f"{path}: has {status.st_size} bytes, more than the {MAX_BYTES} that are read. Leave it out.")
+    if status.st_size > limit:
+        raise ImageError(f"{path}: has {status.st_size} bytes, more than the {limit} that are read. Leave it out.")
     # A file of /proc has no bytes until it is read, and to read it may never end.
     return path.read_bytes() if status.st_size else b""

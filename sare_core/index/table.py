@@ -61,6 +61,18 @@ def find_rows(root: str, problems: list[Problem], unnamed: str) -> Iterator[Foun
                 yield Found(path, size, time, subset or unnamed, split, label, kind)
 
 
+def find_paths(root: str) -> Iterator[str]:
+    """The paths or URLs of a table's rows, as they can be opened; "" where a row has none. Other columns play no part.
+
+    Raises ConfigError: no such file, no column of paths or two.
+    """
+    table = _read(root)
+    if (name := _column(root, table.columns, "path")) is None:
+        raise _no_paths(root, table.columns)
+    for path in table[name].cast(pl.String).str.strip_chars().fill_null(""):
+        yield locate(base_folder(root), path) if path else ""
+
+
 def _size_and_time(row: tuple[str, str]) -> tuple[int | None, int | None]:
     where, place = row
     try:
@@ -89,24 +101,31 @@ def _row(where: str, row: dict[str, str], numbers: dict[str, int | None]) -> _Ro
 def _columns(root: str, names: list[str]) -> dict[str, str]:
     """The table's own name of each of our columns that it has."""
     columns: dict[str, str] = {}
-    for ours, usual in _NAMES.items():
-        found = [name for name in names if plain(name) in usual]
-        if len(exact := [name for name in found if plain(name) == ours]) == 1:
-            found = exact
-        if len(found) > 1:
-            raise ConfigError(
-                f"{root}: columns {', '.join(found)}: each may be the {ours}. Call the right one {ours!r}."
-            )
-        if found:
-            columns[ours] = found[0]
+    for ours in _NAMES:
+        if found := _column(root, names, ours):
+            columns[ours] = found
     if "path" not in columns:
-        raise ConfigError(f"{root}: no column `path`. It holds: {', '.join(names)}.")
+        raise _no_paths(root, names)
     if "label" not in columns and (like := [name for name in names if plain(name) in _UNCLEAR]):
         raise ConfigError(
             f"{root}: no column `label`, but {like[0]!r}, whose values may mean either. Call it label, "
             "with 0 for real and 1 for fake, or drop it."
         )
     return columns
+
+
+def _column(root: str, names: list[str], ours: str) -> str | None:
+    """The table's own name of one of our columns. Raises ConfigError: it may be either of two."""
+    found = [name for name in names if plain(name) in _NAMES[ours]]
+    if len(exact := [name for name in found if plain(name) == ours]) == 1:
+        found = exact
+    if len(found) > 1:
+        raise ConfigError(f"{root}: columns {', '.join(found)}: each may be the {ours}. Call the right one {ours!r}.")
+    return found[0] if found else None
+
+
+def _no_paths(root: str, names: list[str]) -> ConfigError:
+    return ConfigError(f"{root}: no column `path`. It holds: {', '.join(names)}.")
 
 
 def _require_meaning(root: str, table: pl.DataFrame, columns: dict[str, str]) -> None:

@@ -19,6 +19,7 @@ from sare_core.config.reconstruction import ReconstructSettings
 from sare_core.errors import ConfigError
 from sare_core.plan import models
 from sare_core.reconstruction import method_of
+from sare_core.reconstruction.caching import split
 
 Size = tuple[int, int]  # width, height in pixels
 
@@ -68,31 +69,33 @@ def reconstruct_flops(
     """
     method = method_of(settings)
     captioned = captioned and method.needs_captions
-    passes = method.unet_passes * min(int(settings.steps * settings.strength), settings.steps)
-    if captioned and settings.guidance_scale != 1:
-        passes *= 2
-    unet, vae, width = model.unet.eval(), model.vae.eval(), model.text_encoder.config.hidden_size
+    whole, outer = split(model.unet.eval())
+    passes = dict(zip((whole, outer), method.passes(settings), strict=True))
+    rows = 2 if captioned and settings.guidance_scale != 1 else 1
+    vae, width = model.vae.eval(), model.text_encoder.config.hidden_size
     channels = vae.config.latent_channels
 
     def at(size: Size) -> int:
         w, h = size[0] // model.multiple, size[1] // model.multiple
         total = count(lambda: vae.encode(empty(1, 3, size[1], size[0])))
         total += count(lambda: vae.decode(empty(1, channels, h, w)))
-        if passes:
-            inputs = (1, unet.config.in_channels, h, w)  # of in-painting models more than the latents
-            row = count(lambda: unet(empty(inputs), 1, encoder_hidden_states=empty(1, model.tokens, width)))
-            total += passes * row
+        latents = (1, model.unet.config.in_channels, h, w)  # of in-painting models more than the autoencoder's
+        inputs = {"encoder_hidden_states": empty(1, model.tokens, width, device="meta")}
+        for unet, times in passes.items():
+            if times:
+                total += times * rows * count(lambda: unet(empty(latents), 1, **inputs))  # noqa: B023
         return total
 
     with torch.no_grad():
         text = 0
-        if passes and captioned:
+        if any(passes.values()) and captioned:
             text = count(lambda: model.text_encoder.eval()(empty(1, model.tokens, dtype=torch.long)))
         sizes = sorted(set(sizes))
         levels = len(model.unet.config.block_out_channels)
         found = _at_all(sizes, at, lambda size: _features(size, model.multiple, levels))
         lpips = {size: _lpips_flops(settings.lpips, size) for size in sizes}
-    return {size: settings.noise_draws * (flops + lpips[size]) + text for size, flops in found.items()}
+    draws, rounds = settings.noise_draws, settings.rounds
+    return {size: draws * (rounds * flops + lpips[size]) + text for size, flops in found.items()}
 
 
 class DetectorCost(NamedTuple):

@@ -6,7 +6,8 @@ that calls `register` when it is imported. Nothing here imports torch: the folde
 
 from collections.abc import Collection
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from math import ceil
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from sare_core.config.plugins import find, own_code
 from sare_core.config.reconstruction import ReconstructSettings
@@ -37,15 +38,23 @@ class Reconstructor(Protocol):
         ...
 
 
+class Passes(NamedTuple):
+    """How often an image goes through the U-Net, guidance apart: as a whole, and through its outermost layers alone."""
+
+    whole: int
+    outer: int
+
+
 @dataclass(frozen=True)
 class Method:
     """A registered method, and what a run must know of it before anything is loaded.
 
     target: "package.module:Class", or a function: called with (settings, folder, device), it gives a Reconstructor.
     needs_captions: whether it reads captions; without, its folder does not depend on them.
-    unused: settings that play no part in it, and so none in its fingerprint.
+    unused: settings that play no part in it, and so none in its fingerprint; what is not left neutral is refused.
     adds_noise: whether it draws noise at strengths above 0; without, only the sampled latents are left to chance.
     unet_passes: how often the U-Net sees an image at each step, guidance apart. `sare plan` counts by it.
+    one_step: whether it takes the first step alone.
     """
 
     name: str
@@ -54,6 +63,13 @@ class Method:
     unused: Collection[str] = frozenset()
     adds_noise: bool = False
     unet_passes: int = 0
+    one_step: bool = False
+
+    def passes(self, settings: ReconstructSettings) -> Passes:
+        """Of one reconstruction under these settings."""
+        steps = min(settings.denoising_steps, 1) if self.one_step else settings.denoising_steps
+        whole = ceil(steps / settings.cache_interval)
+        return Passes(self.unet_passes * whole, self.unet_passes * (steps - whole))
 
     def load(self, settings: ReconstructSettings, folder: str, device: str) -> Reconstructor:
         """The method ready to work. folder: of the model. device: as torch names it, e.g. cuda:0.
@@ -103,7 +119,8 @@ def method_names() -> list[str]:
 def method_of(settings: ReconstructSettings) -> Method:
     """The method that the settings name.
 
-    Raises ConfigError: no such method; or several noise draws of a method that would give each time the same.
+    Raises ConfigError: no such method; a setting that plays no part in it and is not left neutral; or several noise
+    draws of a method that would give each time the same.
     """
     method = _METHODS.get(settings.method)
     if method is None:
@@ -111,6 +128,12 @@ def method_of(settings: ReconstructSettings) -> Method:
             f"reconstruct.method: no method {settings.method!r}; there are {', '.join(method_names())}. "
             "Name the module of a method of your own with --plugin."
         )
+    for name in sorted(settings.neutral.keys() & set(method.unused)):
+        if (value := getattr(settings, name)) != settings.neutral[name]:
+            raise ConfigError(
+                f"reconstruct.{name}={value}: plays no part in {method.name}. "
+                f"Set reconstruct.{name}={settings.neutral[name]}."
+            )
     random = settings.latents == "sample" or (method.adds_noise and settings.strength > 0)
     if settings.noise_draws > 1 and not random:
         raise ConfigError(
@@ -122,16 +145,29 @@ def method_of(settings: ReconstructSettings) -> Method:
 
 register("img2img", "sare_core.reconstruction.img2img:Img2Img", needs_captions=True, adds_noise=True, unet_passes=1)
 register(
+    "one_step",
+    "sare_core.reconstruction.img2img:OneStep",
+    needs_captions=True,
+    unused={"eta", "cache_interval"},
+    adds_noise=True,
+    unet_passes=1,
+    one_step=True,
+)
+register(
     "autoencoder",
     "sare_core.reconstruction.autoencoder:Autoencoder",
-    unused={"steps", "strength", "guidance_scale", "eta"},
+    unused={"steps", "strength", "guidance_scale", "eta", "cache_interval"},
 )
 register(
     "ddim_inversion",
     "sare_core.reconstruction.ddim_inversion:DDIMInversion",
-    unused={"guidance_scale", "eta"},
+    unused={"guidance_scale", "eta", "cache_interval"},
     unet_passes=2,
 )
 register(
-    "inpaint", "sare_core.reconstruction.inpaint:Inpaint", unused={"guidance_scale"}, adds_noise=True, unet_passes=1
+    "inpaint",
+    "sare_core.reconstruction.inpaint:Inpaint",
+    unused={"guidance_scale", "cache_interval"},
+    adds_noise=True,
+    unet_passes=1,
 )

@@ -11,8 +11,8 @@ BACKEND = "inductor"
 SIZES = 256  # image sizes of a run; multiples of 8 up to 512 have 127, and torch's own limit is 8
 
 
-def compile_parts(vae: Any, unet: Any | None) -> None:
-    """In place: `unet(…)`, `vae.encode` and `vae.decode` are compiled when they are first called with a shape.
+def compile_parts(vae: Any, *unets: Any | None) -> None:
+    """In place: each `unet(…)`, `vae.encode` and `vae.decode` are compiled when they are first called with a shape.
 
     A run with more than SIZES shapes ends with torch's error, and does not go on uncompiled.
     """
@@ -21,6 +21,6 @@ def compile_parts(vae: Any, unet: Any | None) -> None:
     torch._dynamo.config.fail_on_recompile_limit_hit = True
     vae.to(memory_format=torch.channels_last)
     vae.encode, vae.decode = (torch.compile(part, dynamic=False, backend=BACKEND) for part in (vae.encode, vae.decode))
-    if unet is not None:
+    for unet in filter(None, unets):
         unet.to(memory_format=torch.channels_last)
         unet.compile(dynamic=False, fullgraph=True, backend=BACKEND)

@@ -19,7 +19,8 @@ from sare_core.reconstruction.perceptual import load_lpips
 class Mapped(NamedTuple):
     """What is made of one image x.
 
-    reconstruction: x̂ of the first draw, (H, W, 3) uint8. sare: the map, (H, W, 3) uint8, or of `sare_size` a side.
+    reconstruction: x̂ of the first draw, of the last round, (H, W, 3) uint8. sare: the map, (H, W, 3) uint8, or of
+    `sare_size` a side.
     lpips: equation 7's distance >= 0, None where it is not asked for. Map and distance are the mean over the draws.
     """
 
@@ -28,11 +29,18 @@ class Mapped(NamedTuple):
     lpips: float | None
 
 
-class Reconstructed(NamedTuple):
-    """What the device makes of one image: x̂ of each draw, (3, H, W) float32 in [0, 1], or (H, W, 3) uint8; and the mean
-    of LPIPS over the draws, None where it is not asked for."""
+class Draw(NamedTuple):
+    """One draw of the noise: x, (H, W, 3) uint8, in a second round the x̂ of the first; and x̂, (3, H, W) float32 in
+    [0, 1], or (H, W, 3) uint8."""
 
-    draws: list[np.ndarray | torch.Tensor]
+    x: np.ndarray
+    x_hat: np.ndarray | torch.Tensor
+
+
+class Reconstructed(NamedTuple):
+    """What the device makes of one image: its draws, and the mean of LPIPS over them; None: it is not asked for."""
+
+    draws: list[Draw]
     lpips: float | None = None
 
 
@@ -78,28 +86,42 @@ class Mapper:
         What an image gives does not depend on the others of its batch, beyond rounding in half precision. One that
         cannot be reconstructed, in any of its draws, comes back as an ImageError.
         """
-        pixels = torch.from_numpy(self._stacked(images)).to(getattr(self.reconstructor, "device", "cpu"))
-        batch = pixels.permute(0, 3, 1, 2).float() / 127.5 - 1
-        draws = list[list[np.ndarray | torch.Tensor | ImageError]]()
-        for draw in range(1, self.settings.noise_draws + 1):
-            generators = [generator_for(self.seed, image_id, draw) for image_id in image_ids]
-            # A GPU rounds in no time, and a fourth of the bytes comes back from it.
-            found = self.reconstructor.reconstruct(batch, captions, generators)
-            draws.append([rounded(x) if isinstance(x, torch.Tensor) and x.is_cuda else x for x in found])
+        numbers = range(1, self.settings.noise_draws + 1)
+        draws = [self._draw(images, captions, image_ids, number) for number in numbers]
         results = list[Reconstructed | ImageError]()
-        for image, *of_image in zip(images, *draws, strict=True):
+        for of_image in zip(*draws, strict=True):
             good = [each for each in of_image if not isinstance(each, ImageError)]
             failed = next((each for each in of_image if isinstance(each, ImageError)), None)
-            results.append(failed or Reconstructed(*self._with_lpips(image, good)))
+            results.append(failed or self._with_lpips(good))
         return results
 
-    def _with_lpips(
-        self, image: np.ndarray, draws: list[np.ndarray | torch.Tensor]
-    ) -> tuple[list[np.ndarray | torch.Tensor], float | None]:
+    def _draw(
+        self, images: list[np.ndarray], captions: list[str], image_ids: list[str], number: int
+    ) -> list[Draw | ImageError]:
+        """Each image's last round. All rounds of a draw have the same noise, so that they differ by their images."""
+        begun, found = images, self._once(images, captions, image_ids, number)
+        for _ in range(1, self.settings.rounds):
+            # One that has failed goes along as it came, and is not looked at again.
+            begun = [x if isinstance(made, ImageError) else rounded(made) for x, made in zip(begun, found, strict=True)]
+            again = self._once(begun, captions, image_ids, number)
+            found = [made if isinstance(made, ImageError) else anew for made, anew in zip(found, again, strict=True)]
+        return [made if isinstance(made, ImageError) else Draw(x, made) for x, made in zip(begun, found, strict=True)]
+
+    def _once(
+        self, images: list[np.ndarray], captions: list[str], image_ids: list[str], number: int
+    ) -> list[np.ndarray | torch.Tensor | ImageError]:
+        pixels = torch.from_numpy(self._stacked(images)).to(getattr(self.reconstructor, "device", "cpu"))
+        batch = pixels.permute(0, 3, 1, 2).float() / 127.5 - 1
+        generators = [generator_for(self.seed, image_id, number) for image_id in image_ids]
+        found = self.reconstructor.reconstruct(batch, captions, generators)
+        # A GPU rounds in no time, and a fourth of the bytes comes back from it.
+        return [rounded(made) if isinstance(made, torch.Tensor) and made.is_cuda else made for made in found]
+
+    def _with_lpips(self, draws: list[Draw]) -> Reconstructed:
         if self.lpips is None:
-            return draws, None
-        levels = [rounded(draw) for draw in draws]
-        return list(levels), float(np.mean([self.lpips(image, each) for each in levels]))
+            return Reconstructed(draws)
+        levels = [(x, rounded(x_hat)) for x, x_hat in draws]
+        return Reconstructed([Draw(*each) for each in levels], float(np.mean([self.lpips(*each) for each in levels])))
 
     def _stacked(self, images: list[np.ndarray]) -> np.ndarray:
         """One array, to be read at once: its memory is used again, as fresh memory takes longer than the copy."""
@@ -108,22 +130,22 @@ class Mapper:
             self._memory.array = np.empty(shape, np.uint8)
         return np.stack(images, out=self._memory.array)
 
-    def measure(self, image: np.ndarray, found: Reconstructed) -> Mapped:
-        """The map of one image from `fit`. Needs no model and no device, so that it may run in a thread."""
-        draws = [rounded(draw) for draw in found.draws]
+    def measure(self, found: Reconstructed) -> Mapped:
+        """The map of one image. Needs no model and no device, so that it may run in a thread."""
+        draws = [(x, rounded(x_hat)) for x, x_hat in found.draws]
         # Equation 4, in bytes: the difference of two, the lesser taken from the greater.
-        errors = [np.maximum(image, draw) - np.minimum(image, draw) for draw in draws]
+        errors = [np.maximum(x, x_hat) - np.minimum(x, x_hat) for x, x_hat in draws]
         sare = errors[0]
         if len(errors) > 1:
             sare = np.rint(np.mean(errors, axis=0)).astype(np.uint8)  # to the nearest level, a half to the even one
         if (side := self.settings.sare_size) != "full":
             sare = np.asarray(resize(Image.fromarray(sare), (side, side), "bilinear"))
-        return Mapped(draws[0], sare, found.lpips)
+        return Mapped(draws[0][1], sare, found.lpips)
 
     def maps(self, images: list[np.ndarray], captions: list[str], image_ids: list[str]) -> list[Mapped | ImageError]:
         """`reconstruct` and `measure` of images from `fit`."""
-        pairs = zip(images, self.reconstruct(images, captions, image_ids), strict=True)
-        return [found if isinstance(found, ImageError) else self.measure(image, found) for image, found in pairs]
+        results = self.reconstruct(images, captions, image_ids)
+        return [found if isinstance(found, ImageError) else self.measure(found) for found in results]
 
 
 def generator_for(seed: int, image_id: str, draw: int = 1) -> torch.Generator:

@@ -16,6 +16,7 @@ from sare_core.config.reconstruction import ReconstructSettings
 from sare_core.errors import ConfigError, ImageError
 from sare_core.models.weights import CURE, require_tokenizer, require_whole
 from sare_core.reconstruction.batching import empty_rows
+from sare_core.reconstruction.caching import split
 from sare_core.reconstruction.compiling import compile_parts
 from sare_core.reconstruction.memory import Fitting
 
@@ -48,8 +49,11 @@ class StableDiffusion:
         self.multiple = 2 ** (len(self.vae.config.block_out_channels) - 1)
         self._texts: dict[str, torch.Tensor] = {}
         self.encoding, self.changing, self.decoding = Fitting("encoder"), Fitting("U-Net"), Fitting("decoder")
+        self.outer: Any = None  # the U-Net's outermost layers, for steps that take its deep features again
+        if settings.cache_interval > 1:
+            self.unet, self.outer = split(self.unet)
         if settings.speed == "rounding":
-            compile_parts(self.vae, self.unet)
+            compile_parts(self.vae, self.unet, self.outer)
 
     def _load(self, folder: str) -> Parts:
         require_whole(folder)
@@ -94,7 +98,7 @@ class StableDiffusion:
         """
         settings = self.settings
         self.scheduler.set_timesteps(settings.steps)
-        count = min(int(settings.steps * settings.strength), settings.steps)
+        count = settings.denoising_steps
         if count == 0:
             raise ConfigError(
                 f"reconstruct.strength={settings.strength} of {settings.steps} steps leaves no step; raise one of them."

@@ -99,7 +99,7 @@ class ReconstructStage:
         return self.mapper.reconstruct(pixels, captions, ids)
 
     def encode(self, row: dict[str, Any], item: Item, found: "Reconstructed") -> dict[str, Any]:
-        settings, result = self.settings, self.mapper.measure(item.pixels, found)
+        settings, result = self.settings, self.mapper.measure(found)
         about = {key: row[key] for key in ("image_id", "path", "dataset", "subset", "split", "label", "class")}
         about |= {
             "caption": item.caption,

@@ -11,12 +11,12 @@ from sare_core.engine.terminal import printable
 from sare_core.report.examples import LONGEST
 
 
-def render(**content: Any) -> str:
-    """The page of all that the template names; what lacks is an error."""
+def render(template: str = "page.html.jinja", room: str = "sare_core.report", **content: Any) -> str:
+    """The page of all that a room's template names; what lacks is an error."""
     import jinja2
 
     environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("sare_core.report", "."),
+        loader=jinja2.PackageLoader(room, "."),
         autoescape=True,
         trim_blocks=True,
         lstrip_blocks=True,
@@ -24,7 +24,7 @@ def render(**content: Any) -> str:
         finalize=_finalize,
     )
     style = (files("sare_core.report") / "page.css").read_text(encoding="utf-8")
-    return environment.get_template("page.html.jinja").render(content, style=style, longest=LONGEST)
+    return environment.get_template(template).render(content, style=style, longest=LONGEST)
 
 
 def _finalize(value: Any) -> Any:

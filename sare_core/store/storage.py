@@ -19,7 +19,7 @@ from sare_core.store.digests import is_as_named, sha256_file
 from sare_core.store.reading import ReadStore, retrying
 from sare_core.store.remote import refused
 
-__all__ = ["Store", "is_as_named", "sha256_file", "spool_folder"]
+__all__ = ["Store", "is_as_named", "place_of", "sha256_file", "spool_folder"]
 
 CLOCK = 60.0  # seconds for which the offset of a store's clock holds
 _BULK = 1000  # names that S3 deletes by one request
@@ -159,3 +159,9 @@ class Store(ReadStore):
 
     def _beside(self, name: str, only_new: bool = False) -> "Replacement":
         return Replacement(Path(self._full(name)), only_new)
+
+
+def place_of(path: str) -> tuple[Store, str]:
+    """The folder of a file's path or URL, and its name in it."""
+    folder, slash, name = path.rpartition("/")
+    return Store(folder or slash or "."), name

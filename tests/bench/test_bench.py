@@ -129,9 +129,18 @@ def test_what_cannot_be_measured_is_said(configurations: list[str], console: Con
     assert "reconstruct, exact" not in console.export_text(), "told before anything is measured"
 
 
-@pytest.mark.parametrize(("method", "unet"), [("img2img", True), ("autoencoder", False), ("ddim_inversion", True)])
-def test_each_method_is_timed_as_it_works(configurations: list[str], method: str, unet: bool) -> None:
-    settings = load_settings(STANDIN, [*configurations, f"reconstruct.method={method}"]).reconstruct
+@pytest.mark.parametrize(
+    ("change", "unet"),
+    [
+        ("method=img2img", True),
+        ("cache_interval=2", True),
+        ("method=one_step", True),
+        ("method=autoencoder", False),
+        ("method=ddim_inversion", True),
+    ],
+)
+def test_each_method_is_timed_as_it_works(configurations: list[str], change: str, unet: bool) -> None:
+    settings = load_settings(STANDIN, [*configurations, f"reconstruct.{change}"]).reconstruct
     (row,) = reconstruct.rows(settings, (32, 32), [2], ["exact"], "cpu", True, lambda what: None)
     assert row.parts.count("+") == 1 + unet
 

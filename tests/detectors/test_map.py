@@ -54,16 +54,19 @@ def test_constants_of_photographs_play_no_part(semantic_encoder_dir: str) -> Non
     torch.testing.assert_close(*logits, rtol=1e-2, atol=1e-3)
 
 
-def test_the_difference_is_signed_and_both_maps_are_read(semantic_encoder_dir: str) -> None:
-    detector = build(semantic_encoder_dir, "difference").eval()
+@pytest.mark.parametrize(
+    ("name", "second"), [("difference", "uncaptioned"), ("difference_in_difference", "second_order")]
+)
+def test_the_difference_is_signed_and_both_maps_are_read(semantic_encoder_dir: str, name: str, second: str) -> None:
+    detector = build(semantic_encoder_dir, name).eval()
     one, other = maps(1), maps(2)
-    shown = detector.see({"sare": one, "uncaptioned": other})
+    shown = detector.see({"sare": one, second: other})
     torch.testing.assert_close(shown.unflatten(1, (3, 3))[:, 2], one - other)
-    logits = detector({"sare": one, "uncaptioned": other})
+    logits = detector({"sare": one, second: other})
     assert logits.shape == (6,)
-    for batch in ({"sare": maps(3), "uncaptioned": other}, {"sare": one, "uncaptioned": maps(3)}):
+    for batch in ({"sare": maps(3), second: other}, {"sare": one, second: maps(3)}):
         assert (detector(batch) - logits).abs().max() > 1e-5
-    swapped = detector({"sare": other, "uncaptioned": one})
+    swapped = detector({"sare": other, second: one})
     assert (swapped - logits).abs().max() > 1e-5
 
 

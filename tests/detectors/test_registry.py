@@ -33,6 +33,7 @@ CASES: dict[str, tuple[list[str], set[str]]] = {
     "conv_b": (["backbone=null", "architecture=test_convnext"], {"backbone", "head"}),
     "de_fake": (["image_encoder={models}/image-encoder", "text_encoder={models}/diffusion"], {"hidden", "head"}),
     "difference": ([], {"semantic_encoder", "head"}),
+    "difference_in_difference": ([], {"semantic_encoder", "head"}),
     "dire": ([], {"semantic_encoder", "head"}),
     "drct": ([], {"embedding", "head"}),
     "drct, Conv-B": (["architecture=test_convnext", "embed_dim=16"], {"backbone", "embedding", "head"}),
@@ -44,7 +45,7 @@ CASES: dict[str, tuple[list[str], set[str]]] = {
     "sare": ([], {"semantic_encoder", "embedding", "fusion", "head"}),
     "univfd": ([], {"head"}),
 }
-PICTURES = ("image", "sare", "uncaptioned", "reconstruction")
+PICTURES = ("image", "sare", "uncaptioned", "reconstruction", "second_order")
 FIELD = {"image": "png", "sare": "sare.png", "reconstruction": "reconstruction.png", "caption": "json"}
 
 

@@ -13,7 +13,7 @@ import pytest
 from typer.main import get_command
 from typer.testing import CliRunner
 
-from stages.app import COMMANDS, app
+from stages.app import COMMANDS, app, command_name
 from tests.conftest import STANDIN, standin_overrides
 from tests.forked import Command
 from tests.pipeline import outputs
@@ -90,9 +90,9 @@ def test_help_is_grouped_and_each_command_has_an_example() -> None:
     runner = CliRunner()
     everything = runner.invoke(app).output
     for panel, commands in COMMANDS.items():
-        assert everything.index(f"─ {panel} ─") < everything.index(f" {commands[0][0].__name__.replace('_', '-')} ")
+        assert everything.index(f"─ {panel} ─") < everything.index(f" {command_name(commands[0][0])} ")
     for command in [command for commands in COMMANDS.values() for command, _ in commands]:
-        name = command.__name__.replace("_", "-")
+        name = command_name(command)
         assert f"Example: sare {name}" in runner.invoke(app, [name, "--help"]).output
 
 

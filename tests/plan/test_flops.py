@@ -19,7 +19,7 @@ from sare_core.errors import ConfigError
 from sare_core.plan import flops, models
 from sare_core.reconstruction import method_of
 from sare_core.reconstruction.img2img import Img2Img
-from sare_core.reconstruction.mapper import generator_for
+from sare_core.reconstruction.mapper import Mapper, generator_for
 from sare_core.reconstruction.perceptual import load_lpips
 
 MakeSettings = Callable[..., Settings]
@@ -97,6 +97,8 @@ def test_the_papers_stages_cost_what_was_measured_of_them() -> None:
         ("reconstruct.strength=0",),
         ("reconstruct.method=autoencoder",),
         ("reconstruct.method=ddim_inversion", "reconstruct.strength=0.7"),
+        ("reconstruct.cache_interval=3", "reconstruct.noise_draws=2"),
+        ("reconstruct.method=one_step", "reconstruct.rounds=2"),
     ],
 )
 def test_reconstruct_is_counted_as_it_runs(changes: tuple[str, ...], standin_settings: MakeSettings) -> None:
@@ -105,11 +107,10 @@ def test_reconstruct_is_counted_as_it_runs(changes: tuple[str, ...], standin_set
     planned = models.diffusion(settings)
     assert planned.multiple == real.multiple
     for width, height in ((64, 64), (64, 40)):
-        images, captions = torch.zeros(2, 3, height, width), ["a dog", "a red star"]
-        generators = [generator_for(0, caption) for caption in captions]
+        images, captions = [np.zeros((height, width, 3), np.uint8)] * 2, ["a dog", "a red star"]
         if real.denoises:
             real.encode_texts([""])  # the null text, once a process
-        ran = measured(lambda: real.reconstruct(images, captions, generators))  # noqa: B023
+        ran = measured(lambda: Mapper(settings, 0, real).reconstruct(images, captions, captions))  # noqa: B023
         if real.denoises:
             real._texts.clear()
         (each,) = flops.reconstruct_flops(settings, planned, [(width, height)], captioned=True).values()
@@ -194,12 +195,13 @@ def test_what_cannot_be_counted_is_said(standin_settings: MakeSettings) -> None:
         ("detector.detector=image", "detector.tune_image_encoder=true"),
         ("detector.detector=map",),
         ("detector.detector=difference",),
+        ("detector.detector=difference_in_difference",),
     ],
 )
 def test_a_detector_is_counted_as_it_runs(changes: tuple[str, ...], standin_settings: MakeSettings) -> None:
     settings = standin_settings(*changes).detector
     real: Any = build_detector(settings, {role: model for role, (model, _) in named_encoders(settings).items()})
-    batch = {name: torch.zeros(2, 3, 64, 64) for name in ("image", "sare", "uncaptioned")}
+    batch = {name: torch.zeros(2, 3, 64, 64) for name in ("image", "sare", "uncaptioned", "second_order")}
     cost = flops.detector_cost(settings)
     real.train()
     assert measured(lambda: real(batch).sum().backward()) == 2 * cost.step

@@ -50,3 +50,21 @@ def test_one_graph_a_size_whatever_the_batch(
         assert count > 1 or not graphs
     assert graphs.count(6) == len(sizes), "the U-Net, with both rows of guidance: one graph a size, for all its steps"
     assert len(graphs) == 3 * len(sizes), "with encoder and decoder"
+
+
+def test_a_cached_unet_has_a_graph_for_each_of_its_parts(
+    graphs: list[int], standin_settings: MakeSettings, standin_models: Path
+) -> None:
+    folder = str(standin_models / "diffusion")
+    common = ("reconstruct.steps=10", "reconstruct.batch_size=3", "reconstruct.cache_interval=2")
+    exact = Img2Img(standin_settings(*common).reconstruct, folder, "cpu")
+    compiled = Img2Img(standin_settings(*common, "reconstruct.speed=rounding").reconstruct, folder, "cpu")
+    for count, text in ((3, "a"), (2, "b")):
+        images = torch.rand(count, 3, 32, 24) * 2 - 1
+        ours, theirs = (
+            model.reconstruct(images, [text] * count, [generator_for(0, name) for name in "xyz"[:count]])
+            for model in (compiled, exact)
+        )
+        for one, other in zip(ours, theirs, strict=True):
+            torch.testing.assert_close(one, other, atol=1e-4, rtol=0)
+    assert graphs.count(6) == 2 and len(graphs) == 4

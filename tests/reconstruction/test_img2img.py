@@ -13,7 +13,7 @@ from PIL import Image
 from sare_core.config import Settings
 from sare_core.errors import ConfigError, ImageError
 from sare_core.images.decoding import fit_size, resize
-from sare_core.reconstruction.img2img import Img2Img
+from sare_core.reconstruction.img2img import Img2Img, OneStep
 from sare_core.reconstruction.mapper import generator_for, rounded
 
 # Wide, high and square, larger and smaller than the target, so that they fall into several groups by size.
@@ -251,6 +251,27 @@ def test_strength_0_is_the_autoencoder_of_diffusers_alone(
         expected = vae.decode(z).sample[0].detach() / 2 + 0.5
         assert isinstance(result, torch.Tensor)
         assert (result - expected.clamp(0, 1)).abs().max() <= 1e-4
+
+
+@pytest.mark.parametrize(("caption", "w"), [("a cat", 7.5), ("a cat", 1.0), ("", 7.5)])
+def test_one_step_is_the_predicted_z_0(
+    caption: str, w: float, standin_settings: Callable[..., Settings], standin_models: Path
+) -> None:
+    """From equations 1 and 2 and the published betas, written out; the U-Net is diffusers' own."""
+    settings = standin_settings("reconstruct.steps=10", f"reconstruct.guidance_scale={w}").reconstruct
+    model, z_0 = OneStep(settings, str(standin_models / "diffusion"), "cpu"), torch.randn(2, 4, 4, 4)
+    calls: list[int] = []
+    model.unet.register_forward_hook(lambda _, inputs, out: calls.append(len(inputs[0])))
+    with torch.no_grad():
+        found = model.change(z_0, [caption] * 2, [generator_for(0, name) for name in "xy"])
+        assert calls == [4 if caption and w != 1 else 2], "once, whatever the steps"
+
+        noise = torch.cat([torch.randn(1, 4, 4, 4, generator=generator_for(0, name)) for name in "xy"])
+        alpha = np.cumprod(1 - np.linspace(0.00085**0.5, 0.012**0.5, 1000) ** 2)[401]  # strength 0.5: of 901 … 1
+        z_t = alpha**0.5 * z_0 + (1 - alpha) ** 0.5 * noise
+        null, under = (model.unet(z_t, 401, model.encode_texts([text] * 2)).sample for text in ("", caption))
+        expected = (z_t - (1 - alpha) ** 0.5 * (null + w * (under - null))) / alpha**0.5
+    torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
 
 
 def test_too_little_strength_is_refused(standin_settings: Callable[..., Settings], standin_models: Path) -> None:

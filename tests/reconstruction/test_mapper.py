@@ -88,6 +88,26 @@ def test_an_image_that_fails_in_any_draw_fails(standin_settings: MakeSettings) -
     assert isinstance(mapped(settings, Shifted()), Mapped)
 
 
+def test_a_second_round_is_of_the_reconstruction_with_the_same_noise(standin_settings: MakeSettings) -> None:
+    settings = standin_settings("reconstruct.rounds=2", "reconstruct.noise_draws=2").reconstruct
+    image, distances = np.full((8, 8, 3), 100, np.uint8), list[tuple[np.ndarray, np.ndarray]]()
+    model = Shifted()
+    mapper = Mapper(settings, 5, model, lambda *pair: distances.append(pair) or 0.0)  # type: ignore[func-returns-value]
+    (found,) = mapper.maps([image], [""], ["id"])
+    first, again, other, other_again = model.moves
+    assert np.array_equal(first, again) and np.array_equal(other, other_again) and not np.array_equal(first, other)
+    assert isinstance(found, Mapped)
+    assert np.array_equal(found.reconstruction, image + 2 * first)
+    assert np.array_equal(found.sare, np.rint((abs(first) + abs(other)) / 2))
+    for (x, x_hat), move in zip(distances, (first, other), strict=True):
+        assert np.array_equal(x, image + move) and np.array_equal(x_hat, image + 2 * move)
+
+
+@pytest.mark.parametrize("fail_at", [1, 2])
+def test_an_image_that_fails_in_either_round_fails(fail_at: int, standin_settings: MakeSettings) -> None:
+    assert isinstance(mapped(standin_settings("reconstruct.rounds=2").reconstruct, Shifted(fail_at)), ImageError)
+
+
 def test_distance_and_size_are_of_the_mean(standin_settings: MakeSettings) -> None:
     settings = standin_settings("reconstruct.noise_draws=2", "reconstruct.sare_size=12").reconstruct
     distances = iter([1.0, 4.0])

@@ -20,7 +20,8 @@ from sare_core.models.weights import resolve
 from sare_core.reconstruction import method_names, method_of, register
 from sare_core.reconstruction.mapper import Mapper
 
-METHODS = ("img2img", "autoencoder", "ddim_inversion")
+METHODS = ("img2img", "one_step", "autoencoder", "ddim_inversion")
+CAPTIONED = {"img2img", "one_step"}
 OWN = """
 import torch
 from sare_core.reconstruction import register
@@ -91,11 +92,14 @@ def test_the_folders_of_the_paper_keep_their_names(models: Path) -> None:
 
 
 def test_a_neutral_value_is_left_out_and_another_counts(models: Path) -> None:
-    neutral = of("reconstruct.noise_draws=1", "reconstruct.method=img2img").fingerprint_fields()
-    assert not {"noise_draws", "method"} & neutral.keys()
+    values = {"noise_draws": 1, "method": "img2img", "cache_interval": 1, "rounds": 1}
+    neutral = of(*(f"reconstruct.{name}={value}" for name, value in values.items())).fingerprint_fields()
+    assert not values.keys() & neutral.keys()
     assert of("reconstruct.noise_draws=3").fingerprint_fields() == neutral | {"noise_draws": 3}
-    assert folder(models, "img2img", "reconstruct.noise_draws=3") != folder(models, "img2img")
-    assert len({folder(models, method) for method in METHODS}) == 3
+    others = ("noise_draws=3", "cache_interval=2", "cache_interval=3", "rounds=2")
+    made = {folder(models, "img2img", f"reconstruct.{other}") for other in others}
+    assert len(made | {folder(models, "img2img")}) == 5
+    assert len({folder(models, method) for method in METHODS}) == len(METHODS)
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -105,7 +109,7 @@ def test_a_neutral_value_is_left_out_and_another_counts(models: Path) -> None:
         ("reconstruct.steps=40", {"autoencoder"}),
         ("reconstruct.strength=0.7", {"autoencoder"}),
         ("reconstruct.guidance_scale=5", {"autoencoder", "ddim_inversion"}),
-        ("reconstruct.eta=0.5", {"autoencoder", "ddim_inversion"}),
+        ("reconstruct.eta=0.5", {"autoencoder", "ddim_inversion", "one_step"}),
         ("caption.num_beams=2", {"autoencoder", "ddim_inversion"}),
         ("reconstruct.latents=mean", set()),
         ("reconstruct.longer_side=256", set()),
@@ -122,12 +126,14 @@ def test_only_what_a_method_uses_moves_its_folder(
 @pytest.mark.parametrize("method", METHODS)
 def test_only_guidance_by_captions_needs_captions(models: Path, method: str) -> None:
     made = graph(models, f"reconstruct.method={method}").reconstructions
-    assert method_of(of(f"reconstruct.method={method}")).needs_captions == (method == "img2img")
-    assert bool(made.upstream) == ("captions" in made.made_by) == (method == "img2img")
+    assert method_of(of(f"reconstruct.method={method}")).needs_captions == (method in CAPTIONED)
+    assert bool(made.upstream) == ("captions" in made.made_by) == (method in CAPTIONED)
 
 
 def test_an_unknown_method_names_those_that_there_are() -> None:
-    with pytest.raises(ConfigError, match=r"no method 'dire'; there are autoencoder, ddim_inversion, img2img"):
+    with pytest.raises(
+        ConfigError, match=r"no method 'dire'; there are autoencoder, ddim_inversion, img2img, inpaint, one_step"
+    ):
         method_of(of("reconstruct.method=dire"))
 
 
@@ -149,6 +155,15 @@ def test_draws_that_would_all_be_the_same_are_refused(overrides: list[str], refu
             method_of(settings)
     else:
         assert method_of(settings).name == settings.method
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_cache_is_refused_where_it_plays_no_part(models: Path, method: str) -> None:
+    if method == "img2img":
+        assert folder(models, method, "reconstruct.cache_interval=2") != folder(models, method)
+    else:
+        with pytest.raises(ConfigError, match=rf"cache_interval=2: plays no part in {method}\. Set .*interval=1"):
+            folder(models, method, "reconstruct.cache_interval=2")
 
 
 def test_a_method_of_somebodys_own(own: Path, models: Path) -> None:

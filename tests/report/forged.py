@@ -22,7 +22,7 @@ from sare_core.engine.manifest import Index
 from sare_core.engine.runner import run
 from sare_core.evaluation.metrics import GENIMAGE
 from sare_core.evaluation.predict import PredictStage
-from sare_core.reconstruction.mapper import Mapper, Reconstructed
+from sare_core.reconstruction.mapper import Draw, Mapper, Reconstructed
 from sare_core.reconstruction.stage import ReconstructStage
 from tests.pipeline import QUIET, Pipeline
 
@@ -83,7 +83,7 @@ class ForgedReconstructions(ReconstructStage):
             noise = _rng("noise", item.image_id).normal(0, size, item.pixels.shape)
             moved = (item.pixels + noise).round().clip(0, 255).astype(np.uint8)
             lpips = {"alex": size / 100}.get(self.settings.lpips or "")
-            results.append(Reconstructed([moved], lpips))
+            results.append(Reconstructed([Draw(item.pixels, moved)], lpips))
         return results
 
 

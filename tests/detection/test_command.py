@@ -1,0 +1,254 @@
+"""`sare detect` and `sare calibrate` as commands: inputs, outputs, resuming, exit codes; and files that mean harm."""
+
+import csv
+import io
+import json
+import os
+import re
+import struct
+import zipfile
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+
+import jsonschema
+import polars as pl
+import pytest
+from PIL import Image, PngImagePlugin
+
+from sare_core.detection.calibration import Calibration
+from sare_core.detection.outputs import json_lines
+from sare_core.detection.results import schema_text
+from sare_core.errors import ConfigError
+from stages import options
+from stages.app import app
+from tests.detection.conftest import StandIn, grained
+from tests.trees import nasty_files
+
+Sare = Callable[..., tuple[int, str]]
+SCHEMA = json.loads(schema_text())
+
+
+@pytest.fixture
+def sare(stand_in: StandIn, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Sare:
+    """`sare("detect", "photo.jpg")` with the stand-in: the exit code, and standard output."""
+    for stage in ("detect", "calibrate"):
+        monkeypatch.setattr(f"stages.{stage}.Detector.from_pretrained", lambda *_, **__: stand_in)
+
+    def run(*arguments: object) -> tuple[int, str]:
+        with pytest.raises(SystemExit) as end, options.exit_codes():
+            app([str(each) for each in arguments] + ([] if "--schema" in arguments else ["--detector", "it"]))
+        assert isinstance(end.value.code, int)
+        return end.value.code, capsys.readouterr().out
+
+    return run
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    """Five images, of which two are bright enough for likely_ai."""
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for number, level in enumerate((200, 60, 70, 210, 80)):
+        grained(level, number).save(folder / f"{number}.png")
+    return folder
+
+
+def lines(path: Path) -> list[dict]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def test_the_published_schema_is_that_of_the_results(sare: Sare) -> None:
+    code, told = sare("detect", "--schema")
+    assert code == 0
+    assert told == schema_text(), "write it anew: Result has changed"
+    jsonschema.Draft202012Validator.check_schema(json.loads(told))
+
+
+def test_every_output_says_the_same(sare: Sare, photos: Path, calibration: Calibration, tmp_path: Path) -> None:
+    (photos / "broken.png").write_bytes(b"")
+    names = {kind: tmp_path / f"out.{kind}" for kind in ("json", "jsonl", "csv", "parquet")}
+    pictures = ("--save-pictures", tmp_path / "pictures")
+    code, told = sare("detect", photos, *pictures, *(x for k, p in names.items() for x in (f"--{k}", p)))
+    assert code == 1 and "1 files could not be read" in told
+    found = json.loads(names["json"].read_text())
+    for each in found:
+        jsonschema.validate(each, SCHEMA)
+    assert [each["verdict"] for each in found] == [
+        *("likely_ai", "inconclusive", "inconclusive", "likely_ai", "inconclusive", "no_verdict")
+    ]
+    assert lines(names["jsonl"]) == found
+    with names["csv"].open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    table = pl.read_parquet(names["parquet"])
+    for key in ("path", "verdict", "sha256", "examined", "caption"):
+        expected = [each[key] for each in found]
+        assert table[key].to_list() == expected
+        assert [row[key] or None for row in rows] == expected
+    assert table["logit"].to_list() == [each["logit"] for each in found]
+    assert table["ai_false_alarms"][0] == calibration.thresholds.likely_ai.crossed
+    for each in found[:-1]:
+        assert Image.open(each["pictures"]["reconstruction"]).size == (8, 8)
+        assert Path(each["pictures"]["maps"]["sare"]).parent == tmp_path / "pictures"
+
+
+def test_people_get_words_and_no_percentage(sare: Sare, photos: Path, calibration: Calibration) -> None:
+    code, told = sare("detect", *sorted(photos.iterdir()))
+    assert code == 0
+    assert told.count("LIKELY AI-GENERATED") == 2 and told.count("INCONCLUSIVE") == 3
+    assert re.findall(r"\d+(?:\.\d+)? ?%", told.replace("95 % interval", "")) == []
+    assert "1 of 40 real photographs of “reals”" in told
+    assert "Nothing found in a file's metadata means nothing" in told
+
+
+def test_json_on_standard_output_is_alone_there(sare: Sare, photos: Path) -> None:
+    code, told = sare("detect", photos / "0.png", "--json", "-")
+    (result,) = json.loads(told)
+    assert code == 0 and result["verdict"] == "inconclusive"
+    assert len(result["encodings"]) == 3 and len(result["draws"]) == 1, "a single file is checked"
+
+
+def test_an_interrupted_run_goes_on(sare: Sare, stand_in: StandIn, photos: Path, tmp_path: Path) -> None:
+    out, table = tmp_path / "out.jsonl", tmp_path / "out.csv"
+    sare("detect", photos, "--jsonl", out)
+    whole = lines(out)
+    text = out.read_text().splitlines(keepends=True)
+    out.write_text("".join(text[:3]) + text[3][:50])
+    stand_in.batches.clear()
+    sare("detect", photos, "--jsonl", out, "--csv", table)
+    assert sum(stand_in.batches) == 2, "the one that was cut, and the last"
+    without_time = [{**each, "milliseconds": 0} for each in lines(out)]
+    assert without_time == [{**each, "milliseconds": 0} for each in whole]
+    assert len(table.read_text().splitlines()) == 6, "other outputs hold all"
+
+    stand_in.batches.clear()
+    grained(90, 9).save(photos / "1.png")  # another image under the same name
+    sare("detect", photos, "--jsonl", out)
+    assert sum(stand_in.batches) == 1
+    sare("detect", photos, "--jsonl", out, "--draws", 2)
+    assert len(lines(out)) == 5 + 1 + 5, "other checks are other answers"
+    code, _ = sare("detect", photos, "--jsonl", out, "--report", tmp_path / "case.html")
+    assert code == 2
+
+
+def test_a_calibration_makes_earlier_answers_old(
+    sare: Sare, stand_in: StandIn, photos: Path, reals: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out.jsonl"
+    sare("detect", photos, "--jsonl", out)
+    code, told = sare("calibrate", "--reals", reals, "--fpr", "0.05", "--name", "my camera")
+    assert code == 0 and "1 of 40 real photographs of “my camera”" in told
+    sare("detect", photos, "--jsonl", out)
+    assert [each["verdict"] for each in lines(out)[:5]] == ["inconclusive"] * 5
+    assert [each["verdict"] for each in lines(out)[5:]].count("likely_ai") == 2
+
+
+def test_two_processes_do_not_write_one_file(tmp_path: Path) -> None:
+    out = str(tmp_path / "out.jsonl")
+    with json_lines(out), pytest.raises(ConfigError, match="another process writes it"), json_lines(out):
+        pass
+
+
+def test_tables_lists_and_standard_input(
+    sare: Sare, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    table, listed, out = photos / "table.csv", photos / "list.txt", tmp_path / "out.json"
+    table.write_text("filename,target\n0.png,1\n,0\n")
+    listed.write_text("# two of them\n1.png\n\nnul\0.png\n")
+    monkeypatch.setattr("sys.stdin", io.StringIO(f"{photos / '2.png'}\n"))
+    code, _ = sare("detect", table, listed, "-", photos / "3.png", "--json", out)
+    found = json.loads(out.read_text())
+    assert code == 1
+    assert [each["reasons"][0]["code"] == "unreadable" for each in found] == [False, True, False, True, False, False]
+    assert [Path(found[n]["path"]).name for n in (0, 2, 4, 5)] == ["0.png", "1.png", "2.png", "3.png"]
+
+
+def test_calibrate_finds_drift(sare: Sare, stand_in: StandIn, reals: Path, tmp_path: Path) -> None:
+    assert sare("calibrate", "--check", reals)[0] == 2, "there is none to check"
+    assert sare("calibrate")[0] == 2
+    stand_in.batches.clear()
+    assert sare("calibrate", "--reals", reals)[0] == 2, "40 cannot promise 0.01"
+    assert stand_in.batches == [], "which is said before they are scored"
+    assert sare("calibrate", "--reals", reals, "--fpr", "0.05")[0] == 0
+    code, told = sare("calibrate", "--check", reals)
+    assert code == 0 and "No difference was noticed" in told
+    later = tmp_path / "later"
+    later.mkdir()
+    for number in range(40):
+        grained(150 + number, number).save(later / f"{number}.png")
+    code, told = sare("calibrate", "--check", later)
+    assert code == 1 and "Calibrate anew" in told
+
+
+def chunk(kind: bytes, data: bytes) -> bytes:
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+
+def hostile_files(folder: Path) -> set[str]:
+    """Beside the nasty files of tests/trees.py; the names of those that are honest images all the same."""
+    good = {name for name, state in nasty_files(folder).items() if state == "ok"}
+    png = io.BytesIO()
+    grained(120).save(png, "PNG")
+    bomb = chunk(b"zTXt", b"parameters\0\0" + zlib.compress(b"x" * 200_000_000))
+    (folder / "text-bomb.png").write_bytes(png.getvalue()[:33] + bomb + png.getvalue()[33:])
+    (folder / "vector.svg").write_text('<svg xmlns="http://www.w3.org/2000/svg"><script>alert(1)</script></svg>')
+    (folder / "vector.png").write_text("<svg/>")
+    (folder / "folder.jpg").mkdir()
+    (folder / "loop").symlink_to(folder)
+    (folder / "self.jpg").symlink_to("self.jpg")
+    Image.new("RGB", (1, 1)).save(folder / "one.png")
+    Image.new("RGB", (20_000, 3), "red").save(folder / "strip.png")
+    (folder / "heif.heic").write_bytes(b"\0\0\0\x18ftypheic" + bytes(50))
+    archive = io.BytesIO()
+    with zipfile.ZipFile(archive, "w") as made:
+        made.writestr("run.sh", "rm -rf /")
+    (folder / "polyglot.zip.png").write_bytes(png.getvalue() + archive.getvalue())
+    names = {"polyglot.zip.png", "=1+1.png", "-rf.png", "line\nbreak.png", "<img src=x onerror=alert(1)>.png"}
+    for number, name in enumerate(sorted(names - {"polyglot.zip.png"})):
+        grained(120, number + 1).save(folder / name)
+    with open(os.fsencode(folder) + b"/\xff\xfe.png", "wb") as file:  # noqa: PTH123  a name that is no UTF-8
+        file.write(png.getvalue())
+    info = PngImagePlugin.PngInfo()
+    info.add_text("parameters", "<script>alert(1)</script>=cmd|' /C calc'!A0")
+    grained(121, 99).save(folder / "said.png", pnginfo=info)
+    return good | names | {"said.png"}
+
+
+@pytest.fixture
+def harmed(sare: Sare, calibration: Calibration, tmp_path: Path) -> tuple[Path, int, set[str]]:
+    """What came of hostile files: the folder of outputs, the exit code, and the names of honest ones."""
+    good = hostile_files(tmp_path / "hostile")
+    out = tmp_path / "out"
+    out.mkdir()
+    arguments = [x for kind in ("json", "csv", "parquet") for x in (f"--{kind}", out / f"out.{kind}")]
+    code, _ = sare("detect", tmp_path / "hostile", *arguments, "--report", out / "case.html", "--checks")
+    return out, code, good
+
+
+def test_hostile_files_get_no_verdict_and_stop_nothing(harmed: tuple[Path, int, set[str]], tmp_path: Path) -> None:
+    out, code, good = harmed
+    assert code == 1
+    found = json.loads((out / "out.json").read_text())
+    for each in found:
+        jsonschema.validate(each, SCHEMA)
+    judged = {Path(each["path"]).name for each in found if each["verdict"] != "no_verdict"}
+    assert judged == {name.replace("\n", "\\n") for name in good}
+    every = [entry for entry in (tmp_path / "hostile").iterdir() if entry.name not in ("folder.jpg",)]
+    assert len(found) == len(every), "each has its row"
+    # The strip and the single pixel were read; for all else there is nothing to see.
+    assert {each["reasons"][0]["code"] for each in found if each["verdict"] == "no_verdict"} == {
+        "unreadable",
+        "too_small",
+    }
+
+
+def test_names_and_metadata_do_nothing_in_a_spreadsheet_or_page(harmed: tuple[Path, int, set[str]]) -> None:
+    out, _, _ = harmed
+    with (out / "out.csv").open(newline="") as file:
+        for row in csv.reader(file):
+            for cell in row:
+                assert not cell.startswith(("=", "+", "@", "\t", "\r"))
+                assert not cell.startswith("-") or re.fullmatch(r"-\d+(\.\d+)?(e-\d+)?", cell)
+    page = (out / "case.html").read_text()
+    assert "&lt;img src=x onerror" in page and "&lt;script&gt;" in page
+    assert re.findall(r"<(script|img src=x|b)\b", page) == []

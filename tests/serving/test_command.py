@@ -1,0 +1,53 @@
+"""The command as a user starts and ends it."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import urllib.request
+from pathlib import Path
+
+import pytest
+
+import sare_core
+from sare_core.config import load_settings
+from sare_core.detection.examining import DRAWS, ENCODINGS
+from sare_core.errors import ConfigError
+from sare_core.images.decoding import decode
+from stages.serve import serve
+from tests.conftest import STANDIN, standin_overrides
+from tests.faults.whole import SMALL
+from tests.pipeline import Pipeline
+from tests.trees import genimage_tree
+
+
+def test_from_start_to_end(tmp_path: Path, standin_models: Path) -> None:
+    """Asked once, it gives the detector's own logit; SIGTERM ends it with exit code 0."""
+    overrides = [*standin_overrides(standin_models), *SMALL]
+    pipeline = Pipeline(load_settings(STANDIN, overrides), str(tmp_path / "manifests"), str(tmp_path / "work"))
+    pipeline.index(genimage_tree(tmp_path / "tree", per_cell=6, subsets=["sdv1.4"]))
+    pipeline.captions(), pipeline.reconstructions(), pipeline.detector()
+    (folder,) = Path(pipeline.work).glob("tree/detectors/*")
+    image = next((tmp_path / "tree").rglob("val/*/*"))
+    environment = {**os.environ, "NO_COLOR": "1", "COLUMNS": "200"}
+    command = [sys.executable, "-m", "stages.serve", "--detector", str(folder), "--port", "0"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as server:
+        assert server.stdout is not None
+        try:
+            (where,) = re.findall(r"http://127\.0\.0\.1:\d+", server.stdout.readline())
+            with urllib.request.urlopen(f"{where}/v1/detect", image.read_bytes(), timeout=60) as answer:
+                found = json.load(answer)
+        finally:
+            server.send_signal(signal.SIGTERM)
+        assert server.wait(30) == 0
+    logit = sare_core.Detector.from_pretrained(folder, device="cpu")(decode(image.read_bytes(), image.name)[0])["logit"]
+    assert found["logit"] == pytest.approx(logit, abs=2e-3)
+    assert set(found["encodings"]) == set(ENCODINGS)
+    assert len(found["draws"]) == DRAWS - 1
+
+
+def test_without_a_detector() -> None:
+    with pytest.raises(ConfigError, match="name a detector: sare serve --detector"):
+        serve()
