@@ -33,8 +33,23 @@ def figures(
     manifests: options.Manifests = "manifests",
 ) -> None:
     """Draw the paper's figures of results from your own runs, and say what is missing."""
-    wanted = numbers or [], dataset, preset, set_ or [], row or []
-    published.publish("figure", FIGURES, *wanted, make_runs, jobs, out, work, manifests, seeds, classifier)
+    wanted, overrides, rows = numbers or [], set_ or [], row or []
+    published.publish(
+        "figure",
+        FIGURES,
+        wanted,
+        dataset,
+        preset,
+        overrides,
+        rows,
+        make_runs,
+        jobs,
+        seeds,
+        classifier,
+        out,
+        work,
+        manifests,
+    )
 
 
 if __name__ == "__main__":

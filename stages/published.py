@@ -46,11 +46,11 @@ def publish(
     rows: list[str],
     make_runs: bool,
     jobs: int,
+    seeds: int,
+    classifier: str | None,
     out: str | None,
     work: str,
     manifests: str,
-    seeds: int = 1,
-    classifier: str | None = None,
 ) -> None:
     """List them, or write those with some numbers, as far as runs are there. word: table or figure.
 

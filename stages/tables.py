@@ -34,8 +34,23 @@ def tables(
     manifests: options.Manifests = "manifests",
 ) -> None:
     """Fill the paper's tables of ablations from your own runs, and say what is missing."""
-    wanted = numbers or [], dataset, preset, set_ or [], row or []
-    published.publish("table", TABLES, *wanted, make_runs, jobs, out, work, manifests, seeds, classifier)
+    wanted, overrides, rows = numbers or [], set_ or [], row or []
+    published.publish(
+        "table",
+        TABLES,
+        wanted,
+        dataset,
+        preset,
+        overrides,
+        rows,
+        make_runs,
+        jobs,
+        seeds,
+        classifier,
+        out,
+        work,
+        manifests,
+    )
 
 
 if __name__ == "__main__":

@@ -60,7 +60,8 @@ def _column(line: Any, column: Column) -> None:
     line[0].set_title(title, color={"fake": FAKE}.get(column.kind, REAL), fontsize="small")
     _draw(line[0], column.examples[0].image)
     for axes, example in zip(line[1:], column.examples, strict=True):
-        _draw(axes, example.reconstruction or example.sare)
+        if example.reconstruction:
+            _draw(axes, example.reconstruction)
         axes.set_xlabel(_under(example), fontsize="x-small", parse_math=False)
 
 

@@ -8,7 +8,7 @@ import polars as pl
 from sare_core.engine.progress import bar
 from sare_core.engine.shardfiles import TarReader
 from sare_core.engine.terminal import console
-from sare_core.errors import StageError
+from sare_core.errors import ConfigError, StageError
 from sare_core.evaluation.results import read_outputs
 from sare_core.evaluation.tables import ResultTable, to_latex, to_markdown
 from sare_core.index.expected import is_release
@@ -29,6 +29,7 @@ from sare_core.study.published import Kind, Published
 from sare_core.study.rows import Found
 from sare_core.study.tables import interval
 
+GENIMAGE = "genimage"  # the layout of the images of the paper's ablations
 _TEXTS = ("generator", "kind", "both", "image_id", "path", "row", "caption")  # both: what the pair agrees in
 _EXAMPLES: dict[str, Any] = dict.fromkeys(_TEXTS, pl.String) | {"error": pl.Float64, "lpips": pl.Float64}
 
@@ -67,10 +68,10 @@ def _ablation(
     study: Study, published: Published, rows: Sequence[Found], store: Store, classify: Classifier | None
 ) -> Content:
     index, shards = study.index, study.shards("test")
-    paper = published.paper if is_release("genimage", index.frame(), "test") else ()
+    is_genimage = index.about["layout"] == GENIMAGE and is_release(GENIMAGE, index.frame(), "test")
     measures = _measures(study, [row for row in rows if row.maps is not None], store)
     title = f"{_title(study, published)}, {rows[-1].settings.detector.detector}"
-    found = ablation(title, rows, index, shards, measures, classify, paper)
+    found = ablation(title, rows, index, shards, measures, classify, published.paper if is_genimage else ())
     made_from = ", ".join(one.folder.fingerprint for row in rows for one in row.scored)
     note = rows[0].settings.note
     found.tables[0].notes.extend([f"From predictions {made_from}.", *([note] if note else [])])
@@ -187,7 +188,10 @@ def _images(study: Study, rows: Sequence[Found]) -> pl.DataFrame:
 def _example(study: Study, row: Found, image: dict[str, Any]) -> Example:
     assert row.maps is not None
     (record,) = row.maps.records([image["shard"]]).values()
-    return example(TarReader(row.maps.output(record)), image, study.index, row.settings)
+    found = example(TarReader(row.maps.output(record)), image, study.index, row.settings)
+    if found.reconstruction is None:
+        raise ConfigError(f"{row.maps.store.url}: holds no x̂ to show; it takes reconstruct.keep_reconstruction=true.")
+    return found
 
 
 def listing(word: str, published: Sequence[Published], found: dict[int, list[Found]]) -> ResultTable:
