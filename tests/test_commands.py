@@ -99,6 +99,7 @@ def test_a_data_set_that_is_indexed_and_no_more(sare: Sare, folders: dict[str, F
         ("index", "--layout", "folder", "--name", "it", "--root="),
         ("report", "-d", "it", "--out="),
         ("study", "-d", "it", "--out="),
+        ("figures", "4", "-d", "it", "--out="),
         ("mini", "--models="),
         ("mini", "--images="),
         ("detect", "x.png", "--detector", "it", "--csv="),

@@ -102,6 +102,8 @@ def rows_figure(setting: str, points: pl.DataFrame, panels: dict[str, str]) -> F
                 look = {"marker": marker, "markersize": 4, "markerfacecolor": face, "linestyle": style}
                 axes.plot(at, part[measure], color=INK, label=mean, **look)
             axes.set_title(title, loc="left")
+            if measure == "delta":
+                axes.axhline(0, color=SOFT, linewidth=1)
         grid[-1].set_xticks(range(len(names)), names)
         grid[-1].set_xlim(-0.5, len(names) - 0.5)
         grid[-1].set_xlabel(setting)

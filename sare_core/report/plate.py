@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from sare_core.report.drawing import FAKE, REAL, SOFT, WIDTH, canvas_of, png_of
 from sare_core.report.examples import Example, Group, Picture
-from sare_core.report.figures import short
+from sare_core.report.figures import LONGEST, short
 
 COLUMNS = ("image x", "caption", "x̂", "SARE × 2")
 _WORDS = 14  # characters of a caption's line
@@ -18,7 +18,9 @@ def examples_plate(subset: str, groups: list[Group]) -> bytes:
     rows = max(len(group.examples) for group in groups)
     with canvas_of(3.9 * len(groups), 0.55 + 0.95 * rows) as canvas:
         for part, group in zip(canvas.subfigures(1, len(groups), squeeze=False)[0], groups, strict=True):
-            part.suptitle(f"{group.kind}, {subset}", color={"fake": FAKE}.get(group.kind, REAL), fontsize="medium")
+            part.suptitle(
+                f"{group.kind}, {short(subset, LONGEST)}", color={"fake": FAKE}.get(group.kind, REAL), fontsize="medium"
+            )
             grid = part.subplots(rows, len(COLUMNS), squeeze=False)
             for axes in grid.flat:
                 axes.set_axis_off()

@@ -47,7 +47,7 @@ def write(
 ) -> tuple[list[str], list[ResultTable]]:
     """Write a table or figure of some rows that are whole, at least one. Returns the files' paths, and the tables.
 
-    name: how the files' names begin. Raises StageError: the dataset has too few images for it.
+    name: how the files' names begin. Raises StageError: too few images; ConfigError: no x̂ was kept.
     """
     if published.kind.of_detectors:
         content = _ablation(study, published, rows, store, classify)

@@ -54,7 +54,7 @@ class Found(NamedTuple):
 
 
 def find(study: Study, published: Published, seeds: int = 1) -> list[Found]:
-    """The rows of a table or figure. Raises ConfigError: no such setting or detector, or no test split."""
+    """The rows of a table or figure. Raises ConfigError: no such setting, or detector to start from."""
     rows = [_find(study, published.kind, row, seeds) for row in published.rows]
     names = [row.name for row in rows]
     return [

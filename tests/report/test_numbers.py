@@ -5,7 +5,7 @@ import polars as pl
 import pytest
 
 from sare_core.report.measures import MEASURES
-from sare_core.report.numbers import BINS, histograms, semantic_shift
+from sare_core.report.numbers import BINS, histograms, semantic_shift, shift_measure
 from sare_core.report.verdict import shift_sentences
 
 
@@ -71,3 +71,9 @@ def test_histograms_count_every_image_and_the_last_bin_takes_what_is_above() -> 
     assert real["n"].sum() == 25
     assert real["share"].sum() == pytest.approx(1)
     assert real["median"][0] == pytest.approx(np.median(values[::2]))
+
+
+def test_the_shift_is_lpips_only_where_all_variants_have_it() -> None:
+    with_it, without_it = measures(WITH, lpips=True), measures(WITHOUT)
+    assert shift_measure([with_it]) == "lpips" and shift_measure([with_it, without_it]) == "sare"
+    assert semantic_shift({"one": with_it, "other": without_it}).measure == "sare"
