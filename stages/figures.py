@@ -3,7 +3,7 @@
     sare figures                                               # what there is
     sare figures 4 5 --dataset genimage --preset paper
     sare figures 8 --dataset genimage --preset paper --make-runs
-    sare figures 7 --dataset mini --row 'blip=' --row 'my own=caption.captioner=table caption.table=my.csv'
+    sare figures 7 --dataset mini --row 'blip=' --row 'mine=caption.captioner=server caption.model=null …'
 
 Rows are settings over the preset, and runs that exist are reused. Where one is missing, the last lines say what makes
 it, and the exit code is 1. Writes WORK/<dataset>/paper/figure-<n>.{png,csv}.

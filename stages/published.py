@@ -12,7 +12,7 @@ from sare_core.evaluation.tables import to_terminal
 from sare_core.store.storage import Store
 from sare_core.study.measures import load_classifier
 from sare_core.study.parts import Study
-from sare_core.study.publish import listing, write
+from sare_core.study.publish import home, listing, write
 from sare_core.study.published import Kind, Published, chosen, own_row
 from sare_core.study.rows import find, lines_of_missing, make
 from stages.options import filled
@@ -70,7 +70,7 @@ def publish(
     with needs_extra("report"):  # before the stages, which take long
         import matplotlib as mpl  # noqa: F401
     classify = None if classifier is None else load_classifier(classifier)
-    store = Store(out or f"{work}/{dataset}/paper")
+    store = Store(out or home(work, dataset))
     found = {each.number: find(study, each, seeds) for each in wanted}
     if make_runs:
         make(study, chain.from_iterable(found.values()))

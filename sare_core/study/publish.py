@@ -42,6 +42,11 @@ class Content(NamedTuple):
     tables: list[ResultTable]
 
 
+def home(work: str, dataset: str) -> str:
+    """Where the files lie unless another place is named."""
+    return f"{work}/{dataset}/paper"
+
+
 def write(
     study: Study, published: Published, rows: Sequence[Found], store: Store, name: str, classify: Classifier | None
 ) -> tuple[list[str], list[ResultTable]]:
@@ -50,9 +55,9 @@ def write(
     name: how the files' names begin. Raises StageError: too few images; ConfigError: no x̂ was kept.
     """
     if published.kind.of_detectors:
-        content = _ablation(study, published, rows, store, classify)
+        content = _ablation(study, published, rows, classify)
     elif published.kind is Kind.shift:
-        content = _shift(study, published, rows, store)
+        content = _shift(study, published, rows)
     else:
         content = _pictures(study, published, rows)
     files = {f"{end}.png": picture for end, picture in content.pictures.items()}
@@ -64,12 +69,10 @@ def write(
     return [store.path(name + end) for end in files], content.tables
 
 
-def _ablation(
-    study: Study, published: Published, rows: Sequence[Found], store: Store, classify: Classifier | None
-) -> Content:
+def _ablation(study: Study, published: Published, rows: Sequence[Found], classify: Classifier | None) -> Content:
     index, shards = study.index, study.shards("test")
     is_genimage = index.about["layout"] == GENIMAGE and is_release(GENIMAGE, index.frame(), "test")
-    measures = _measures(study, [row for row in rows if row.maps is not None], store)
+    measures = _measures(study, rows)
     title = f"{_title(study, published)}, {rows[-1].settings.detector.detector}"
     found = ablation(title, rows, index, shards, measures, classify, published.paper if is_genimage else ())
     made_from = ", ".join(one.folder.fingerprint for row in rows for one in row.scored)
@@ -115,8 +118,9 @@ def _title(study: Study, published: Published) -> str:
     return f"{study.dataset}, preset {study.preset}: {published.title}"
 
 
-def _measures(study: Study, rows: Sequence[Found], store: Store) -> dict[str, pl.DataFrame]:
-    """MEASURES of the rows' maps of the test split; kept in `store`, for maps take long to read."""
+def _measures(study: Study, rows: Sequence[Found]) -> dict[str, pl.DataFrame]:
+    """MEASURES of those rows' maps that are there, of the test split; kept in the work folder, for they take long."""
+    store = Store(home(study.work, study.dataset))
     kept, shards, found = read_kept(store), study.shards("test"), dict[str, pl.DataFrame]()
     folders = {row.name: row.maps for row in rows if row.maps is not None}
     images = sum(record.ok for folder in folders.values() for record in folder.records(shards).values())
@@ -127,8 +131,8 @@ def _measures(study: Study, rows: Sequence[Found], store: Store) -> dict[str, pl
     return found
 
 
-def _shift(study: Study, published: Published, rows: Sequence[Found], store: Store) -> Content:
-    shift = semantic_shift(_measures(study, rows, store))
+def _shift(study: Study, published: Published, rows: Sequence[Found]) -> Content:
+    shift = semantic_shift(_measures(study, rows))
     if shift.gaps.is_empty():
         raise StageError(f"figure {published.number}: no generator of {study.dataset!r} has real and fake images.")
     unit, explained = MEASURED[shift.measure]
