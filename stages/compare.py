@@ -28,7 +28,7 @@ from sare_core.evaluation.baselines import (
     difference_table,
     hardest,
 )
-from sare_core.evaluation.compare import chosen, compared, read_predictions
+from sare_core.evaluation.compare import Compared, chosen, compared, read_predictions
 from sare_core.evaluation.intervals import measure_runs
 from sare_core.evaluation.matched import matching_note, with_strata
 from sare_core.evaluation.tables import marked, result_tables, to_csv, to_latex, to_markdown, to_terminal
@@ -58,7 +58,10 @@ def compare(
 ) -> None:
     """Put detectors side by side: tables of ACC and AUC with the best marked, and each one's gain over a baseline."""
     index = read_index(manifests, dataset)
-    frame, shards, copies = index.frame(), index.select(["test"])["shard"].to_list(), near_copies.split(",")
+    frame, shards = index.frame(), index.select(["test"])["shard"].to_list()
+    copies = [name.strip() for name in near_copies.split(",")]
+    if odd := [name for name in copies if name and name not in {*NEAR_COPIES, *frame["subset"]}]:
+        raise ConfigError(f"--near-copies {near_copies}: {dataset!r} has no generator {odd[0]!r}.")
     known = read_predictions(work, dataset, view)
     taken, missing = chosen(known, names or [], index, shards, work)
     if not taken:
@@ -89,7 +92,7 @@ def compare(
     layout = index.about["layout"]
     notes += [control_sentence(hard, measured, detectors)] if hard else []
     notes += [note] if (note := matching_note(measured[rows[0].name])) else []
-    notes += [f"Trained on {', '.join(trained)}; near-copies of one another: {', '.join(copies)}."] if trained else []
+    notes += _training_notes(rows, trained, copies)
     title = dataset if view == "raw" else f"{dataset}, view {view}"
     tables = result_tables(title, runs, layout if is_release(layout, frame, "test") else None)
     tables = [marked(table, len(runs)) for table in tables]
@@ -113,6 +116,20 @@ def compare(
     if missing:
         console.print("Missing, and what makes it:", *(f"  {line}" for line in missing), sep="\n", soft_wrap=True)
         raise typer.Exit(1)
+
+
+def _training_notes(rows: list[Compared], trained: list[str], copies: list[str]) -> list[str]:
+    """What unseen means here: by none of the detectors."""
+    told = [f"Trained on {', '.join(trained)}; near-copies of one another: {', '.join(copies)}."] if trained else []
+    different = {row.trained for row in rows if row.trained}
+    if len(different) > 1:
+        told += [f"{row.name} was trained on {', '.join(row.trained)}." for row in rows if row.trained]
+    told += [
+        f"What {row.name} was trained on is not known: it may have seen any of these."
+        for row in rows
+        if not row.trained
+    ]
+    return told
 
 
 def _named(name: str, rows: list[str]) -> str:

@@ -11,8 +11,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.bars import Row
 from benchmarks.engine.drawn import settings, small_models
+from sare_core.models import compiled
 from sare_core.plan import flops, models
-from sare_core.reconstruction import compiling
 from sare_core.reconstruction.img2img import Img2Img
 from sare_core.reconstruction.mapper import generator_for
 
@@ -75,7 +75,7 @@ def _graphs(config: Any) -> int:
         seen.append(next(len(value) for value in inputs if isinstance(value, torch.Tensor) and value.dim() == 4))
         return graph.forward
 
-    compiling.BACKEND = backend  # type: ignore[assignment]
+    compiled.BACKEND = backend  # type: ignore[assignment]
     model = Img2Img(config, str(config.model), "cpu")
     for height, width in SIZES:
         for count in (3, 2, 1):

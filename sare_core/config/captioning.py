@@ -1,8 +1,8 @@
 """Settings of captions: `caption.*`."""
 
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from sare_core.config.section import Dtype, Section
 
@@ -32,3 +32,9 @@ class CaptionSettings(Section):
     text_tokenizer: str  # of the diffusion model's CLIP text encoder: captions are cut to what it takes
     text_tokenizer_revision: str | None = None
     batch_size: int = Field(ge=1)  # of captioner server: requests at a time
+
+    @model_validator(mode="after")
+    def _tiles_are_of_llava(self) -> Self:
+        if self.max_tiles is not None and self.captioner != "llava-next":
+            raise ValueError(f"max_tiles={self.max_tiles} plays no part in {self.captioner}: set it to null")
+        return self

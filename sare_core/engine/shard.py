@@ -79,7 +79,8 @@ def compute_shards(
             together = _compute([_begun(stage, index, shard, device, retry) for shard in shards], stage, threads, count)
         except (StageError, TransientError, OSError) as error:
             advance(-counted)
-            console.print(f"{stage.folder.stage}: {error}. The {len(shards)} shards are now done one by one.")
+            reason = str(error).partition(" Mend the cause")[0].rstrip(".")
+            console.print(f"{stage.folder.stage}: {reason}. These {len(shards)} shards are now done one by one.")
         else:
             yield from _handed_over(together)
             return

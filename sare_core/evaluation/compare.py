@@ -131,8 +131,11 @@ def compared(
             Run(prepare(read_outputs(one.folder, shards)), one.detector.threshold if one.detector else None)
             for one in (first, *others)
         ]
-        source = first.detector.about.dataset if first.detector else ""
-        trained = first.settings["train_subsets"]
+        about = first.detector.about if first.detector else None
+        # Of imported weights nothing is known; their settings are the preset's.
+        known = about is not None and "imported" not in (about.model_extra or {})
+        source = about.dataset if known and about else ""
+        trained = first.settings["train_subsets"] if known else None
         if trained is None and source and has_index(manifests, source):
             trained = read_index(manifests, source).select(["train"])["subset"].unique().sort()
         found.append(Compared(name, runs, tuple(trained or ()), source))
@@ -140,10 +143,15 @@ def compared(
 
 
 def _without_seed(one: Prediction) -> str:
-    """Equal for predictions of detectors that differ in their training seed alone."""
+    """Equal for predictions of detectors that differ in their training seed alone: by all that made them, data and
+    weights too."""
     settings = {**one.settings, "train": {**one.settings["train"], "seed": None}}
     settings["evaluate"] = one.settings["evaluate"]["dtype"]
-    return json.dumps([settings, one.detector and one.detector.about.dataset], sort_keys=True)
+    if one.detector is None:
+        return json.dumps([settings, one.folder.made_by], sort_keys=True)
+    about = one.detector.about
+    made_by = {**about.made_by, "settings": {**about.made_by["settings"], "seed": None}}
+    return json.dumps([settings, about.dataset, made_by], sort_keys=True)
 
 
 def _names(groups: list[list[Prediction]]) -> list[str]:

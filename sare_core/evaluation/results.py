@@ -86,8 +86,8 @@ def read_results(
     notes += [note] if (note := matching_note(runs[name])) else []
     if threshold is None:
         notes.append(
-            "No ACC val: the detector knows no threshold, since it was trained without held-out images, or by a sare "
-            "that kept none."
+            "No ACC val: the detector knows no threshold of held-out images: it had none, was imported, or was trained "
+            "by a sare that kept none."
         )
     trivial = _trivial(settings, trained_on, expected)
     if trivial is None:
@@ -131,7 +131,7 @@ def metric_names(chosen: str | None) -> tuple[str, ...]:
     names = tuple(METRICS) if chosen == "all" else tuple(name.strip() for name in chosen.split(","))
     if odd := [name for name in names if name not in METRICS]:
         raise ConfigError(f"--metrics {chosen}: no metric {odd[0]!r}. They are all, or some of {', '.join(METRICS)}.")
-    return names
+    return tuple(dict.fromkeys(names))
 
 
 def write_tables(

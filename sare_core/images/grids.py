@@ -43,7 +43,8 @@ def _expand(part: str) -> list[str]:
     name, _, ends = part.rpartition(":")
     first, dots, last = ends.partition("..")
     if not dots:
-        return [part]
+        parsed = step_and_number(part)  # so that blur:1.0 is blur:1
+        return [part] if parsed is None else _places(parsed[0], [parsed[1]])
     try:
         start, stop = float(first), float(last)
     except ValueError:

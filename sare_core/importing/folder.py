@@ -44,8 +44,8 @@ def import_detector(
     places of models.
     Raises ConfigError: not a file of this layout, a model that the settings name is unavailable, or `out` is not empty.
     """
-    if Path(out).exists() and any(Path(out).iterdir()):
-        raise ConfigError(f"{out}: is not empty. Name a folder that is not there yet.")
+    if Path(out).is_file() or (Path(out).exists() and any(Path(out).iterdir())):
+        raise ConfigError(f"{out}: is a file, or not empty. Name a folder that is not there yet.")
     try:
         layout = LAYOUTS[source](read_tensors(file))
     except ConfigError as error:

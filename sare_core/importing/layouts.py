@@ -34,22 +34,22 @@ def drct(found: Tensors) -> Layout:
         rules = {r"model\.fc\.(.*)": r"embedding.\1", r"fc\.(.*)": r"head.\1"}
         if clip:
             tensors = _renamed(_clip(found, "model.model."), rules)
-            return Layout("drct", {"embed_dim": _rows(tensors, "embedding.weight")}, _one_logit(tensors))
+            return Layout("drct", {"embed_dim": _rows(tensors, "embedding.weight")}, _one_logit(tensors, 2))
         rules = {r"model\.head\.fc\.(.*)": r"embedding.\1", **rules, r"model\.(.*)": r"backbone.network.\1"}
         tensors = _renamed(found, rules)
         conv = {"image_encoder": None, "backbone": None, "architecture": "convnext_base"}
-        return Layout("drct", conv | {"embed_dim": _rows(tensors, "embedding.weight")}, _one_logit(tensors))
+        return Layout("drct", conv | {"embed_dim": _rows(tensors, "embedding.weight")}, _one_logit(tensors, 2))
     if "stem.0.weight" in found:
         tensors = _renamed(found, {r"head\.fc\.(.*)": r"head.\1", r"(.*)": r"backbone.network.\1"})
-        return Layout("conv_b", {"backbone": None, "architecture": "convnext_base"}, _one_logit(tensors))
-    tensors = _one_logit(_renamed(_clip(found, "model."), {r"fc\.(.*)": r"head.\1"}))
+        return Layout("conv_b", {"backbone": None, "architecture": "convnext_base"}, _one_logit(tensors, 2))
+    tensors = _one_logit(_renamed(_clip(found, "model."), {r"fc\.(.*)": r"head.\1"}), 2)
     return Layout("image", {"normalization": "imagenet"}, tensors)
 
 
 def univfd(found: Tensors) -> Layout:
     """The linear layer alone, as it was released; or a training's file, with CLIP."""
     tensors = _renamed(_clip(found, "model."), {r"(?:fc\.)?(weight|bias)": r"head.\1"})
-    return Layout("univfd", {}, _one_logit(tensors))
+    return Layout("univfd", {}, _one_logit(tensors, 1))
 
 
 def dire(found: Tensors) -> Layout:
@@ -131,8 +131,17 @@ def _renamed(found: Tensors, rules: dict[str, str]) -> Tensors:
     return out
 
 
-def _one_logit(tensors: Tensors) -> Tensors:
-    """Of a head of two rows, real and fake, the second less the first."""
+def _one_logit(tensors: Tensors, rows: int | None = None) -> Tensors:
+    """Of a head of two rows, real and fake, the second less the first. rows: that the project's heads have.
+
+    Raises ConfigError: another number of them, which is another project's: its images are normalised otherwise.
+    """
+    found = _rows(tensors, "head.weight")
+    if found not in (1, 2) or rows not in (None, found):
+        raise ConfigError(
+            f"a head of {found} outputs, where this project's have {rows or '1 or 2'}. DRCT's files, also of the "
+            "UnivFD that it trains, have 2; UnivFD's own have 1."
+        )
     head = {name: each[1:] - each[:1] for name, each in tensors.items() if name.startswith("head.") and len(each) == 2}
     return tensors | head
 

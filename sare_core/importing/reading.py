@@ -25,6 +25,10 @@ def read_tensors(file: str) -> dict[str, Tensor]:
     try:
         found: Any = load_file(path) if path.suffix == ".safetensors" else torch.load(path, "cpu", weights_only=True)
     except pickle.UnpicklingError as error:
+        if not path.read_bytes()[:2].startswith((b"\x80", b"PK")):  # neither a pickle nor a zip of pickles
+            raise ConfigError(
+                f"{file}: no weights, but perhaps a web page or a pointer to them. Download it again."
+            ) from error
         raise ConfigError(
             f"{file}: holds more than tensors, such as a whole pickled module, and to load that runs code from the "
             "file. If you trust it, convert it once where its classes can be imported: "
@@ -36,6 +40,8 @@ def read_tensors(file: str) -> dict[str, Tensor]:
     tensors = found[inside] if inside else found
     if not isinstance(tensors, dict) or not tensors or not all(isinstance(each, Tensor) for each in tensors.values()):
         raise ConfigError(f"{file}: is no dictionary of tensors by name.")
+    if odd := [name for name, each in tensors.items() if each.is_floating_point() and not each.isfinite().all()]:
+        raise ConfigError(f"{file}: {odd[0]} holds numbers that are not finite. Download it again.")
     return {
         str(name).removeprefix("module."): each.float() if each.is_floating_point() else each
         for name, each in tensors.items()

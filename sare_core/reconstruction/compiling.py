@@ -7,7 +7,8 @@ from typing import Any
 
 import torch
 
-BACKEND = "inductor"
+from sare_core.models import compiled
+
 SIZES = 256  # image sizes of a run; multiples of 8 up to 512 have 127, and torch's own limit is 8
 
 
@@ -20,7 +21,9 @@ def compile_parts(vae: Any, *unets: Any | None) -> None:
     torch._dynamo.config.accumulated_recompile_limit = 4 * SIZES
     torch._dynamo.config.fail_on_recompile_limit_hit = True
     vae.to(memory_format=torch.channels_last)
-    vae.encode, vae.decode = (torch.compile(part, dynamic=False, backend=BACKEND) for part in (vae.encode, vae.decode))
+    vae.encode, vae.decode = (
+        torch.compile(part, dynamic=False, backend=compiled.BACKEND) for part in (vae.encode, vae.decode)
+    )
     for unet in filter(None, unets):
         unet.to(memory_format=torch.channels_last)
-        unet.compile(dynamic=False, fullgraph=True, backend=BACKEND)
+        unet.compile(dynamic=False, fullgraph=True, backend=compiled.BACKEND)

@@ -14,6 +14,7 @@ from transformers import CLIPTextModel, CLIPTokenizer
 
 from sare_core.config.reconstruction import ReconstructSettings
 from sare_core.errors import ConfigError, ImageError
+from sare_core.models.compiled import compiler_errors
 from sare_core.models.weights import CURE, require_tokenizer, require_whole
 from sare_core.reconstruction.batching import empty_rows
 from sare_core.reconstruction.caching import split
@@ -85,7 +86,7 @@ class StableDiffusion:
             captions = [*captions, *captions[-1:] * missing]
             generators = [*generators, *(torch.Generator().manual_seed(0) for _ in range(missing))]
         # One compiled graph a size, of full batches: what is not filled up runs as if nothing were compiled.
-        with torch.compiler.set_stance("default" if len(images) == full else "force_eager"):
+        with compiler_errors(), torch.compiler.set_stance("default" if len(images) == full else "force_eager"):
             latents = torch.cat(self.encoding(self._encode, generators, images.to(self.device, self.dtype)))
             latents = torch.cat(self.changing(self.change, generators, latents, list(captions)))
             return list(chain.from_iterable(self.decoding(self._decode, generators, latents)))[:count]

@@ -36,6 +36,7 @@ def train_detector(
 
     from sare_core.detectors import build_detector
     from sare_core.detectors.folder import finish, start_of
+    from sare_core.models.compiled import compiler_errors
     from sare_core.training.batchnorm import shared_statistics
     from sare_core.training.samples import MicroBatches, loader
     from sare_core.training.steps import (
@@ -106,6 +107,7 @@ def train_detector(
     # Not given to accelerator.prepare: the sampler has dealt the images out to the ranks already.
     loaded = iter(loader(train_part, batches, plan.workers))
     with (
+        compiler_errors(),
         stop_cleanly(),
         bar(
             console, "train", steps * plan.batch_size, accelerator.is_main_process, done=step * plan.batch_size

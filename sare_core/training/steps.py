@@ -14,9 +14,9 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 from sare_core.config.training import TrainSettings
 from sare_core.engine.signals import check_stop
 from sare_core.errors import ConfigError, StageError, Stopped
+from sare_core.models import compiled
 from sare_core.training.samples import SampleKey, Samples, loader
 
-BACKEND = "inductor"  # of torch.compile
 Entry = dict[str, float | None]  # accuracy, auc, loss and threshold of one epoch; None where undefined
 
 # Source files may be away while a detector is trained that reads them (reconstruct.keep_source=false). An image that
@@ -50,7 +50,7 @@ def speed_up(model: torch.nn.Module, settings: TrainSettings) -> None:
     """
     torch.set_float32_matmul_precision("high" if settings.tf32 else "highest")
     if settings.compile:
-        model.compile(dynamic=False, backend=BACKEND)
+        model.compile(dynamic=False, backend=compiled.BACKEND)
 
 
 def micro_batch(settings: TrainSettings, processes: int) -> int:

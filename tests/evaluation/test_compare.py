@@ -3,6 +3,7 @@
 import io
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import polars as pl
@@ -15,6 +16,7 @@ from sare_core.engine.checkpoints import save_checkpoint
 from sare_core.engine.folders import Folder
 from sare_core.engine.manifest import read_index
 from sare_core.evaluation.baselines import PIXELS
+from sare_core.evaluation.compare import Prediction, _without_seed
 from sare_core.evaluation.intervals import Run, measure_runs
 from sare_core.evaluation.results import read_outputs
 from sare_core.evaluation.tables import TRIVIAL
@@ -102,6 +104,18 @@ def test_all_stand_side_by_side_seeds_are_one_row_and_the_hardest_control_is_fir
     assert "(paper)" not in done.output, "a few images in GenImage's layout are not GenImage"
     assert r"\begin{tabular}" in forged.file("compare.tex").read_text()
     assert "**" in forged.file("compare.md").read_text()
+
+
+def test_what_differs_in_more_than_the_seed_is_another_detector() -> None:
+    def made(seed: int, **changes: Any) -> Any:
+        settings = {"train": {"seed": seed}, "evaluate": {"dtype": "float32"}, "detector": {"detector": "univfd"}}
+        made_by = {"settings": {"seed": seed, "epochs": 3}, "inputs": "0", "weights": {"image_encoder": "1"}} | changes
+        detector: Any = SimpleNamespace(about=SimpleNamespace(dataset="imported", made_by=made_by))
+        return Prediction(Any, detector, settings, "run")  # type: ignore[arg-type]
+
+    keys = [_without_seed(one) for one in (made(0), made(1), made(0, inputs="2"), made(0, weights={}))]
+    assert keys[0] == keys[1]
+    assert len(set(keys)) == 3, "other data or other encoders make another detector"
 
 
 def test_differences_are_less_the_baseline(forged: Forged) -> None:

@@ -227,7 +227,10 @@ def test_a_file_that_does_not_fit_is_refused(bring: Import, standin_models: Path
         ("univfd", state | {"extra.weight": torch.zeros(1)}, f"{file}: extra.weight: no tensor of this layout"),
         ("univfd", {"weight": state["fc.weight"]}, f"{file}: .*missing: head.bias"),
         ("univfd", {"weight": torch.zeros(1, 3), "bias": torch.zeros(1)}, "of another shape: head.weight"),
-        ("gramnet", state, "unexpected"),
+        ("univfd", {"weight": torch.zeros(2, 48), "bias": torch.zeros(2)}, "a head of 2 outputs, where .* have 1"),
+        ("drct", {"fc.weight": torch.zeros(1, 48), "fc.bias": torch.zeros(1)}, "a head of 1 outputs, where .* have 2"),
+        ("univfd", {"weight": torch.full((1, 48), torch.nan), "bias": torch.zeros(1)}, "weight holds .* not finite"),
+        ("gramnet", state, "head.weight: missing in the file"),
         ("drct", {"weight": torch.zeros(2, 2)}, "weight: no tensor of this layout"),
         ("dire", {"epoch": 3}, "no dictionary of tensors"),
         ("dire", [torch.zeros(1)], "no dictionary of tensors"),
@@ -243,7 +246,11 @@ def test_no_code_of_a_file_is_run(tmp_path: Path) -> None:
         def __reduce__(self) -> Any:
             return Path.touch, (tmp_path / "ran",)
 
-    for data in (pickle.dumps(Evil()), b"", b"\x80\x02garbage"):
+    for data in (b"version https://git-lfs.github.com/spec/v1\noid sha256:0", b"<!DOCTYPE html>", b""):
+        (tmp_path / "evil.pth").write_bytes(data)
+        with pytest.raises(ConfigError, match=r"evil\.pth: (no weights, but perhaps a web page|not readable)"):
+            import_detector("drct", str(tmp_path / "evil.pth"), str(tmp_path / "out"), STANDIN)
+    for data in (pickle.dumps(Evil()), b"\x80\x02garbage"):
         (tmp_path / "evil.pth").write_bytes(data)
         with pytest.raises(ConfigError, match=r"evil\.pth"):
             import_detector("drct", str(tmp_path / "evil.pth"), str(tmp_path / "out"), STANDIN)
@@ -256,6 +263,6 @@ def test_no_code_of_a_file_is_run(tmp_path: Path) -> None:
 def test_a_folder_with_something_in_it_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "mine.txt").write_text("mine")
-    with pytest.raises(ConfigError, match="is not empty"):
+    with pytest.raises(ConfigError, match="not empty"):
         import_detector("drct", "weights.pth", str(tmp_path / "out"), STANDIN)
     assert (tmp_path / "out" / "mine.txt").read_text() == "mine"

@@ -77,6 +77,14 @@ def test_the_command_finds_them_and_reads_each_image_once(indexed: Path, monkeyp
     assert "3 groups" in " ".join(again.output.split())
 
 
+def test_images_that_are_gone_are_no_clean_data_set(indexed: Path):
+    command = ["duplicates", "--dataset", "pics", "--manifests", str(indexed / "manifests")]
+    (indexed / "images").rename(indexed / "elsewhere")
+    done = CliRunner().invoke(app, command)
+    assert done.exit_code == 1 and "17 of 17 images cannot be read" in str(done.exception)
+    assert not (indexed / "manifests/pics/near-duplicates.csv").exists()
+
+
 def test_hashes_are_imagehashs(indexed: Path):
     index = read_index(str(indexed / "manifests"), "pics")
     CliRunner().invoke(app, ["duplicates", "--dataset", "pics", "--manifests", str(indexed / "manifests")])

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from sare_core.config import Settings
-from sare_core.reconstruction import compiling
+from sare_core.models import compiled
 from sare_core.reconstruction.img2img import Img2Img
 from sare_core.reconstruction.mapper import generator_for
 
@@ -24,7 +24,7 @@ def graphs(monkeypatch: pytest.MonkeyPatch) -> list[int]:
         seen.append(next(len(value) for value in inputs if isinstance(value, torch.Tensor) and value.dim() == 4))
         return graph.forward
 
-    monkeypatch.setattr(compiling, "BACKEND", backend)
+    monkeypatch.setattr(compiled, "BACKEND", backend)
     torch._dynamo.reset()
     yield seen
     torch._dynamo.reset()

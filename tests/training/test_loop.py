@@ -19,6 +19,7 @@ from sare_core.engine.checkpoints import Checkpoint, load_tensors, pack_optimize
 from sare_core.engine.folders import Folder
 from sare_core.engine.manifest import read_index
 from sare_core.errors import ConfigError
+from sare_core.models import compiled
 from sare_core.models.weights import fetch
 from sare_core.training import steps
 from sare_core.training.samples import MicroBatches, collate
@@ -150,7 +151,7 @@ def graphs(monkeypatch: pytest.MonkeyPatch) -> Any:
         seen.append(next(len(value) for value in inputs if isinstance(value, torch.Tensor) and value.dim() == 4))
         return graph.forward
 
-    monkeypatch.setattr(steps, "BACKEND", backend)
+    monkeypatch.setattr(compiled, "BACKEND", backend)
     torch._dynamo.reset()
     yield seen
     torch._dynamo.reset()
