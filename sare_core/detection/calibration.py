@@ -38,7 +38,8 @@ class Scored(NamedTuple):
 class ImageSet(Record):
     """What thresholds were made from. digest: of the SHA-256 of all files, sorted. logits: sorted.
 
-    left_out: how many images gave no score or were there already, by reason.
+    left_out: how many images gave no score or were there already, by reason. ranges, formats: of these images alone:
+    a threshold that reals set says nothing of images that only the fakes look like.
     """
 
     name: str
@@ -46,6 +47,8 @@ class ImageSet(Record):
     files: list[str]
     logits: list[float]
     left_out: dict[str, int]
+    ranges: Ranges
+    formats: list[str]
 
 
 class Calibration(Record):
@@ -62,8 +65,6 @@ class Calibration(Record):
     miss_rate: Share
     reals: ImageSet
     fakes: ImageSet | None
-    ranges: Ranges
-    formats: list[str]
     thresholds: Thresholds
     created: str
 
@@ -96,7 +97,17 @@ def image_set(name: str, scored: Sequence[Scored], left_out: Counter[str]) -> tu
     files = sorted(each.sha256 for each in distinct)
     digest = hashlib.sha256("\n".join(files).encode()).hexdigest()
     logits = sorted(each.logit for each in distinct)
-    return ImageSet(name=name, digest=digest, files=files, logits=logits, left_out=dict(left_out)), distinct
+    infos = [each.info for each in distinct]
+    made = ImageSet(
+        name=name,
+        digest=digest,
+        files=files,
+        logits=logits,
+        left_out=dict(left_out),
+        ranges=ranges_of(infos),
+        formats=sorted({info.format for info in infos}),
+    )
+    return made, distinct
 
 
 def calibrate(
@@ -114,7 +125,6 @@ def calibrate(
         raise ConfigError(
             f"{len(both):,} images are among the reals and among the fakes. Remove them from one of these."
         )
-    infos = [each.info for each in (*real_images, *fake_images)]
     thresholds = Thresholds(
         likely_ai=above_reals(real_set.logits, fpr, real_set.name),
         likely_real=below_fakes(fake_set.logits, miss_rate, fake_set.name) if fake_set else None,
@@ -128,8 +138,6 @@ def calibrate(
         miss_rate=miss_rate,
         reals=real_set,
         fakes=fake_set,
-        ranges=ranges_of(infos),
-        formats=sorted({info.format for info in infos}),
         thresholds=thresholds,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
     )

@@ -208,6 +208,14 @@ class Examiner:
             "draws": scores.draws,
         }
 
+    def _strange(self, info: ImageInfo, verdict: Verdict) -> list[Reason]:
+        """How an image differs from those that set the threshold of its verdict; from either set without one."""
+        assert self.calibration
+        reals, fakes = self.calibration.reals, self.calibration.fakes
+        sets = {"likely_ai": (reals,), "likely_real": (fakes,)}.get(verdict, (reals, fakes))
+        found = [outside(info, each.ranges, each.formats, each.name) for each in sets if each]
+        return [each for each in found if each]
+
     def _verdict(self, info: ImageInfo, scores: _Scores) -> tuple[Verdict, list[Reason]]:
         if self.calibration is None:
             text = (
@@ -217,11 +225,9 @@ class Examiner:
             return "inconclusive", [Reason(code="not_calibrated", text=text)]
         thresholds = self.calibration.thresholds
         verdict, reason = judge(scores.explanation.logit, thresholds)
+        doubts = self._strange(info, verdict)
         if verdict == "inconclusive":
-            return verdict, [reason]
-        doubts = []
-        if strange := outside(info, self.calibration.ranges, self.calibration.formats):
-            doubts.append(strange)
+            return verdict, [reason, *doubts]
         if flipped := [view for view, logit in scores.encodings.items() if judge(logit, thresholds)[0] != verdict]:
             text = f"Encoded anew ({', '.join(flipped)}) it would not be called the same."
             doubts.append(Reason(code="unstable_encoding", text=text))

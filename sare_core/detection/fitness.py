@@ -54,15 +54,13 @@ def ranges_of(infos: list[ImageInfo]) -> Ranges:
     return {name: (min(values), max(values)) for name, values in sorted(all_of.items())}
 
 
-def outside(info: ImageInfo, ranges: Ranges, formats: list[str]) -> Reason | None:
-    """What of an image calibration never saw, in one sentence; None: it has seen the like."""
-    told = (
-        [f"its format is {info.format}, and calibration saw {', '.join(formats)}"] if info.format not in formats else []
-    )
-    for name, value in measures(info).items():
-        if name in ranges and not ranges[name][0] <= value <= ranges[name][1]:
-            told.append(f"its {name} is {value:g}, and calibration saw {ranges[name][0]:g} to {ranges[name][1]:g}")
-    text = f"The thresholds may not hold for it: {'; '.join(told)}."
+def outside(info: ImageInfo, ranges: Ranges, formats: list[str], name: str) -> Reason | None:
+    """What of an image the set of this name never had, in one sentence; None: it had the like."""
+    told = [f"its format is {info.format}, and theirs {', '.join(formats)}"] if info.format not in formats else []
+    for measure, value in measures(info).items():
+        if measure in ranges and not ranges[measure][0] <= value <= ranges[measure][1]:
+            told.append(f"its {measure} is {value:g}, and theirs {ranges[measure][0]:g} to {ranges[measure][1]:g}")
+    text = f"It is unlike the images of “{name}”, so their threshold may not hold for it: {'; '.join(told)}."
     return Reason(code="outside_calibration", text=text) if told else None
 
 

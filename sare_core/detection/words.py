@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 
-from sare_core.detection.calibration import Calibration, Drift
+from sare_core.detection.calibration import Calibration, Drift, ImageSet
 from sare_core.detection.results import ContentCredentials, Provenance, Result, Threshold, Thresholds, Verdict
 from sare_core.detectors import card
 
@@ -75,6 +75,11 @@ def of_calibration(found: Calibration) -> Iterator[str]:
         yield f"Of the real photographs {cleared:,} of {len(found.reals.logits):,} are called likely a photograph."
     else:
         yield "Without --fakes nothing is called likely a photograph."
+
+
+def of_ranges(images: ImageSet) -> str:
+    """Formats and sizes of a set, which an image must share to be judged by it."""
+    return "; ".join([", ".join(images.formats), *(f"{k} {a:g} to {b:g}" for k, (a, b) in images.ranges.items())])
 
 
 def of_drift(found: Drift, calibration: Calibration) -> Iterator[str]:

@@ -32,8 +32,7 @@ SCHEMA = json.loads(schema_text())
 @pytest.fixture
 def sare(stand_in: StandIn, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Sare:
     """`sare("detect", "photo.jpg")` with the stand-in: the exit code, and standard output."""
-    for stage in ("detect", "calibrate"):
-        monkeypatch.setattr(f"stages.{stage}.Detector.from_pretrained", lambda *_, **__: stand_in)
+    monkeypatch.setattr("sare_core.pipeline.Detector.from_pretrained", lambda *_, **__: stand_in)
 
     def run(*arguments: object) -> tuple[int, str]:
         with pytest.raises(SystemExit) as end, options.exit_codes():

@@ -16,7 +16,7 @@ from sare_core.detection.loading import load, of_bytes
 from sare_core.detection.results import Result
 from sare_core.detection.sources import Source
 from sare_core.errors import ConfigError, ImageError
-from tests.detection.conftest import StandIn, brightness, grained
+from tests.detection.conftest import StandIn, brightness, calibrated, grained
 
 
 def examine(examiner: Examiner, folder: Path, *images: Image.Image, **saved: Any) -> list[Result]:
@@ -88,6 +88,24 @@ def test_what_calibration_never_saw_gets_no_verdict_from_it(
     (result,) = examine(Examiner(stand_in, calibration), tmp_path, image, **saved)
     assert (result.verdict, codes(result)[0]) == ("inconclusive", "outside_calibration")
     assert what in result.reasons[0].text
+
+
+def test_a_verdict_takes_images_like_those_of_the_threshold(stand_in: StandIn, reals: Path, tmp_path: Path) -> None:
+    fakes = tmp_path / "fakes"
+    fakes.mkdir()
+    for number in range(40):
+        grained(150 + number, number).save(fakes / f"{number}.webp", lossless=True)
+    examiner = Examiner(stand_in, calibrated(stand_in, reals, fakes))
+    for kind, level, verdict, reasons in (
+        ("PNG", 220, "likely_ai", ["above_threshold"]),
+        ("WEBP", 220, "inconclusive", ["outside_calibration", "above_threshold"]),  # no photograph was a WebP
+        ("WEBP", 30, "likely_real", ["below_threshold"]),
+        ("PNG", 30, "inconclusive", ["outside_calibration", "below_threshold"]),
+        ("JPEG", 30, "inconclusive", ["outside_calibration", "below_threshold"]),
+        ("JPEG", 130, "inconclusive", ["unlike_both", "outside_calibration", "outside_calibration"]),
+    ):
+        (result,) = examine(examiner, tmp_path, grained(level), format=kind)
+        assert (result.verdict, codes(result)) == (verdict, reasons)
 
 
 @pytest.mark.parametrize(
