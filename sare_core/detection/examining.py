@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from PIL import Image
 
 from sare_core.detection.calibration import Calibration
-from sare_core.detection.fitness import outside, unfit, warnings_of
+from sare_core.detection.fitness import is_scale_model, outside, unfit, warnings_of
 from sare_core.detection.loading import THREADS, Loaded
 from sare_core.detection.provenance import read_provenance
 from sare_core.detection.results import SCHEMA_VERSION, DetectorId, Reason, Result, Verdict
@@ -96,6 +96,7 @@ class Examiner:
                 "draws": self.checks.draws,
             }
         )
+        self._scale_model = is_scale_model(detector.folder.about)
         self._calibrated_on = frozenset(calibration.files() if calibration else ())
 
     @property
@@ -134,7 +135,7 @@ class Examiner:
                 problem = str(error)
         if image is None:
             return _Seen(file, None, None, Reason(code="unreadable", text=shown(problem)))
-        return _Seen(file, image, info, unfit(image, self.detector.settings))
+        return _Seen(file, image, info, unfit(image, self.detector.settings, self._scale_model))
 
     def _scores(self, seen: list[_Seen], tell: "Callable[[Step], object]") -> list[_Scores | Reason]:
         """All images and all that they are also scored as, in one pass; one by one where one of them fails it."""

@@ -5,21 +5,23 @@ from PIL import Image, ImageStat
 
 from sare_core.config import Settings
 from sare_core.detection.results import Reason
+from sare_core.engine.about import About, Upstream
 from sare_core.images.decoding import ImageInfo
+from sare_core.miniature.foreign import SIDE, toys
 
 BLANK = 2.0  # 8-bit levels: an image none of whose channels deviates so much, in the standard deviation, shows nothing
 
 Ranges = dict[str, tuple[float, float]]  # by a measure's name: the least and the greatest that calibration saw
 
 
-def unfit(image: Image.Image, settings: Settings) -> Reason | None:
-    """Why an RGB image is not scored at all; None where nothing is in the way."""
-    if is_scale_model(settings) and not _of_scale_model(image, settings):
+def unfit(image: Image.Image, settings: Settings, scale_model: bool) -> Reason | None:
+    """Why an RGB image is not scored at all; None where nothing is in the way. scale_model: see `is_scale_model`."""
+    if scale_model and not _of_scale_model(image):
         return Reason(
             code="scale_model",
             text=(
-                f"This detector belongs to the scale model: it knows gray images of {settings.reconstruct.longer_side} "
-                "pixels that were made for a demonstration. It cannot judge a photograph, and does not."
+                f"This detector belongs to the scale model: it knows gray images of {SIDE} pixels that were made for a "
+                "demonstration. It cannot judge a photograph, and does not."
             ),
         )
     least = settings.detector.input_size // 2
@@ -33,9 +35,10 @@ def unfit(image: Image.Image, settings: Settings) -> Reason | None:
     return None
 
 
-def is_scale_model(settings: Settings) -> bool:
-    """Whether a detector is one of the mini preset, by the note that the preset prints under all its numbers."""
-    return "scale model" in (settings.note or "")
+def is_scale_model(about: About | Upstream) -> bool:
+    """Whether a detector, or what its maps were made by, has weights of the models that ship, by their digests."""
+    weights = about.made_by.get("weights", {}).values()
+    return not toys().isdisjoint(weights) or any(map(is_scale_model, about.upstream.values()))
 
 
 def measures(info: ImageInfo) -> dict[str, float]:
@@ -75,8 +78,8 @@ def warnings_of(info: ImageInfo) -> list[str]:
     return [text for text, so in told.items() if so]
 
 
-def _of_scale_model(image: Image.Image, settings: Settings) -> bool:
-    if max(image.size) > settings.reconstruct.longer_side:
+def _of_scale_model(image: Image.Image) -> bool:
+    if max(image.size) > SIDE:
         return False
     pixels = np.asarray(image)
     return bool((pixels == pixels[:, :, :1]).all())

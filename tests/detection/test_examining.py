@@ -4,6 +4,7 @@ import io
 import math
 from pathlib import Path
 from random import Random
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -16,6 +17,7 @@ from sare_core.detection.loading import load, of_bytes
 from sare_core.detection.results import Result
 from sare_core.detection.sources import Source
 from sare_core.errors import ConfigError, ImageError
+from sare_core.models.weights import resolve
 from tests.detection.conftest import StandIn, brightness, calibrated, grained
 
 
@@ -126,21 +128,24 @@ def test_what_shows_nothing_is_not_scored(
     assert stand_in.batches == [], "no model is asked"
 
 
-def test_the_scale_model_refuses_photographs(stand_in: StandIn, tmp_path: Path) -> None:
-    stand_in.settings = changed(stand_in.settings, {"note": "The mini preset is a scale model: …"})
-    gray = grained(120).convert("L").convert("RGB")
-    refused = [grained(120), grained(120, size=(640, 480)).convert("L").convert("RGB")]
+@pytest.mark.parametrize("model", ["semantic-encoder", "diffusion"])
+def test_the_scale_model_refuses_photographs(stand_in: StandIn, tmp_path: Path, model: str) -> None:
+    about, toy = stand_in.folder.about, resolve(f"sare_core/miniature/shipped/models/{model}").digest
+    if model == "diffusion":  # which made the maps
+        about.upstream["maps"] = SimpleNamespace(made_by={"weights": {"model": toy}}, upstream={})
+    else:
+        about.made_by["weights"]["semantic_encoder"] = toy
+    stand_in.settings = changed(stand_in.settings, {"note": "whatever"})
+    gray = grained(120, size=(32, 32)).convert("L").convert("RGB")
+    refused = [grained(120, size=(32, 32)), grained(120, size=(640, 480)).convert("L").convert("RGB")]
     for result in examine(Examiner(stand_in, None), tmp_path, *refused):
         assert (result.verdict, codes(result)) == ("no_verdict", ["scale_model"])
     assert examine(Examiner(stand_in, None), tmp_path, gray)[0].verdict == "inconclusive"
 
 
-def test_the_mini_preset_says_that_it_is_a_scale_model() -> None:
-    from sare_core.config import load_settings
-    from sare_core.detection.fitness import is_scale_model
-
-    assert is_scale_model(load_settings("mini"))
-    assert not is_scale_model(load_settings("paper"))
+def test_a_note_makes_no_scale_model(stand_in: StandIn, tmp_path: Path) -> None:
+    stand_in.settings = changed(stand_in.settings, {"note": "Trained on photographs of a scale model."})
+    assert examine(Examiner(stand_in, None), tmp_path, grained(120))[0].verdict == "inconclusive"
 
 
 def test_one_that_cannot_be_scored_does_not_hold_up_the_others(stand_in: StandIn, tmp_path: Path) -> None:
