@@ -5,6 +5,7 @@ import io
 import json
 import os
 import re
+import shutil
 import struct
 import zipfile
 import zlib
@@ -22,6 +23,7 @@ from sare_core.detection.results import schema_text
 from sare_core.errors import ConfigError
 from stages import options
 from stages.app import app
+from stages.calibrate import calibrate
 from tests.detection.conftest import StandIn, grained
 from tests.trees import nasty_files
 
@@ -248,8 +250,40 @@ def test_calibrate_finds_drift(sare: Sare, stand_in: StandIn, reals: Path, tmp_p
     later.mkdir()
     for number in range(40):
         grained(150 + number, number).save(later / f"{number}.png")
+    shutil.copy(later / "0.png", later / "copy.png")
+    Image.new("RGB", (64, 48), "white").save(later / "blank.png")
+    (later / "broken.png").write_bytes(b"")
+    grained(150).save(later / "0.jpg")
     code, told = sare("calibrate", "--check", later)
     assert code == 1 and "Calibrate anew" in told
+    assert "later: 41 real photographs (left out: 1 blank; 1 unreadable; 1 the same pixels as another)" in told
+    assert "1 of them have a format, size or JPEG quality that “reals” has not (PNG; longer side 64 to 64" in told
+    assert "41 photographs beside the 40" in told
+
+
+def test_what_calibrate_would_ignore_is_refused(refused: Callable[..., str], reals: Path, tmp_path: Path) -> None:
+    for option, value in {"fakes": reals, "fpr": 0.5, "miss-rate": 0.5, "out": tmp_path / "new", "name": "it"}.items():
+        assert f"--{option}" in refused("calibrate", "--check", reals, f"--{option}", value)
+    assert "--calibration" in refused("calibrate", "--reals", reals, "--calibration", "0" * 12)
+    assert "--fakes" in refused("calibrate", "--reals", reals, "--miss-rate", 0.5)
+    (tmp_path / "empty").mkdir()
+    assert "no images" in refused("calibrate", "--check", tmp_path / "empty")
+    (tmp_path / "file").write_bytes(b"")
+    assert str(tmp_path / "file") in refused("calibrate", "--reals", reals, "--fpr", 0.1, "--out", tmp_path / "file")
+
+
+def test_too_few_that_could_be_scored_are_told_with_the_reasons(
+    sare: Sare, reals: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for number in range(30):
+        (reals / f"{number:02}.png").write_bytes(b"")
+    with pytest.raises(ConfigError, match=r"reals: 10 real photographs cannot promise .* Left out: 30 unreadable\."):
+        calibrate("it", str(reals), fpr=0.05)
+
+
+def test_a_name_stays_on_its_line(sare: Sare, reals: Path) -> None:
+    _, told = sare("calibrate", "--reals", reals, "--fpr", 0.05, "--name", "mine\ncalibration: /elsewhere")
+    assert "mine\\ncalibration: /elsewhere: 40 real photographs" in told
 
 
 def chunk(kind: bytes, data: bytes) -> bytes:
