@@ -33,7 +33,7 @@ from sare_core.store.storage import Store, place_of
 from stages import options
 
 IN_FULL = 20  # images that are described one by one
-NAMED = 10  # of more, so many likely_ai are named
+NAMED = 10  # of more, so many likely_ai and so many that could not be read are named
 
 
 def detect(
@@ -108,7 +108,7 @@ def detect(
     examiner = Examiner(scorer, found, Checks(tuple(encoding or ()), draws or 1))
 
     case, pictures = Case() if report else None, save_pictures and Store(save_pictures)
-    few, counts, alarms = len(wanted) <= IN_FULL, Counter[str](), list[str]()
+    few, counts, alarms, unread = len(wanted) <= IN_FULL, Counter[str](), list[str](), list[str]()
     if few and found:
         told.print("\n".join(words.of_thresholds(found.thresholds)), soft_wrap=True)
     with (
@@ -124,6 +124,9 @@ def detect(
             for result in (each.result for each in batch):
                 counts.update([result.verdict, *(reason.code for reason in result.reasons)])
                 alarms += [result.path] if result.verdict == "likely_ai" and len(alarms) < NAMED else []
+                unread += (
+                    [result.reasons[0].text] if result.reasons[0].code == "unreadable" and len(unread) < NAMED else []
+                )
                 if few:
                     told.print("\n".join(words.of_result(result)), soft_wrap=True)
             advance(len(batch))
@@ -133,8 +136,10 @@ def detect(
         told.print(f"report: {report}", soft_wrap=True)
     for line in [words.ABSENT] if few else words.of_many(counts, found, alarms):
         told.print(line, soft_wrap=True)
-    if unread := counts["unreadable"]:
-        told.print(f"{unread:,} files could not be read or decoded.")
+    if count := counts["unreadable"]:
+        told.print(f"{count:,} files could not be read or decoded.")
+        for line in [] if few else words.first_of(unread, count):
+            told.print(line, soft_wrap=True)
         raise typer.Exit(1)
 
 

@@ -53,9 +53,13 @@ def of_many(counts: Mapping[str, int], calibration: Calibration | None, alarms: 
             f"{f'{low:,} to' if low else 'at most'} {high:,} of them would score above the threshold of likely "
             "AI-generated all the same (95 % prediction interval)."
         )
-    yield from (f"  {path}" for path in alarms)
-    if (more := counts.get("likely_ai", 0) - len(alarms)) > 0:
-        yield f"  … and {more:,} more"
+    yield from first_of(alarms, counts.get("likely_ai", 0))
+
+
+def first_of(told: list[str], count: int) -> Iterator[str]:
+    yield from (f"  {each}" for each in told)
+    if count > len(told):
+        yield f"  … and {count - len(told):,} more"
 
 
 def of_calibration(found: Calibration) -> Iterator[str]:

@@ -216,6 +216,15 @@ def test_names_of_any_bytes_and_images_of_any_name(
     assert [Path(each["path"]).name for each in json.loads(out.read_text())] == ["\\udcff.png", "image.txt"]
 
 
+def test_of_many_files_the_first_that_cannot_be_read_are_named(sare: Sare, photos: Path) -> None:
+    for number in range(25):
+        (photos / f"broken-{number:02}.png").write_bytes(b"")
+    code, told = sare("detect", photos)
+    assert code == 1 and "25 files could not be read or decoded." in told
+    assert "broken-09.png: is empty" in told and "broken-10.png" not in told
+    assert told.endswith("  … and 15 more\n")
+
+
 def test_two_processes_do_not_write_one_file(tmp_path: Path) -> None:
     out = str(tmp_path / "out.jsonl")
     with json_lines(out), pytest.raises(ConfigError, match="another process writes it"), json_lines(out):
