@@ -7,6 +7,7 @@ import os
 import re
 import shutil
 import struct
+import warnings
 import zipfile
 import zlib
 from collections.abc import Callable
@@ -223,6 +224,14 @@ def test_of_many_files_the_first_that_cannot_be_read_are_named(sare: Sare, photo
     assert code == 1 and "25 files could not be read or decoded." in told
     assert "broken-09.png: is empty" in told and "broken-10.png" not in told
     assert told.endswith("  … and 15 more\n")
+
+
+def test_pillow_does_not_talk_into_the_terminal(sare: Sare, photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 2_000)  # beyond which it warns
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        sare("detect", photos / "0.png")
+    assert [each for each in told if issubclass(each.category, Image.DecompressionBombWarning)] == []
 
 
 def test_two_processes_do_not_write_one_file(tmp_path: Path) -> None:
