@@ -3,7 +3,7 @@
 import numpy as np
 from PIL import Image, ImageStat
 
-from sare_core.config import Settings
+from sare_core.config import Settings, load_settings
 from sare_core.detection.results import Reason
 from sare_core.engine.about import About, Upstream
 from sare_core.images.decoding import ImageInfo
@@ -35,10 +35,19 @@ def unfit(image: Image.Image, settings: Settings, scale_model: bool) -> Reason |
     return None
 
 
-def is_scale_model(about: About | Upstream) -> bool:
-    """Whether a detector, or what its maps were made by, has weights of the models that ship, by their digests."""
+def is_scale_model(about: About) -> bool:
+    """Whether a detector, or what its maps were made by, has weights of the models that ship, by their digests.
+
+    One that starts from no weights at all (conv_b) has only the note of the settings that trained it.
+    """
+    if about.made_by.get("weights") or about.upstream:
+        return _has_toys(about)
+    return (about.settings or {}).get("note") == load_settings("mini").note
+
+
+def _has_toys(about: About | Upstream) -> bool:
     weights = about.made_by.get("weights", {}).values()
-    return not toys().isdisjoint(weights) or any(map(is_scale_model, about.upstream.values()))
+    return not toys().isdisjoint(weights) or any(map(_has_toys, about.upstream.values()))
 
 
 def measures(info: ImageInfo) -> dict[str, float]:

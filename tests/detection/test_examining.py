@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from sare_core.config import load_settings
 from sare_core.config.stored import changed
 from sare_core.detection.calibration import Calibration
 from sare_core.detection.examining import Checks, Examiner
@@ -141,6 +142,12 @@ def test_the_scale_model_refuses_photographs(stand_in: StandIn, tmp_path: Path, 
     for result in examine(Examiner(stand_in, None), tmp_path, *refused):
         assert (result.verdict, codes(result)) == ("no_verdict", ["scale_model"])
     assert examine(Examiner(stand_in, None), tmp_path, gray)[0].verdict == "inconclusive"
+
+
+def test_without_weights_the_note_of_the_training_tells(stand_in: StandIn, tmp_path: Path) -> None:
+    stand_in.folder.about.settings["note"] = load_settings("mini").note
+    stand_in.settings = changed(stand_in.settings, {"note": "whatever"})
+    assert codes(examine(Examiner(stand_in, None), tmp_path, grained(120))[0]) == ["scale_model"]
 
 
 def test_a_note_makes_no_scale_model(stand_in: StandIn, tmp_path: Path) -> None:
