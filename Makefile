@@ -19,7 +19,10 @@ SEEDS     ?= 0
 ARTICLES  ?= /usr/share/datasets/fashion-mnist
 
 BIN  := .venv/bin
-ARGS  = --dataset $(DATASET) --preset $(PRESET) --work $(WORK) --manifests $(MANIFESTS) $(foreach s,$(SET),--set $(s))
+ARGS  = --dataset $(DATASET) --preset $(PRESET) --work $(WORK) --manifests $(MANIFESTS) $(SETS)
+SETS  = $(foreach s,$(SET),--set $(s))
+# As it was given: a quote or $ in it is a part of the name.
+NAME  = '$(subst ','\'',$(or $(value IMAGE),$(error name an image: make detect IMAGE=photo.jpg)))'
 MINI  = --dataset mini --preset mini --work $(WORK) --manifests $(MANIFESTS)
 DEMO  = $(MINI) --run demo
 # A detector that reads maps with and without captions, so that both are made.
@@ -106,10 +109,10 @@ evaluate: install ## predict the test split, print ACC and AUC: make evaluate DA
 	$(call STAGE,evaluate,$(WHICH) $(WHOSE))
 
 detect: install ## examine images by a detector: make detect IMAGE=photo.jpg DETECTOR=demo (or a folder, URL, hub id)
-	$(BIN)/sare detect '$(or $(IMAGE),$(error name an image: make detect IMAGE=photo.jpg))' --detector $(DETECTOR) --work $(WORK)
+	$(BIN)/sare detect $(NAME) --detector $(DETECTOR) --work $(WORK) $(SETS)
 
 serve: install ## the same as a page and an endpoint, at http://127.0.0.1:8000
-	$(BIN)/sare serve --detector $(DETECTOR) --work $(WORK)
+	$(BIN)/sare serve --detector $(DETECTOR) --work $(WORK) $(SETS)
 
 report: install ## one page of pictures, tables and figures: WORK/<dataset>/report/<fp>/index.html
 	$(BIN)/python -m stages.report $(ARGS) $(NAMED) $(WHOSE)

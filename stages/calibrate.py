@@ -40,8 +40,9 @@ def calibrate(
         str | None, typer.Option(callback=options.filled, help="The same of generated images; for likely_real.")
     ] = None,
     fpr: Annotated[
-        float, typer.Option(min=1e-6, max=0.5, help="Share of real photographs that may be called likely_ai.")
-    ] = 0.01,
+        float | None,
+        typer.Option(min=1e-6, max=0.5, help="Share of real photographs that may be called likely_ai. [0.01]"),
+    ] = None,
     miss_rate: Annotated[
         float | None,
         typer.Option(min=1e-6, max=0.5, help="Share of generated images that may be called likely_real. [as --fpr]"),
@@ -67,6 +68,24 @@ def calibrate(
     """
     if (reals is None) == (check is None):
         raise ConfigError("name real photographs: --reals FOLDER sets thresholds, --check FOLDER checks them.")
+    if "-" in (reals, fakes, check):
+        raise ConfigError("standard input can be read once, and these are read twice: name a folder, table or list.")
+    setting = {"--fakes": fakes, "--fpr": fpr, "--miss-rate": miss_rate, "--out": out, "--name": name}
+    if check is not None and (beside := [option for option, value in setting.items() if value is not None]):
+        raise ConfigError(f"--check sets no thresholds, so that {', '.join(beside)} would do nothing. Leave it out.")
+    if check is None and calibration is not None:
+        raise ConfigError("--calibration names the one that --check looks at; --reals makes another. Leave it out.")
+    if miss_rate is not None and fakes is None:
+        raise ConfigError("--miss-rate is of generated images: name some, --fakes FOLDER, or leave it out.")
+    fpr = fpr or 0.01
+    places = [(reals, shown(name) if name else _name(reals), fpr, REALS)] if reals else []
+    places += [(fakes, _name(fakes), miss_rate or fpr, FAKES)] if fakes else []
+    for place, label, rate, kind in places:  # before they are scored, which takes long
+        require_enough(len(list(sources([place]))), rate, label, kind)
+    if check is not None and not list(sources([check])):
+        raise ConfigError(f"{check}: no images there.")
+    if out:
+        calibrations.require_writable(Store(out))
     from sare_core.pipeline import Detector  # torch: seconds
 
     scorer = Detector.from_pretrained(detector, work=work, view=view, overrides=set_ or [])
@@ -75,15 +94,13 @@ def calibrate(
         before = calibrations.find_calibration(store, scorer.scoring, calibration)
         if before is None:
             raise ConfigError(f"{store.url}: has no calibration to check. Make one with --reals FOLDER.")
-        found = calibrations.drift(before, [each.logit for each in _scored(check, examiner)[0]])
-        for line in words.of_drift(found, before):
+        later, images = calibrations.image_set(_name(check), *_scored(check, examiner))
+        found = calibrations.drift(before, later.logits, later.why_left_out)
+        for line in words.of_drift(found, before, later, calibrations.unlike(before.reals, images)):
             console.print(line, soft_wrap=True)
         raise typer.Exit(1 if found.noticed else 0)
-    assert reals is not None
-    places = [(reals, name or _name(reals), fpr, REALS)]
-    places += [(fakes, _name(fakes), miss_rate or fpr, FAKES)] if fakes else []
-    for place, label, rate, kind in places:  # before they are scored, which takes long
-        require_enough(len(list(sources([place]))), rate, label, kind)
+    if not out:
+        calibrations.require_writable(store)
     sets = [calibrations.image_set(label, *_scored(place, examiner)) for place, label, _, _ in places]
     made = calibrations.calibrate(
         examiner.id.fingerprint, scorer.scoring, sets[0], sets[1] if fakes else None, fpr, miss_rate or fpr

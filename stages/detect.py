@@ -20,7 +20,7 @@ import typer
 from sare_core.detection import words
 from sare_core.detection.calibration import find_calibration
 from sare_core.detection.examining import DRAWS, ENCODINGS, Checks, Examiner
-from sare_core.detection.outputs import opened
+from sare_core.detection.outputs import has_results, opened, require_places
 from sare_core.detection.page import Case
 from sare_core.detection.pictures import with_pictures
 from sare_core.detection.running import examined
@@ -33,7 +33,7 @@ from sare_core.store.storage import Store, place_of
 from stages import options
 
 IN_FULL = 20  # images that are described one by one
-NAMED = 10  # of more, so many likely_ai are named
+NAMED = 10  # of more, so many likely_ai and so many that could not be read are named
 
 
 def detect(
@@ -87,6 +87,17 @@ def detect(
         return
     if not images or detector is None:
         raise ConfigError("name images and a detector: sare detect photo.jpg --detector DETECTOR")
+    if checks is False and (encoding or draws):
+        raise ConfigError("--no-checks leaves out what --encoding and --draws ask for. Leave out one of them.")
+    wanted = list(sources(images))
+    if not wanted:
+        raise ConfigError(f"{', '.join(images)}: no images there.")
+    places = {"--jsonl": jsonl, "--json": json, "--csv": csv, "--parquet": parquet, "--report": report}
+    require_places(places, [*images, *(source.path for source in wanted)])
+    if jsonl and has_results(jsonl) and (report or save_pictures):
+        raise ConfigError(
+            f"{jsonl}: has results already, whose pictures are gone. With --report or --save-pictures name a new file."
+        )
     told = PlainConsole(stderr=True) if "-" in (json, csv, parquet) else console
     from sare_core.pipeline import Detector  # torch: seconds
 
@@ -96,33 +107,39 @@ def detect(
         encoding, draws = encoding or list(ENCODINGS), draws or DRAWS
     examiner = Examiner(scorer, found, Checks(tuple(encoding or ()), draws or 1))
 
-    wanted, case, pictures = list(sources(images)), Case() if report else None, save_pictures and Store(save_pictures)
-    few, counts, alarms = len(wanted) <= IN_FULL, Counter[str](), list[str]()
+    case, pictures = Case() if report else None, save_pictures and Store(save_pictures)
+    few, counts, alarms, unread = len(wanted) <= IN_FULL, Counter[str](), list[str](), list[str]()
     if few and found:
         told.print("\n".join(words.of_thresholds(found.thresholds)), soft_wrap=True)
-    with stop_cleanly(), opened(jsonl, json, csv, parquet) as outputs:
-        if outputs.begun and report:
-            raise ConfigError(f"{jsonl}: has results already, whose pictures are gone. With --report name a new file.")
-        with bar(told, "detect", len(wanted), shown=not few) as advance:
-            for batch in examined(wanted, examiner, outputs.before):
-                batch = [with_pictures(pictures, each) for each in batch] if pictures else batch
-                outputs.write(batch)
-                if case is not None:
-                    case.add(batch)
-                for result in (each.result for each in batch):
-                    counts.update([result.verdict, *(reason.code for reason in result.reasons)])
-                    alarms += [result.path] if result.verdict == "likely_ai" and len(alarms) < NAMED else []
-                    if few:
-                        told.print("\n".join(words.of_result(result)), soft_wrap=True)
-                advance(len(batch))
+    with (
+        stop_cleanly(),
+        opened(jsonl, json, csv, parquet) as outputs,
+        bar(told, "detect", len(wanted), shown=not few) as advance,
+    ):
+        for batch in examined(wanted, examiner, outputs.before):
+            batch = [with_pictures(pictures, each) for each in batch] if pictures else batch
+            outputs.write(batch)
+            if case is not None:
+                case.add(batch)
+            for result in (each.result for each in batch):
+                counts.update([result.verdict, *(reason.code for reason in result.reasons)])
+                alarms += [result.path] if result.verdict == "likely_ai" and len(alarms) < NAMED else []
+                unread += (
+                    [result.reasons[0].text] if result.reasons[0].code == "unreadable" and len(unread) < NAMED else []
+                )
+                if few:
+                    told.print("\n".join(words.of_result(result)), soft_wrap=True)
+            advance(len(batch))
     if case is not None and report:
         store, name = place_of(report)
         store.write(name, case.page(examiner).encode())
         told.print(f"report: {report}", soft_wrap=True)
     for line in [words.ABSENT] if few else words.of_many(counts, found, alarms):
         told.print(line, soft_wrap=True)
-    if unread := counts["unreadable"]:
-        told.print(f"{unread:,} files could not be read or decoded.")
+    if count := counts["unreadable"]:
+        told.print(f"{count:,} files could not be read or decoded.")
+        for line in [] if few else words.first_of(unread, count):
+            told.print(line, soft_wrap=True)
         raise typer.Exit(1)
 
 

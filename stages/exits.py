@@ -2,6 +2,7 @@
 
 import errno
 import sys
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -21,6 +22,8 @@ def exit_codes() -> Iterator[None]:
     0: everything asked for is done. 1: something is not done (a shard failed or waits). 2: wrong settings or input.
     130, 143: stopped by SIGINT, SIGTERM; run the same command again.
     """
+    # Of large images and damaged metadata: `images.decoding` says what is wrong with a file, by name and with the cure.
+    warnings.filterwarnings("ignore", module=r"PIL\.")
     try:
         yield
     except SareError as error:

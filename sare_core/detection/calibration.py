@@ -15,9 +15,9 @@ from typing import NamedTuple
 
 from pydantic import ValidationError
 
-from sare_core.detection.fitness import Ranges, ranges_of
+from sare_core.detection.fitness import Ranges, outside, ranges_of
 from sare_core.detection.results import Record, Share, Thresholds
-from sare_core.detection.thresholds import above_reals, below_fakes, interval
+from sare_core.detection.thresholds import FAKES, REALS, above_reals, below_fakes, interval, require_enough
 from sare_core.detectors.folder import CALIBRATIONS
 from sare_core.errors import ConfigError
 from sare_core.images.decoding import ImageInfo
@@ -38,7 +38,8 @@ class Scored(NamedTuple):
 class ImageSet(Record):
     """What thresholds were made from. digest: of the SHA-256 of all files, sorted. logits: sorted.
 
-    left_out: how many images gave no score or were there already, by reason.
+    left_out: how many images gave no score or were there already, by reason. ranges, formats: of these images alone:
+    a threshold that reals set says nothing of images that only the fakes look like.
     """
 
     name: str
@@ -46,6 +47,13 @@ class ImageSet(Record):
     files: list[str]
     logits: list[float]
     left_out: dict[str, int]
+    ranges: Ranges
+    formats: list[str]
+
+    @property
+    def why_left_out(self) -> str:
+        """How many, for each reason; empty: none."""
+        return "; ".join(f"{count:,} {why.replace('_', ' ')}" for why, count in self.left_out.items())
 
 
 class Calibration(Record):
@@ -62,8 +70,6 @@ class Calibration(Record):
     miss_rate: Share
     reals: ImageSet
     fakes: ImageSet | None
-    ranges: Ranges
-    formats: list[str]
     thresholds: Thresholds
     created: str
 
@@ -96,7 +102,17 @@ def image_set(name: str, scored: Sequence[Scored], left_out: Counter[str]) -> tu
     files = sorted(each.sha256 for each in distinct)
     digest = hashlib.sha256("\n".join(files).encode()).hexdigest()
     logits = sorted(each.logit for each in distinct)
-    return ImageSet(name=name, digest=digest, files=files, logits=logits, left_out=dict(left_out)), distinct
+    infos = [each.info for each in distinct]
+    made = ImageSet(
+        name=name,
+        digest=digest,
+        files=files,
+        logits=logits,
+        left_out=dict(left_out),
+        ranges=ranges_of(infos),
+        formats=sorted({info.format for info in infos}),
+    )
+    return made, distinct
 
 
 def calibrate(
@@ -114,7 +130,9 @@ def calibrate(
         raise ConfigError(
             f"{len(both):,} images are among the reals and among the fakes. Remove them from one of these."
         )
-    infos = [each.info for each in (*real_images, *fake_images)]
+    require_enough(len(real_set.logits), fpr, real_set.name, REALS, real_set.why_left_out)
+    if fake_set:
+        require_enough(len(fake_set.logits), miss_rate, fake_set.name, FAKES, fake_set.why_left_out)
     thresholds = Thresholds(
         likely_ai=above_reals(real_set.logits, fpr, real_set.name),
         likely_real=below_fakes(fake_set.logits, miss_rate, fake_set.name) if fake_set else None,
@@ -128,22 +146,33 @@ def calibrate(
         miss_rate=miss_rate,
         reals=real_set,
         fakes=fake_set,
-        ranges=ranges_of(infos),
-        formats=sorted({info.format for info in infos}),
         thresholds=thresholds,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
     )
 
 
-def drift(calibration: Calibration, logits: Sequence[float]) -> Drift:
+def drift(calibration: Calibration, logits: Sequence[float], left_out: str = "") -> Drift:
     """Real photographs of a later day beside those of the calibration. Raises ConfigError: there are none."""
     from scipy.stats import ks_2samp
 
     if not logits:
-        raise ConfigError("no image of the later folder could be scored, so there is nothing to compare.")
+        why = f" ({left_out})" if left_out else ""
+        raise ConfigError(f"no image of the later folder could be scored{why}, so there is nothing to compare.")
     found = ks_2samp(calibration.reals.logits, logits)
     crossed = sum(logit > calibration.thresholds.likely_ai.logit for logit in logits)
     return Drift(len(logits), float(found.statistic), float(found.pvalue), crossed, interval(crossed, len(logits)))
+
+
+def unlike(images: ImageSet, others: Sequence[Scored]) -> int:
+    """How many of others have a format, size or JPEG quality that a set has not."""
+    return sum(outside(each.info, images.ranges, images.formats, images.name) is not None for each in others)
+
+
+def require_writable(store: Store) -> None:
+    """Before images are scored, which takes long; makes the folder. Raises ConfigError: nothing can be put there."""
+    probe = f"{CALIBRATIONS}/.writable"
+    store.write(probe, b"")
+    store.delete(probe)
 
 
 def save_calibration(calibration: Calibration, store: Store) -> str:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from PIL import Image
 
 from sare_core.detection.calibration import Calibration
-from sare_core.detection.fitness import outside, unfit, warnings_of
+from sare_core.detection.fitness import is_scale_model, outside, unfit, warnings_of
 from sare_core.detection.loading import THREADS, Loaded
 from sare_core.detection.provenance import read_provenance
 from sare_core.detection.results import SCHEMA_VERSION, DetectorId, Reason, Result, Verdict
@@ -96,6 +96,7 @@ class Examiner:
                 "draws": self.checks.draws,
             }
         )
+        self._scale_model = is_scale_model(detector.folder.about)
         self._calibrated_on = frozenset(calibration.files() if calibration else ())
 
     @property
@@ -134,7 +135,7 @@ class Examiner:
                 problem = str(error)
         if image is None:
             return _Seen(file, None, None, Reason(code="unreadable", text=shown(problem)))
-        return _Seen(file, image, info, unfit(image, self.detector.settings))
+        return _Seen(file, image, info, unfit(image, self.detector.settings, self._scale_model))
 
     def _scores(self, seen: list[_Seen], tell: "Callable[[Step], object]") -> list[_Scores | Reason]:
         """All images and all that they are also scored as, in one pass; one by one where one of them fails it."""
@@ -208,6 +209,14 @@ class Examiner:
             "draws": scores.draws,
         }
 
+    def _strange(self, info: ImageInfo, verdict: Verdict) -> list[Reason]:
+        """How an image differs from those that set the threshold of its verdict; from either set without one."""
+        assert self.calibration
+        reals, fakes = self.calibration.reals, self.calibration.fakes
+        sets = {"likely_ai": (reals,), "likely_real": (fakes,)}.get(verdict, (reals, fakes))
+        found = [outside(info, each.ranges, each.formats, each.name) for each in sets if each]
+        return [each for each in found if each]
+
     def _verdict(self, info: ImageInfo, scores: _Scores) -> tuple[Verdict, list[Reason]]:
         if self.calibration is None:
             text = (
@@ -217,11 +226,9 @@ class Examiner:
             return "inconclusive", [Reason(code="not_calibrated", text=text)]
         thresholds = self.calibration.thresholds
         verdict, reason = judge(scores.explanation.logit, thresholds)
+        doubts = self._strange(info, verdict)
         if verdict == "inconclusive":
-            return verdict, [reason]
-        doubts = []
-        if strange := outside(info, self.calibration.ranges, self.calibration.formats):
-            doubts.append(strange)
+            return verdict, [reason, *doubts]
         if flipped := [view for view, logit in scores.encodings.items() if judge(logit, thresholds)[0] != verdict]:
             text = f"Encoded anew ({', '.join(flipped)}) it would not be called the same."
             doubts.append(Reason(code="unstable_encoding", text=text))

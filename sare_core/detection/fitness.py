@@ -3,23 +3,25 @@
 import numpy as np
 from PIL import Image, ImageStat
 
-from sare_core.config import Settings
+from sare_core.config import Settings, load_settings
 from sare_core.detection.results import Reason
+from sare_core.engine.about import About, Upstream
 from sare_core.images.decoding import ImageInfo
+from sare_core.miniature.foreign import SIDE, toys
 
 BLANK = 2.0  # 8-bit levels: an image none of whose channels deviates so much, in the standard deviation, shows nothing
 
 Ranges = dict[str, tuple[float, float]]  # by a measure's name: the least and the greatest that calibration saw
 
 
-def unfit(image: Image.Image, settings: Settings) -> Reason | None:
-    """Why an RGB image is not scored at all; None where nothing is in the way."""
-    if is_scale_model(settings) and not _of_scale_model(image, settings):
+def unfit(image: Image.Image, settings: Settings, scale_model: bool) -> Reason | None:
+    """Why an RGB image is not scored at all; None where nothing is in the way. scale_model: see `is_scale_model`."""
+    if scale_model and not _of_scale_model(image):
         return Reason(
             code="scale_model",
             text=(
-                f"This detector belongs to the scale model: it knows gray images of {settings.reconstruct.longer_side} "
-                "pixels that were made for a demonstration. It cannot judge a photograph, and does not."
+                f"This detector belongs to the scale model: it knows gray images of {SIDE} pixels that were made for a "
+                "demonstration. It cannot judge a photograph, and does not."
             ),
         )
     least = settings.detector.input_size // 2
@@ -33,9 +35,19 @@ def unfit(image: Image.Image, settings: Settings) -> Reason | None:
     return None
 
 
-def is_scale_model(settings: Settings) -> bool:
-    """Whether a detector is one of the mini preset, by the note that the preset prints under all its numbers."""
-    return "scale model" in (settings.note or "")
+def is_scale_model(about: About) -> bool:
+    """Whether a detector, or what its maps were made by, has weights of the models that ship, by their digests.
+
+    One that starts from no weights at all (conv_b) has only the note of the settings that trained it.
+    """
+    if about.made_by.get("weights") or about.upstream:
+        return _has_toys(about)
+    return (about.settings or {}).get("note") == load_settings("mini").note
+
+
+def _has_toys(about: About | Upstream) -> bool:
+    weights = about.made_by.get("weights", {}).values()
+    return not toys().isdisjoint(weights) or any(map(_has_toys, about.upstream.values()))
 
 
 def measures(info: ImageInfo) -> dict[str, float]:
@@ -54,15 +66,13 @@ def ranges_of(infos: list[ImageInfo]) -> Ranges:
     return {name: (min(values), max(values)) for name, values in sorted(all_of.items())}
 
 
-def outside(info: ImageInfo, ranges: Ranges, formats: list[str]) -> Reason | None:
-    """What of an image calibration never saw, in one sentence; None: it has seen the like."""
-    told = (
-        [f"its format is {info.format}, and calibration saw {', '.join(formats)}"] if info.format not in formats else []
-    )
-    for name, value in measures(info).items():
-        if name in ranges and not ranges[name][0] <= value <= ranges[name][1]:
-            told.append(f"its {name} is {value:g}, and calibration saw {ranges[name][0]:g} to {ranges[name][1]:g}")
-    text = f"The thresholds may not hold for it: {'; '.join(told)}."
+def outside(info: ImageInfo, ranges: Ranges, formats: list[str], name: str) -> Reason | None:
+    """What of an image the set of this name never had, in one sentence; None: it had the like."""
+    told = [f"its format is {info.format}, and theirs {', '.join(formats)}"] if info.format not in formats else []
+    for measure, value in measures(info).items():
+        if measure in ranges and not ranges[measure][0] <= value <= ranges[measure][1]:
+            told.append(f"its {measure} is {value:g}, and theirs {ranges[measure][0]:g} to {ranges[measure][1]:g}")
+    text = f"It is unlike the images of “{name}”, so their threshold may not hold for it: {'; '.join(told)}."
     return Reason(code="outside_calibration", text=text) if told else None
 
 
@@ -77,8 +87,8 @@ def warnings_of(info: ImageInfo) -> list[str]:
     return [text for text, so in told.items() if so]
 
 
-def _of_scale_model(image: Image.Image, settings: Settings) -> bool:
-    if max(image.size) > settings.reconstruct.longer_side:
+def _of_scale_model(image: Image.Image) -> bool:
+    if max(image.size) > SIDE:
         return False
     pixels = np.asarray(image)
     return bool((pixels == pixels[:, :, :1]).all())

@@ -9,7 +9,7 @@ import fcntl
 import json
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -31,11 +31,6 @@ class Outputs(NamedTuple):
     lines: "JsonLines | None"
     whole: "list[Json | Csv | Parquet]"
 
-    @property
-    def begun(self) -> bool:
-        """Whether there are results already."""
-        return self.lines is not None and bool(self.lines.places)
-
     def before(self, key: Key) -> Result | None:
         return self.lines.before(key) if self.lines else None
 
@@ -55,21 +50,59 @@ def opened(jsonl: str | None, json: str | None, csv: str | None, parquet: str | 
         yield Outputs(lines, [stack.enter_context(whole_file(kind, path)) for kind, path in kinds if path])
 
 
+def require_places(places: Mapping[str, str | None], inputs: Iterable[str]) -> None:
+    """Before models are loaded. places: of outputs, by option. inputs: what is examined or names it.
+
+    Raises ConfigError: one cannot be put there, or would replace an input or another output.
+    """
+    wanted = {option: path.removeprefix("file://") for option, path in places.items() if path}
+    for option, path in wanted.items():
+        if path == "-" and option in ("--jsonl", "--report"):
+            raise ConfigError(f"{option} -: it takes a file; --json, --csv and --parquet can go to standard output.")
+        if "://" in path and option == "--jsonl":
+            raise ConfigError(f"--jsonl {path}: it grows line by line, which takes a local file.")
+        if path.endswith("/") or (path != "-" and Path(path).exists() and not Path(path).is_file()):
+            raise ConfigError(f"{option} {path}: is a folder or a device. Name a file.")
+    remote = {option for option, path in wanted.items() if path == "-" or "://" in path}
+    kept = {option: _identity(path if option in remote else os.path.realpath(path)) for option, path in wanted.items()}
+    for option, identity in kept.items():
+        if others := [other for other in kept if other != option and kept[other] == identity]:
+            raise ConfigError(f"{option} and {others[0]} name the same place, {wanted[option]}. Name two.")
+    taken = {identity: option for option, identity in kept.items() if option in remote or identity[0]}
+    for path in inputs if taken else ():
+        if path != "-" and (option := taken.get(_identity(path.removeprefix("file://")), "")):
+            raise ConfigError(f"{option} {wanted[option]}: is one of the files to examine. Name another.")
+
+
+def has_results(path: str) -> bool:
+    """Whether JSON lines are gone on with. Raises ConfigError: the file cannot be read, or holds something else."""
+    if not Path(path).exists():
+        return False
+    with json_lines(path) as lines:
+        return bool(lines.places)
+
+
 class JsonLines:
     """A result a line. `before(key)` gives one that is there already. For one process at a time."""
 
     def __init__(self, file: IO[bytes]) -> None:
-        """file: open for reading and appending. A last line that a kill has cut is removed."""
+        """file: open for reading and appending. A last line that a kill has cut is removed.
+
+        Raises ConfigError: it holds something else, which is left as it is.
+        """
         self._file, self.places = file, dict[Key, int]()
-        end = place = 0
+        place, line = 0, b""
         for line in file:
             if not line.endswith(b"\n"):
                 break
             if result := _result(line):
                 self.places[key_of(result)] = place
-            place = end = place + len(line)
-        file.truncate(end)
-        file.seek(end)
+            place += len(line)
+            line = b""
+        if not self.places and (place or not _begins_result(line)):
+            raise ConfigError(f"{file.name}: is no file of results, and is left as it is. Name another for --jsonl.")
+        file.truncate(place)
+        file.seek(place)
 
     def before(self, key: Key) -> Result | None:
         if (place := self.places.get(key)) is None:
@@ -142,6 +175,8 @@ class Parquet:
     def __exit__(self, *_: object) -> None:
         self._writer.close()
 
+
+_BEGINNING = b'{"schema_version":'  # of a line
 
 _FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")
 
@@ -251,6 +286,19 @@ def whole_file(kind: Callable[[Any], Any], path: str) -> Iterator[Any]:
         with local.open("w" if text else "wb", **text) as file, kind(file) as output:  # type: ignore[call-overload]
             yield output
         store.put(local, name)
+
+
+def _identity(path: str) -> tuple[int, int | str]:
+    """Of a file that is there device and inode, whatever its name; else its name."""
+    try:
+        found = Path(path).stat()
+    except (OSError, ValueError):
+        return 0, path
+    return found.st_dev, found.st_ino
+
+
+def _begins_result(line: bytes) -> bool:
+    return line[: len(_BEGINNING)] == _BEGINNING[: len(line)]
 
 
 def _cell(value: Any) -> Any:

@@ -106,7 +106,5 @@ def _facts_of(calibration: Calibration | None) -> dict[str, Any] | None:
     return {
         "digest": calibration.digest,
         "thresholds": list(words.of_thresholds(calibration.thresholds)),
-        "sets": [(each.name, len(each.files), each.digest) for each in sets],
-        "ranges": {name: f"{low:g} to {high:g}" for name, (low, high) in calibration.ranges.items()},
-        "formats": ", ".join(calibration.formats),
+        "sets": [(each.name, len(each.files), each.digest, words.of_ranges(each)) for each in sets],
     }

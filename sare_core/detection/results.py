@@ -115,7 +115,7 @@ class Provenance(Record):
 
 
 class Result(Record):
-    """One image. path: as it was given; bytes that are no UTF-8 as \\xNN. score: sigmoid(logit), no probability.
+    """One image. path: as it was given; bytes that are no UTF-8 as \\udcNN. score: sigmoid(logit), no probability.
 
     examined: digest of detector, calibration and checks; the same file with the same digest gets the same answer.
     encodings, draws: logits of the image encoded anew, and under other draws of the noise; empty: not checked.

@@ -2,10 +2,14 @@
 
 import sys
 from collections.abc import Iterable, Iterator
+from os.path import lexists
 from pathlib import Path
 from typing import NamedTuple
 
+from PIL import Image
+
 from sare_core.errors import ConfigError
+from sare_core.images.decoding import DECODING_ERRORS, EXTENSIONS
 from sare_core.index.listing import Problem, is_table, walk
 from sare_core.index.table import find_paths
 
@@ -30,8 +34,10 @@ def sources(arguments: Iterable[str]) -> Iterator[Source]:
     Raises ConfigError: a folder, table or list cannot be read. A single file that cannot is a row with its reason.
     """
     for argument in arguments:
+        if not argument:
+            raise ConfigError("the name of an image is empty. For the current folder say `.`.")
         if argument == "-":
-            yield from _lines(sys.stdin, Path())
+            yield from _lines((line.decode(errors="surrogateescape") for line in sys.stdin.buffer), Path())
         elif is_table(argument):
             for number, path in enumerate(find_paths(argument), 1):
                 yield Source(path or argument, "" if path else f"row {number} of {argument} has no path")
@@ -43,6 +49,8 @@ def sources(arguments: Iterable[str]) -> Iterator[Source]:
                 raise ConfigError(f"{argument}: cannot be read ({error.strerror}).") from error
         elif _is_folder(argument):
             yield from _of_folder(argument)
+        elif "://" not in argument and (argument.endswith("/") or not (Path(argument).suffix or lexists(argument))):
+            raise ConfigError(f"{argument}: no such file or folder.")
         else:
             yield Source(argument)
 
@@ -64,7 +72,18 @@ def _lines(file: Iterable[str], base: Path) -> Iterator[Source]:
 
 
 def _is_list(argument: str) -> bool:
-    return argument.lower().endswith(LISTS) and Path(argument).is_file()
+    return (
+        "://" not in argument and argument.lower().endswith(LISTS) and not (_is_folder(argument) or _is_image(argument))
+    )
+
+
+def _is_image(path: str) -> bool:
+    """By its first bytes, whatever its name."""
+    try:
+        with Image.open(path, formats=tuple(EXTENSIONS)):
+            return True
+    except DECODING_ERRORS:
+        return False
 
 
 def _is_folder(argument: str) -> bool:

@@ -53,6 +53,19 @@ def interval(crossed: int, images: int) -> tuple[float, float]:
     return float(found.low), float(found.high)
 
 
+def predicted(threshold: Threshold, images: int) -> tuple[int, int]:
+    """95 % prediction interval of how many of so many further images of the set's kind cross its threshold.
+
+    It is itself a score of the set, with k of n beyond it, so a further image crosses with a chance that is drawn from
+    Beta(k + 1, n - k); of many, their number is beta-binomial (Wilks, Mathematical Statistics, 1962).
+    """
+    from scipy.stats import betabinom
+
+    count = betabinom(images, threshold.crossed + 1, threshold.images - threshold.crossed)
+    low, high = count.ppf([(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
+    return max(0, int(low)), int(high)
+
+
 def sigmoid(logit: float) -> float:
     return 1 / (1 + math.exp(-logit)) if logit >= 0 else math.exp(logit) / (1 + math.exp(logit))
 
@@ -64,8 +77,11 @@ def _beyond(threshold: Threshold, kind: str, side: str) -> str:
     )
 
 
-def require_enough(images: int, rate: float, name: str, kind: str = REALS) -> int:
-    """k: how many of so many images, and of one more, a rate lets through. Raises ConfigError: less than one."""
+def require_enough(images: int, rate: float, name: str, kind: str = REALS, left_out: str = "") -> int:
+    """k: how many of so many images, and of one more, a rate lets through. left_out: others, and why.
+
+    Raises ConfigError: less than one.
+    """
     k = math.floor(rate * (images + 1) + 1e-9)  # 0.01 * 100 is below 1 in binary
     if k < 1:
         option, need = "--fpr" if kind == REALS else "--miss-rate", math.ceil(1 / rate - 1e-9) - 1
@@ -73,6 +89,7 @@ def require_enough(images: int, rate: float, name: str, kind: str = REALS) -> in
         can = f" With these, {option} {least:g} is the least that can be promised." if images else ""
         raise ConfigError(
             f"{name}: {images:,} {kind} cannot promise {option} {rate:g}: that takes {need:,} at least.{can}"
+            + (f" Left out: {left_out}." if left_out else "")
         )
     return k
 

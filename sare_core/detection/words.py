@@ -2,8 +2,9 @@
 
 from collections.abc import Iterator, Mapping
 
-from sare_core.detection.calibration import Calibration, Drift
+from sare_core.detection.calibration import Calibration, Drift, ImageSet
 from sare_core.detection.results import ContentCredentials, Provenance, Result, Threshold, Thresholds, Verdict
+from sare_core.detection.thresholds import predicted
 from sare_core.detectors import card
 
 VERDICTS: dict[Verdict, str] = {
@@ -45,22 +46,27 @@ def of_many(counts: Mapping[str, int], calibration: Calibration | None, alarms: 
     if calibration is None:
         yield "The detector is not calibrated, so none is called either. Run: sare calibrate --detector … --reals …"
         return
-    low, high = (total * rate for rate in calibration.thresholds.likely_ai.interval)
-    yield (
-        f"Were all of them real photographs like those of “{calibration.reals.name}”, {low:,.0f} to {high:,.0f} would "
-        "still be called likely AI-generated (95 % interval)."
-    )
-    yield from (f"  {path}" for path in alarms)
-    if (more := counts.get("likely_ai", 0) - len(alarms)) > 0:
-        yield f"  … and {more:,} more"
+    if scored := total - counts.get("no_verdict", 0):
+        low, high = predicted(calibration.thresholds.likely_ai, scored)
+        yield (
+            f"Were all {scored:,} with a score real photographs like those of “{calibration.reals.name}”, "
+            f"{f'{low:,} to' if low else 'at most'} {high:,} of them would score above the threshold of likely "
+            "AI-generated all the same (95 % prediction interval)."
+        )
+    yield from first_of(alarms, counts.get("likely_ai", 0))
+
+
+def first_of(told: list[str], count: int) -> Iterator[str]:
+    yield from (f"  {each}" for each in told)
+    if count > len(told):
+        yield f"  … and {count - len(told):,} more"
 
 
 def of_calibration(found: Calibration) -> Iterator[str]:
     """Lines about a calibration: from what, what it promises, and what it can find."""
     for images, kind in ((found.reals, "real photographs"), (found.fakes, "generated images")):
         if images:
-            left = "; ".join(f"{count:,} {why}" for why, count in images.left_out.items())
-            yield f"{images.name}: {len(images.files):,} {kind}{f' (left out: {left})' if left else ''}."
+            yield of_set(images, kind)
     yield from of_thresholds(found.thresholds)
     yield (
         f"Promised: on average over calibrations like this one, at most {1000 * found.fpr:g} of 1,000 real photographs "
@@ -77,8 +83,24 @@ def of_calibration(found: Calibration) -> Iterator[str]:
         yield "Without --fakes nothing is called likely a photograph."
 
 
-def of_drift(found: Drift, calibration: Calibration) -> Iterator[str]:
-    """Lines about a later folder of real photographs beside those of the calibration."""
+def of_set(images: ImageSet, kind: str) -> str:
+    left = f" (left out: {images.why_left_out})" if images.left_out else ""
+    return f"{images.name}: {len(images.files):,} {kind}{left}."
+
+
+def of_ranges(images: ImageSet) -> str:
+    """Formats and sizes of a set, which an image must share to be judged by it."""
+    return "; ".join([", ".join(images.formats), *(f"{k} {a:g} to {b:g}" for k, (a, b) in images.ranges.items())])
+
+
+def of_drift(found: Drift, calibration: Calibration, later: ImageSet, unlike: int) -> Iterator[str]:
+    """Lines about a later folder of real photographs beside those of the calibration. unlike: how many of them are."""
+    yield of_set(later, "real photographs")
+    if unlike:
+        yield (
+            f"{unlike:,} of them have a format, size or JPEG quality that “{calibration.reals.name}” has not "
+            f"({of_ranges(calibration.reals)}): none of these can be called likely AI-generated."
+        )
     name, low, high = calibration.reals.name, *(round(1000 * rate, 1) for rate in found.interval)
     yield (
         f"{found.images:,} photographs beside the {len(calibration.reals.logits):,} of “{name}”: the share below any "

@@ -1,6 +1,7 @@
 """The models that ship are toys: they know the scale model's images, and what they say of others means nothing."""
 
 from collections.abc import Iterable
+from functools import lru_cache
 from importlib.resources import as_file, files
 from pathlib import Path
 
@@ -18,15 +19,20 @@ def refuse_foreign_images(models: Iterable[str | None], index: Index) -> None:
     local = [model for model in models if model is not None and Path(model).is_dir()]
     if not local or (found := _foreign(index)) is None:
         return
-    with as_file(files("sare_core.miniature") / "shipped" / "models") as shipped:
-        toys = {resolve(str(folder)).digest for folder in shipped.glob("*") if folder.is_dir()}
     for model in local:
-        if resolve(model).digest in toys:
+        if resolve(model).digest in toys():
             raise ConfigError(
                 f"{model}: a toy model of the scale model, which knows {SIDE}×{SIDE} gray images only; "
                 f"{index.about['dataset']!r} holds others, as {found}, of which its results would mean nothing. "
                 "Use --preset paper, or models of your own."
             )
+
+
+@lru_cache
+def toys() -> frozenset[str]:
+    """The digests of the models that ship."""
+    with as_file(files("sare_core.miniature") / "shipped" / "models") as shipped:
+        return frozenset(resolve(str(folder)).digest for folder in shipped.glob("*") if folder.is_dir())
 
 
 def _foreign(index: Index) -> str | None:

@@ -29,7 +29,7 @@ class StandIn:
 
     def __init__(self, settings: Settings, store: Store, of: Callable[[Image.Image, str], float] | None = None) -> None:
         self.settings, self.pipelines, self.scoring = settings, {"sare": object()}, "0123456789ab"
-        about = SimpleNamespace(dataset="tree", settings={"note": settings.note})
+        about = SimpleNamespace(dataset="tree", settings={"note": settings.note}, made_by={"weights": {}}, upstream={})
         self.folder = SimpleNamespace(
             store=store,
             about=about,

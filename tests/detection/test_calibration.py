@@ -28,8 +28,8 @@ def test_it_is_named_by_what_made_it(stand_in: StandIn, reals: Path, calibration
     assert calibrated(stand_in, reals, fpr=0.1).digest != calibration.digest
     (elsewhere / "zz.png").unlink()
     assert calibrated(stand_in, elsewhere).digest != calibration.digest
-    assert calibration.ranges == {"shorter side": (48, 48), "longer side": (64, 64)}
-    assert calibration.formats == ["PNG"]
+    assert calibration.reals.ranges == {"shorter side": (48, 48), "longer side": (64, 64)}
+    assert calibration.reals.formats == ["PNG"]
 
 
 def test_an_image_counts_once_however_often_it_is_stored(stand_in: StandIn, reals: Path) -> None:

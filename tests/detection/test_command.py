@@ -5,7 +5,9 @@ import io
 import json
 import os
 import re
+import shutil
 import struct
+import warnings
 import zipfile
 import zlib
 from collections.abc import Callable
@@ -22,6 +24,7 @@ from sare_core.detection.results import schema_text
 from sare_core.errors import ConfigError
 from stages import options
 from stages.app import app
+from stages.calibrate import calibrate
 from tests.detection.conftest import StandIn, grained
 from tests.trees import nasty_files
 
@@ -32,8 +35,7 @@ SCHEMA = json.loads(schema_text())
 @pytest.fixture
 def sare(stand_in: StandIn, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Sare:
     """`sare("detect", "photo.jpg")` with the stand-in: the exit code, and standard output."""
-    for stage in ("detect", "calibrate"):
-        monkeypatch.setattr(f"stages.{stage}.Detector.from_pretrained", lambda *_, **__: stand_in)
+    monkeypatch.setattr("sare_core.pipeline.Detector.from_pretrained", lambda *_, **__: stand_in)
 
     def run(*arguments: object) -> tuple[int, str]:
         with pytest.raises(SystemExit) as end, options.exit_codes():
@@ -127,8 +129,9 @@ def test_an_interrupted_run_goes_on(sare: Sare, stand_in: StandIn, photos: Path,
     assert sum(stand_in.batches) == 1
     sare("detect", photos, "--jsonl", out, "--draws", 2)
     assert len(lines(out)) == 5 + 1 + 5, "other checks are other answers"
-    code, _ = sare("detect", photos, "--jsonl", out, "--report", tmp_path / "case.html")
-    assert code == 2
+    for option in ("--report", "--save-pictures"):
+        assert sare("detect", photos, "--jsonl", out, option, tmp_path / "pictures")[0] == 2
+    assert not (tmp_path / "pictures").exists()
 
 
 def test_a_calibration_makes_earlier_answers_old(
@@ -143,6 +146,94 @@ def test_a_calibration_makes_earlier_answers_old(
     assert [each["verdict"] for each in lines(out)[5:]].count("likely_ai") == 2
 
 
+@pytest.fixture
+def refused(sare: Sare, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
+    """`refused("detect", …)`: what is said where no model may be loaded."""
+    monkeypatch.setattr("sare_core.pipeline.Detector.from_pretrained", lambda *_, **__: pytest.fail("was loaded"))
+
+    def run(*arguments: object) -> str:
+        with pytest.raises(SystemExit) as end, options.exit_codes():
+            app([*(str(each) for each in arguments), "--detector", "it"])
+        assert end.value.code == 2
+        return " ".join(capsys.readouterr().err.split())
+
+    return run
+
+
+def test_no_file_of_others_is_overwritten(refused: Callable[..., str], photos: Path, tmp_path: Path) -> None:
+    notes, link, listed = tmp_path / "notes", tmp_path / "link.png", tmp_path / "list.txt"
+    listed.write_text(f"{photos / '0.png'}\n")
+    link.symlink_to(photos / "1.png")
+    foreign = (photos / "0.png").read_bytes(), b"my notes\nof years", b"no line break", b'{"a": 1}', b"\n"
+    for content in foreign:
+        notes.write_bytes(content)
+        assert "is no file of results" in refused("detect", photos / "3.png", "--jsonl", notes)
+        assert notes.read_bytes() == content
+    notes.write_bytes(b"")
+    for kind in ("json", "jsonl", "csv", "parquet", "report"):
+        for place in (photos / "1.png", link, photos / ".." / "photos" / "1.png"):
+            assert "one of the files to examine" in refused("detect", photos, f"--{kind}", place)
+        assert "one of the files to examine" in refused("detect", listed, f"--{kind}", listed)
+        assert "folder" in refused("detect", photos, f"--{kind}", tmp_path)
+        assert "folder" in refused("detect", photos, f"--{kind}", f"{tmp_path}/new/")
+        other = "json" if kind == "csv" else "csv"
+        assert "the same place" in refused(
+            "detect", photos, f"--{kind}", tmp_path / "o", f"--{other}", f"{tmp_path}/./o"
+        )
+    assert "the same place" in refused("detect", photos, "--json", "-", "--csv", "-")
+    assert "takes a file" in refused("detect", photos, "--jsonl", "-")
+    assert "takes a file" in refused("detect", photos, "--report", "-")
+
+
+def test_a_beginning_of_a_first_result_is_gone_on_with(sare: Sare, photos: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out.jsonl"
+    out.write_text('{"schema_version":1,"pa')
+    assert sare("detect", photos, "--jsonl", out)[0] == 0
+    assert len(lines(out)) == 5
+
+
+def test_inputs_that_are_none_are_refused(refused: Callable[..., str], photos: Path, tmp_path: Path) -> None:
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    assert "is empty" in refused("detect", photos, "")
+    assert "no images" in refused("detect", empty)
+    for missing in (tmp_path / "missing", f"{tmp_path}/missing/", f"{photos}/0.png/"):
+        assert "no such file or folder" in refused("detect", missing)
+    assert "cannot be read" in refused("detect", tmp_path / "missing.txt")
+    assert "--no-checks" in refused("detect", photos, "--no-checks", "--draws", 2)
+    assert "--no-checks" in refused("detect", photos, "--no-checks", "--encoding", "raw")
+
+
+def test_names_of_any_bytes_and_images_of_any_name(
+    sare: Sare, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    image, out = (photos / "0.png").read_bytes(), tmp_path / "out.json"
+    (photos / "image.txt").write_bytes(image)
+    with open(os.fsencode(photos) + b"/\xff.png", "wb") as file:  # noqa: PTH123  a name that is no UTF-8
+        file.write(image)
+    stdin = io.TextIOWrapper(io.BytesIO(os.fsencode(photos) + b"/\xff.png\n"), "utf-8", "strict")
+    monkeypatch.setattr("sys.stdin", stdin)
+    assert sare("detect", "-", photos / "image.txt", "--json", out)[0] == 0
+    assert [Path(each["path"]).name for each in json.loads(out.read_text())] == ["\\udcff.png", "image.txt"]
+
+
+def test_of_many_files_the_first_that_cannot_be_read_are_named(sare: Sare, photos: Path) -> None:
+    for number in range(25):
+        (photos / f"broken-{number:02}.png").write_bytes(b"")
+    code, told = sare("detect", photos)
+    assert code == 1 and "25 files could not be read or decoded." in told
+    assert "broken-09.png: is empty" in told and "broken-10.png" not in told
+    assert told.endswith("  … and 15 more\n")
+
+
+def test_pillow_does_not_talk_into_the_terminal(sare: Sare, photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 2_000)  # beyond which it warns
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        sare("detect", photos / "0.png")
+    assert [each for each in told if issubclass(each.category, Image.DecompressionBombWarning)] == []
+
+
 def test_two_processes_do_not_write_one_file(tmp_path: Path) -> None:
     out = str(tmp_path / "out.jsonl")
     with json_lines(out), pytest.raises(ConfigError, match="another process writes it"), json_lines(out):
@@ -153,9 +244,10 @@ def test_tables_lists_and_standard_input(
     sare: Sare, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     table, listed, out = photos / "table.csv", photos / "list.txt", tmp_path / "out.json"
+    out.write_text("[]")
     table.write_text("filename,target\n0.png,1\n,0\n")
     listed.write_text("# two of them\n1.png\n\nnul\0.png\n")
-    monkeypatch.setattr("sys.stdin", io.StringIO(f"{photos / '2.png'}\n"))
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(f"{photos / '2.png'}\n".encode())))
     code, _ = sare("detect", table, listed, "-", photos / "3.png", "--json", out)
     found = json.loads(out.read_text())
     assert code == 1
@@ -176,8 +268,40 @@ def test_calibrate_finds_drift(sare: Sare, stand_in: StandIn, reals: Path, tmp_p
     later.mkdir()
     for number in range(40):
         grained(150 + number, number).save(later / f"{number}.png")
+    shutil.copy(later / "0.png", later / "copy.png")
+    Image.new("RGB", (64, 48), "white").save(later / "blank.png")
+    (later / "broken.png").write_bytes(b"")
+    grained(150).save(later / "0.jpg")
     code, told = sare("calibrate", "--check", later)
     assert code == 1 and "Calibrate anew" in told
+    assert "later: 41 real photographs (left out: 1 blank; 1 unreadable; 1 the same pixels as another)" in told
+    assert "1 of them have a format, size or JPEG quality that “reals” has not (PNG; longer side 64 to 64" in told
+    assert "41 photographs beside the 40" in told
+
+
+def test_what_calibrate_would_ignore_is_refused(refused: Callable[..., str], reals: Path, tmp_path: Path) -> None:
+    for option, value in {"fakes": reals, "fpr": 0.5, "miss-rate": 0.5, "out": tmp_path / "new", "name": "it"}.items():
+        assert f"--{option}" in refused("calibrate", "--check", reals, f"--{option}", value)
+    assert "--calibration" in refused("calibrate", "--reals", reals, "--calibration", "0" * 12)
+    assert "--fakes" in refused("calibrate", "--reals", reals, "--miss-rate", 0.5)
+    (tmp_path / "empty").mkdir()
+    assert "no images" in refused("calibrate", "--check", tmp_path / "empty")
+    (tmp_path / "file").write_bytes(b"")
+    assert str(tmp_path / "file") in refused("calibrate", "--reals", reals, "--fpr", 0.1, "--out", tmp_path / "file")
+
+
+def test_too_few_that_could_be_scored_are_told_with_the_reasons(
+    sare: Sare, reals: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for number in range(30):
+        (reals / f"{number:02}.png").write_bytes(b"")
+    with pytest.raises(ConfigError, match=r"reals: 10 real photographs cannot promise .* Left out: 30 unreadable\."):
+        calibrate("it", str(reals), fpr=0.05)
+
+
+def test_a_name_stays_on_its_line(sare: Sare, reals: Path) -> None:
+    _, told = sare("calibrate", "--reals", reals, "--fpr", 0.05, "--name", "mine\ncalibration: /elsewhere")
+    assert "mine\\ncalibration: /elsewhere: 40 real photographs" in told
 
 
 def chunk(kind: bytes, data: bytes) -> bytes:

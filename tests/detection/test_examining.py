@@ -4,11 +4,13 @@ import io
 import math
 from pathlib import Path
 from random import Random
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from PIL import Image
 
+from sare_core.config import load_settings
 from sare_core.config.stored import changed
 from sare_core.detection.calibration import Calibration
 from sare_core.detection.examining import Checks, Examiner
@@ -16,7 +18,8 @@ from sare_core.detection.loading import load, of_bytes
 from sare_core.detection.results import Result
 from sare_core.detection.sources import Source
 from sare_core.errors import ConfigError, ImageError
-from tests.detection.conftest import StandIn, brightness, grained
+from sare_core.models.weights import resolve
+from tests.detection.conftest import StandIn, brightness, calibrated, grained
 
 
 def examine(examiner: Examiner, folder: Path, *images: Image.Image, **saved: Any) -> list[Result]:
@@ -90,6 +93,24 @@ def test_what_calibration_never_saw_gets_no_verdict_from_it(
     assert what in result.reasons[0].text
 
 
+def test_a_verdict_takes_images_like_those_of_the_threshold(stand_in: StandIn, reals: Path, tmp_path: Path) -> None:
+    fakes = tmp_path / "fakes"
+    fakes.mkdir()
+    for number in range(40):
+        grained(150 + number, number).save(fakes / f"{number}.webp", lossless=True)
+    examiner = Examiner(stand_in, calibrated(stand_in, reals, fakes))
+    for kind, level, verdict, reasons in (
+        ("PNG", 220, "likely_ai", ["above_threshold"]),
+        ("WEBP", 220, "inconclusive", ["outside_calibration", "above_threshold"]),  # no photograph was a WebP
+        ("WEBP", 30, "likely_real", ["below_threshold"]),
+        ("PNG", 30, "inconclusive", ["outside_calibration", "below_threshold"]),
+        ("JPEG", 30, "inconclusive", ["outside_calibration", "below_threshold"]),
+        ("JPEG", 130, "inconclusive", ["unlike_both", "outside_calibration", "outside_calibration"]),
+    ):
+        (result,) = examine(examiner, tmp_path, grained(level), format=kind)
+        assert (result.verdict, codes(result)) == (verdict, reasons)
+
+
 @pytest.mark.parametrize(
     ("image", "code"),
     [
@@ -108,21 +129,30 @@ def test_what_shows_nothing_is_not_scored(
     assert stand_in.batches == [], "no model is asked"
 
 
-def test_the_scale_model_refuses_photographs(stand_in: StandIn, tmp_path: Path) -> None:
-    stand_in.settings = changed(stand_in.settings, {"note": "The mini preset is a scale model: …"})
-    gray = grained(120).convert("L").convert("RGB")
-    refused = [grained(120), grained(120, size=(640, 480)).convert("L").convert("RGB")]
+@pytest.mark.parametrize("model", ["semantic-encoder", "diffusion"])
+def test_the_scale_model_refuses_photographs(stand_in: StandIn, tmp_path: Path, model: str) -> None:
+    about, toy = stand_in.folder.about, resolve(f"sare_core/miniature/shipped/models/{model}").digest
+    if model == "diffusion":  # which made the maps
+        about.upstream["maps"] = SimpleNamespace(made_by={"weights": {"model": toy}}, upstream={})
+    else:
+        about.made_by["weights"]["semantic_encoder"] = toy
+    stand_in.settings = changed(stand_in.settings, {"note": "whatever"})
+    gray = grained(120, size=(32, 32)).convert("L").convert("RGB")
+    refused = [grained(120, size=(32, 32)), grained(120, size=(640, 480)).convert("L").convert("RGB")]
     for result in examine(Examiner(stand_in, None), tmp_path, *refused):
         assert (result.verdict, codes(result)) == ("no_verdict", ["scale_model"])
     assert examine(Examiner(stand_in, None), tmp_path, gray)[0].verdict == "inconclusive"
 
 
-def test_the_mini_preset_says_that_it_is_a_scale_model() -> None:
-    from sare_core.config import load_settings
-    from sare_core.detection.fitness import is_scale_model
+def test_without_weights_the_note_of_the_training_tells(stand_in: StandIn, tmp_path: Path) -> None:
+    stand_in.folder.about.settings["note"] = load_settings("mini").note
+    stand_in.settings = changed(stand_in.settings, {"note": "whatever"})
+    assert codes(examine(Examiner(stand_in, None), tmp_path, grained(120))[0]) == ["scale_model"]
 
-    assert is_scale_model(load_settings("mini"))
-    assert not is_scale_model(load_settings("paper"))
+
+def test_a_note_makes_no_scale_model(stand_in: StandIn, tmp_path: Path) -> None:
+    stand_in.settings = changed(stand_in.settings, {"note": "Trained on photographs of a scale model."})
+    assert examine(Examiner(stand_in, None), tmp_path, grained(120))[0].verdict == "inconclusive"
 
 
 def test_one_that_cannot_be_scored_does_not_hold_up_the_others(stand_in: StandIn, tmp_path: Path) -> None:

@@ -3,8 +3,10 @@
 import numpy as np
 import pytest
 
+from sare_core.detection.calibration import Calibration, ImageSet
 from sare_core.detection.results import Thresholds
-from sare_core.detection.thresholds import above_reals, below_fakes, interval, judge, sigmoid
+from sare_core.detection.thresholds import above_reals, below_fakes, interval, judge, predicted, sigmoid
+from sare_core.detection.words import of_many
 from sare_core.errors import ConfigError
 
 
@@ -83,6 +85,35 @@ def test_what_a_score_is_called() -> None:
     )
     assert judge(0, apart)[1].code == "unlike_both"
     assert [judge(logit, apart)[0] for logit in (-4.5, 0, 4.5)] == ["likely_real", "inconclusive", "likely_ai"]
+
+
+def test_predicted_false_alarms_are_as_many_as_happen() -> None:
+    random, inside = np.random.default_rng(4), 0
+    for _ in range(400):
+        threshold = above_reals(random.normal(size=99).tolist(), 0.05, "them")
+        low, high = predicted(threshold, 300)
+        crossed = (random.normal(size=300) > threshold.logit).sum()
+        inside += low <= crossed <= high
+    assert 0.93 <= inside / 400 <= 0.99
+    few = above_reals([0.0] * 19, 0.05, "them")  # one further image is above 19 with a chance of 1 in 20
+    assert predicted(few, 1) == (0, 1)
+
+
+@pytest.mark.parametrize(
+    ("verdicts", "told"),
+    [
+        ({"likely_real": 1, "inconclusive": 9, "no_verdict": 90}, "all 10 with a score"),
+        ({"inconclusive": 10}, "at most 2 of them"),
+        ({"no_verdict": 3}, None),
+    ],
+)
+def test_false_alarms_are_expected_of_images_with_a_score(verdicts: dict[str, int], told: str | None) -> None:
+    logits = np.linspace(-5, 1, 99).tolist()
+    reals = ImageSet(name="them", digest="", files=[], logits=logits, left_out={}, ranges={}, formats=[])
+    thresholds = Thresholds(likely_ai=above_reals(logits, 0.05, "them"), likely_real=None)
+    lines = list(of_many(verdicts, Calibration.model_construct(reals=reals, thresholds=thresholds), []))
+    assert len(lines) == (1 if told is None else 2)
+    assert told is None or told in lines[1]
 
 
 @pytest.mark.parametrize("logit", [-1000.0, -3.0, 0.0, 3.0, 1000.0])
