@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from sare_core.detection.calibration import Calibration
+from sare_core.serving.queue import Queue
 from tests.detection.conftest import StandIn
 from tests.serving.conftest import Gate, running
 
@@ -70,6 +71,7 @@ def test_by_keyboard_from_start_to_end(
         page.on("request", lambda request: asked.append(request.url))
         page.on("console", lambda message: said.append(message.text))
         page.on("pageerror", lambda error: said.append(str(error)))
+        page.on("filechooser", lambda chooser: None)  # so that the browser is told early to leave choosing to us
         page.goto(f"http://127.0.0.1:{server.port}/")
         page.bring_to_front()
         page.keyboard.press("Tab")
@@ -119,7 +121,9 @@ def test_it_fits_and_can_be_read(
             page.close()
 
 
-def test_dropped_pasted_and_refused(stand_in: StandIn, image: Path, browser: "playwright.Browser") -> None:
+def test_dropped_pasted_and_refused(
+    stand_in: StandIn, image: Path, browser: "playwright.Browser", monkeypatch: pytest.MonkeyPatch
+) -> None:
     with running(stand_in) as server:
         page = browser.new_page()
         page.goto(f"http://127.0.0.1:{server.port}/")
@@ -134,11 +138,13 @@ def test_dropped_pasted_and_refused(stand_in: StandIn, image: Path, browser: "pl
             page.evaluate("document.querySelector('#verdict').replaceChildren()")
             page.evaluate(give, [kind, list(image.read_bytes())])
             page.wait_for_selector("#verdict h2")
+        monkeypatch.setattr(Queue, "idle", False)  # or it would be gone before it is asked
         server.queue.stopping = True
         page.evaluate(give, ["drop", [1, 2, 3]])
         page.locator("#told").get_by_text("The server is about to stop.").wait_for()
         assert page.locator("#verdict").is_hidden()
         page.close()
+        monkeypatch.undo()
 
 
 def test_without_a_script(stand_in: StandIn, image: Path, browser: "playwright.Browser") -> None:
