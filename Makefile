@@ -57,9 +57,10 @@ help: ## print the targets
 
 install: $(BIN)/.installed ## make .venv and install sare into it
 
+# Bytecode is left to the first import: of most files there is none.
 $(BIN)/.installed: pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	$(BIN)/pip install --quiet --editable '.[dev]'
+	$(BIN)/pip install --quiet --no-compile --editable '.[dev]'
 	touch $@
 
 demo: install ## index, caption, reconstruct, train, evaluate and report on the scale model (3 minutes on two cores)
