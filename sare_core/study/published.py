@@ -139,4 +139,8 @@ def own_row(text: str) -> Row:
     name, equals, settings = text.partition("=")
     if not (name.strip() and equals):
         raise ConfigError(f"--row {text}: write it as NAME=SETTING SETTING …, as 'weak=reconstruct.guidance_scale=1'.")
-    return Row(name.strip().replace("{", "{{").replace("}", "}}"), tuple(shlex.split(settings)))
+    try:
+        changes = tuple(shlex.split(settings))
+    except ValueError as error:
+        raise ConfigError(f"--row {text}: {error}.") from error
+    return Row(name.strip().replace("{", "{{").replace("}", "}}"), changes)

@@ -227,6 +227,7 @@ def test_pictures_are_of_pairs_that_agree(forged: Forged) -> None:
         (["tables", "2", "--dataset", "tree"], "filled by `sare compare"),
         (["tables", "6"], "--dataset NAME"),
         (["tables", "6", "--row", "w"], "write it as NAME"),
+        (["tables", "6", "--row", "a='x"], "No closing quotation"),
         (["tables", "6", "--row", "a=", "--row", "a=seed=1"], "two rows have one name"),
     ],
 )
