@@ -152,7 +152,7 @@ def test_other_names_and_other_sites_are_turned_away(client: TestClient) -> None
     assert client.get("/", headers={"Host": "[::1]:8000"}).status_code == 200
     assert client.get("/", headers={"Host": "evil.example"}).status_code == 400
     assert client.get("/healthz", headers={"Host": "10.0.0.7:8000"}).status_code == 200
-    for origin in ("https://evil.example", "null", "http://localhost:9999"):
+    for origin in ("https://evil.example", "null", "http://localhost:9999", "http://["):
         answer = client.post("/v1/detect", content=png(60), headers={"Origin": origin})
         assert answer.status_code == 403
     own = client.post("/v1/detect", content=png(60), headers={"Origin": "http://localhost"})

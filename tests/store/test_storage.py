@@ -71,6 +71,14 @@ def test_read_and_write(store: Store, tmp_path: Path) -> None:
     assert (store.names("a"), store.exists("a/b.json")) == ([], False)
 
 
+def test_a_relative_path_is_of_the_present_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        monkeypatch.chdir(tmp_path / name)
+        Store(".").write("name.txt", name.encode())
+    assert [(tmp_path / name / "name.txt").read_text() for name in ("one", "two")] == ["one", "two"]
+
+
 def test_put_takes_a_file_over_whole(store: Store, tmp_path: Path) -> None:
     data = os.urandom((1 << 22) + 7)  # more than is copied at a time
     (tmp_path / "source").write_bytes(data)
