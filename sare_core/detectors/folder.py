@@ -205,7 +205,8 @@ def start_of(settings: DetectorSettings, work: str) -> DetectorFolder | None:
 
 
 def find_detector(folder: Folder, arguments: str) -> DetectorFolder:
-    """The trained detector whose settings, encoders and reconstructions are those of `folder`; of several the latest.
+    """The trained detector whose settings, encoders, reconstructions and training subsets are those of `folder`; of
+    several, whose images differ all the same, the latest.
 
     arguments: of the command that trains it, for the message. Raises ConfigError: there is none.
     """
@@ -217,7 +218,7 @@ def find_detector(folder: Folder, arguments: str) -> DetectorFolder:
             about = read_about(store)
         except (FileNotFoundError, ValueError):
             continue
-        if _without_inputs(about.made_by) == wanted:
+        if _without_inputs(about.made_by) == wanted and _subsets(about.settings) in (None, _subsets(folder.settings)):
             detector = _read(store)
             begun = begun or read_checkpoint(store, "last") is not None
             if detector is not None and (detector.best.finished or _ended(store)):
@@ -270,6 +271,14 @@ def _without_view(made: Upstream) -> dict[str, Any]:
     """What made a folder and the folders before, without their views and fingerprints."""
     own = {key: value for key, value in made.made_by.items() if key not in ("view", *made.upstream)}
     return own | {role: _without_view(before) for role, before in made.upstream.items()}
+
+
+def _subsets(settings: dict[str, Any] | None) -> list[str] | str | None:
+    """The subsets that a training takes, which of a detector's fingerprint only the images themselves tell; None of
+    version 0.1, which kept no settings."""
+    if settings is None:
+        return None
+    return "all" if settings["train_subsets"] is None else sorted(settings["train_subsets"])
 
 
 def _without_inputs(made_by: dict[str, object]) -> dict[str, object]:

@@ -25,7 +25,9 @@ def read_tensors(file: str) -> dict[str, Tensor]:
     try:
         found: Any = load_file(path) if path.suffix == ".safetensors" else torch.load(path, "cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        if not path.read_bytes()[:2].startswith((b"\x80", b"PK")):  # neither a pickle nor a zip of pickles
+        with path.open("rb") as opened:
+            start = opened.read(2)
+        if not start.startswith((b"\x80", b"PK")):  # neither a pickle nor a zip of pickles
             raise ConfigError(
                 f"{file}: no weights, but perhaps a web page or a pointer to them. Download it again."
             ) from error

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import time
 from pathlib import Path
 from typing import Any
 
@@ -111,6 +112,33 @@ def test_a_stop_leaves_nothing_behind_and_the_next_run_makes_the_same(index: Ind
     whole = alone(tmp_path / "whole")
     run(whole, index, SHARDS, QUIET)
     assert outputs(stage, index) == outputs(whole, index)
+
+
+def test_the_seconds_of_several_are_shared_out(index: Index, tmp_path: Path) -> None:
+    stage, started = Together(tmp_path / "work"), time.monotonic()
+    stage.seconds = 0.05
+    found = [
+        computed for _, computed in shards.compute_shards(stage, index, [0, 1], "cpu", 2, lambda count: None, False)
+    ]
+    took = time.monotonic() - started
+    seconds = [computed.seconds for computed in found if isinstance(computed, shards.Computed)]
+    assert seconds[0] == seconds[1] > 0.07, "three batches, shared by two"
+    assert sum(seconds) <= took
+
+
+def test_one_that_is_left_when_a_run_ends_leaves_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def digest(path: Path) -> str:
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(Rank, "device", lambda self: "cpu")
+    monkeypatch.setattr(shards, "sha256_file", digest)
+    monkeypatch.setenv("SARE_SPOOL", str(tmp_path / "spool"))
+    stage = Together(tmp_path / "work")
+    stage.shards_together = 4
+    index = make_index(str(tmp_path / "eight"), 8, 2)
+    with pytest.raises(StageError, match="3 shards failed one after the other"):
+        run(stage, index, list(range(8)), QUIET)  # the third fails when the seventh is handed over
+    assert spooled(tmp_path) == [] and claimed_shards(stage.folder.store) == {}
 
 
 def test_too_many_that_fail_end_the_run_and_leave_no_file(

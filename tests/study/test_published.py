@@ -127,6 +127,13 @@ def test_the_shift_is_that_of_the_stages_own_maps(forged: Forged) -> None:
     assert "\\toprule" in (forged.out / "figure-4.tex").read_text()
 
 
+def test_a_row_of_other_training_subsets_takes_no_other_rows_run(forged: Forged) -> None:
+    done = forged.sare("tables", "6", "--row", "usual=", "--row", "others=train_subsets=[biggan]")
+    assert done.exit_code == 1
+    assert forged.csv("table-6")["row"].unique().to_list() == ["usual"]
+    assert "others: " in str(done.exception)
+
+
 def test_a_table_of_ones_own_rows(forged: Forged) -> None:
     done = forged.sare("tables", "6", "--row", "usual=", "--row", f"no map={ZERO}")
     assert done.exit_code == 1, "the backbone's row is missing"
