@@ -57,7 +57,9 @@ help: ## print the targets
 
 install: $(BIN)/.installed ## make .venv and install sare into it
 
-# Bytecode is left to the first import: of most files there is none.
+# Bytecode is left to the first import: of most files there is none. Without it a stage takes twice as long to start, so
+# an image that forbids it (many set this variable) does not forbid it here.
+unexport PYTHONDONTWRITEBYTECODE
 $(BIN)/.installed: pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --no-compile --editable '.[dev]'

@@ -3,17 +3,21 @@
     python -m tests.processes.changed RANK POINT HIT SIGNAL TARGET stages.reconstruct --dataset …
 
 One rank sends a signal when it comes to a named point for the HIT-th time (0: never), to TARGET: "self", or "launcher",
-which is its parent. A detector is trained in double precision: the order of sums then shows in the tenth digit at most,
+which is its parent. The other ranks dawdle from their own HIT-th time on, or a busy machine could leave that rank
+without work. A detector is trained in double precision: the order of sums then shows in the tenth digit at most,
 and everything else that the number of processes might change shows well above.
 """
 
 import os
 import runpy
 import sys
+import time
 from typing import Any
 
 import sare_core.detectors
 from sare_core.engine import faults
+
+DAWDLE = 0.5  # seconds
 
 
 def change(rank: int, wanted: str, hit: int, signum: int, target: str) -> None:
@@ -23,10 +27,14 @@ def change(rank: int, wanted: str, hit: int, signum: int, target: str) -> None:
     def hook(point: str) -> None:
         nonlocal left
         left -= point == wanted
-        if left == 0 and point == wanted:
+        if left > 0 or point != wanted:
+            return
+        if int(os.environ.get("RANK", "0")) != rank:
+            time.sleep(DAWDLE)
+        elif left == 0:
             os.kill(os.getpid() if target == "self" else os.getppid(), signum)
 
-    if int(os.environ.get("RANK", "0")) == rank:
+    if hit:
         faults.hook = hook
     build = sare_core.detectors.build_detector
 
