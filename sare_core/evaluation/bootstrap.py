@@ -5,13 +5,14 @@ paired. Row 0 of everything that is resampled is the sample itself: the estimate
 """
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
 import polars as pl
 
 RESAMPLES = 1000
+BLOCK = 2**19  # counts that are drawn and looked at together: tens of MB
 
 
 class Estimate(NamedTuple):
@@ -42,14 +43,34 @@ def draw_by_name(images: pl.DataFrame) -> np.ndarray:
     that several subsets share are drawn alike for all of them. images: columns subset and label; the order of the rows
     within a subset and label matters.
     """
-    counts = np.ones((1 + RESAMPLES, len(images)), np.int32)
+    return np.concatenate(list(blocks_by_name(images)))
+
+
+def over_draws(images: pl.DataFrame, measure: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
+    """What `measure` makes of `draw_by_name(images)`, (1 + RESAMPLES,), in memory that does not grow with n.
+
+    measure: takes some rows of counts, (R, n), and gives a number for each, (R,).
+    """
+    return np.concatenate([measure(counts) for counts in blocks_by_name(images)])
+
+
+def blocks_by_name(images: pl.DataFrame) -> Iterator[np.ndarray]:
+    """The rows of `draw_by_name` from the first to the last, as many at a time as make BLOCK counts."""
+    groups = []
     for (subset, label), group in images.with_row_index("row").group_by("subset", "label", maintain_order=True):
-        n, rows = len(group), group["row"].to_numpy()
         digest = hashlib.sha256(f"{subset}:{label}".encode()).digest()
-        drawn = np.random.default_rng(int.from_bytes(digest[:8])).integers(0, n, (RESAMPLES, n))
-        drawn += n * np.arange(RESAMPLES)[:, None]
-        counts[1:, rows] = np.bincount(drawn.ravel(), minlength=RESAMPLES * n).reshape(RESAMPLES, n)
-    return counts
+        groups.append((group["row"].to_numpy(), np.random.default_rng(int.from_bytes(digest[:8]))))
+    yield np.ones((1, len(images)), np.int32)
+    left, most = RESAMPLES, max(1, BLOCK // max(1, len(images)))
+    while left:
+        rows = min(left, most)
+        counts = np.empty((rows, len(images)), np.int32)
+        for members, random in groups:
+            n = len(members)
+            drawn = random.integers(0, n, (rows, n)) + n * np.arange(rows)[:, None]
+            counts[:, members] = np.bincount(drawn.ravel(), minlength=rows * n).reshape(rows, n)
+        yield counts
+        left -= rows
 
 
 def draw_seeds(seeds: int, random: np.random.Generator, resamples: int = RESAMPLES) -> np.ndarray:

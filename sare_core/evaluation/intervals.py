@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 import polars as pl
 
-from sare_core.evaluation.bootstrap import auc, draw_by_name, draw_generators, draw_seeds, estimate, mean
+from sare_core.evaluation.bootstrap import auc, blocks_by_name, draw_generators, draw_seeds, estimate, mean
 from sare_core.evaluation.metrics import (
     CALIBRATION_BINS,
     FALSE_ALARMS,
@@ -25,8 +25,6 @@ from sare_core.evaluation.metrics import (
     pool_shared_reals,
     subset_metrics,
 )
-
-CHUNK = 2**22  # counts that are ranked at a time: tens of MB
 
 
 class Run(NamedTuple):
@@ -121,8 +119,9 @@ def _of_run(run: Run, names: Collection[str]) -> dict[str, BySubset]:
     found: dict[str, BySubset] = {name: {} for name in names}
     for subset in paper_order(groups):
         group = groups[subset]
-        for name, values in resample(group, run.threshold, draw_by_name(group), names).items():
-            found[name][subset] = values
+        parts = [resample(group, run.threshold, counts, names) for counts in blocks_by_name(group)]
+        for name in parts[0]:
+            found[name][subset] = np.concatenate([part[name] for part in parts])
     return found
 
 
@@ -131,7 +130,7 @@ def resample(
 ) -> dict[str, np.ndarray]:
     """Those of these METRICS that are defined, of each row of counts, (R,).
 
-    group: the labelled rows of one subset, at least one. counts: (R, n), of `draw_by_name`. `subset_metrics` asks
+    group: the labelled rows of one subset, at least one. counts: (R, n), of `blocks_by_name`. `subset_metrics` asks
     scikit-learn for the same numbers; this gives them for a thousand resamples at once.
     """
     labels, logits = group["label"].to_numpy(), group["logit"].to_numpy()
@@ -165,21 +164,17 @@ def resample(
 def _of_ranks(labels: np.ndarray, logits: np.ndarray, counts: np.ndarray) -> dict[str, np.ndarray]:
     order = np.argsort(-logits, kind="stable")
     falls = np.flatnonzero(np.append(np.diff(logits[order]) != 0, True))  # equal logits are called fake together
-    parts = []
-    for rows in np.array_split(counts[:, order], -(-counts.size // CHUNK)):
-        hits, alarms = (
-            np.pad(np.cumsum(rows * (labels[order] == label), axis=1)[:, falls], ((0, 0), (1, 0))) for label in (1, 0)
-        )
-        tpr, fpr = hits / hits[:, -1:], alarms / alarms[:, -1:]
-        called = hits + alarms
-        precision = np.divide(hits, called, out=np.zeros_like(tpr), where=called > 0)
-        nearest = np.abs(1 - tpr - fpr).argmin(axis=1)[:, None]
-        parts.append(
-            {
-                "ap": (np.diff(tpr, axis=1) * precision[:, 1:]).sum(axis=1),
-                "eer": np.take_along_axis(1 - tpr + fpr, nearest, axis=1)[:, 0] / 2,
-                "oracle_acc": (hits + alarms[:, -1:] - alarms).max(axis=1) / len(labels),
-                **{name: np.where(fpr <= most, tpr, 0).max(axis=1) for name, most in FALSE_ALARMS.items()},
-            }
-        )
-    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    rows = counts[:, order]
+    hits, alarms = (
+        np.pad(np.cumsum(rows * (labels[order] == label), axis=1)[:, falls], ((0, 0), (1, 0))) for label in (1, 0)
+    )
+    tpr, fpr = hits / hits[:, -1:], alarms / alarms[:, -1:]
+    called = hits + alarms
+    precision = np.divide(hits, called, out=np.zeros_like(tpr), where=called > 0)
+    nearest = np.abs(1 - tpr - fpr).argmin(axis=1)[:, None]
+    return {
+        "ap": (np.diff(tpr, axis=1) * precision[:, 1:]).sum(axis=1),
+        "eer": np.take_along_axis(1 - tpr + fpr, nearest, axis=1)[:, 0] / 2,
+        "oracle_acc": (hits + alarms[:, -1:] - alarms).max(axis=1) / len(labels),
+        **{name: np.where(fpr <= most, tpr, 0).max(axis=1) for name, most in FALSE_ALARMS.items()},
+    }

@@ -1,12 +1,13 @@
 """The numbers behind the report's sentences and figures, as frames: the very ones that its CSV files hold."""
 
 from collections.abc import Iterable
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
 import polars as pl
 
-from sare_core.evaluation.bootstrap import Estimate, auc, draw_by_name, estimate, mean
+from sare_core.evaluation.bootstrap import Estimate, auc, draw_by_name, estimate, mean, over_draws
 from sare_core.evaluation.metrics import paper_order, pool_shared_reals
 
 CLASSES = {0: "real", 1: "fake"}
@@ -20,7 +21,7 @@ def mean_auc(predictions: pl.DataFrame, subsets: list[str]) -> Estimate | None:
 
 def _areas(predictions: pl.DataFrame, column: str, subsets: list[str]) -> list[np.ndarray]:
     return [
-        auc(group[column].to_numpy(), group["label"].to_numpy(), draw_by_name(group))
+        over_draws(group, partial(auc, group[column].to_numpy(), group["label"].to_numpy()))
         for group in _by_subset(predictions, subsets).values()
         if group["label"].n_unique() == 2
     ]
@@ -42,7 +43,7 @@ def mean_acc(predictions: pl.DataFrame, subsets: list[str], threshold: float) ->
     measured = []
     for group in _by_subset(predictions, subsets).values():
         right = ((group["score"] > threshold) == (group["label"] == 1)).cast(pl.Float64).to_numpy()
-        measured.append(mean(right, draw_by_name(group)))
+        measured.append(over_draws(group, partial(mean, right)))
     return _mean(measured)
 
 

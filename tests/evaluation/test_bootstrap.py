@@ -1,3 +1,5 @@
+from functools import partial
+
 import numpy as np
 import polars as pl
 import pytest
@@ -14,6 +16,7 @@ from sare_core.evaluation.bootstrap import (
     estimate,
     mean,
     mean_gap,
+    over_draws,
     reading,
 )
 from sare_core.evaluation.metrics import WITHOUT_COPIES
@@ -114,6 +117,16 @@ def test_strata_without_a_pair_give_no_number():
 
 def images(real: int, fake: int, subset: str = "gen") -> pl.DataFrame:
     return pl.DataFrame({"subset": [subset] * (real + fake), "label": [0] * real + [1] * fake})
+
+
+@pytest.mark.parametrize("block", [1, 30, 2**30])
+def test_draws_are_the_same_however_many_are_made_at_a_time(block: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    two = pl.concat([images(7, 3, "a"), images(2, 5, "b")])
+    logits, labels = np.random.default_rng(0).normal(size=len(two)), two["label"].to_numpy()
+    expected = draw_by_name(two)
+    monkeypatch.setattr("sare_core.evaluation.bootstrap.BLOCK", block)
+    np.testing.assert_array_equal(draw_by_name(two), expected)
+    np.testing.assert_array_equal(over_draws(two, partial(auc, logits, labels)), auc(logits, labels, expected))
 
 
 def test_every_draw_by_name_has_as_many_of_each_class_as_there_were() -> None:
