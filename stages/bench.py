@@ -3,6 +3,7 @@
     sare bench --preset paper                                    # on a GPU: minutes; the full-size models
     sare bench --preset paper --quick --images 430000            # one minute: how long a data set will take
     sare bench --preset paper --batch-size 16 --batch-size 32 --out benchmarks/engine
+    sare bench --preset paper --only attention                   # the U-Net's attention, by each of torch's kernels
 
 The models have their full size and random weights; nothing is downloaded, and images are drawn.
 """
@@ -29,6 +30,7 @@ class Part(StrEnum):
     reconstruct = "reconstruct"
     caption = "caption"
     train = "train"
+    attention = "attention"  # of the U-Net, by each of torch's kernels; only where it is asked for
 
 
 class Speed(StrEnum):
@@ -41,7 +43,7 @@ class Speed(StrEnum):
 def bench(
     preset: Preset = "paper",
     set_: Set = None,
-    only: Annotated[list[Part] | None, typer.Option(help="Only these parts. Default: all.")] = None,
+    only: Annotated[list[Part] | None, typer.Option(help="Only these parts. Default: all but attention.")] = None,
     speed: Annotated[
         list[Speed] | None, typer.Option(help="Of reconstruct.speed. Default: exact; on a GPU both.")
     ] = None,
@@ -67,7 +69,7 @@ def bench(
     settings = load_settings(preset, set_)
     import torch
 
-    from sare_core.bench import caption, reconstruct, table, timing, train
+    from sare_core.bench import attention, caption, reconstruct, table, timing, train
     from sare_core.evaluation.tables import to_terminal
     from sare_core.plan.estimate import multiple_of
 
@@ -79,7 +81,7 @@ def bench(
         raise ConfigError(f"--device {where}: not to be had here ({str(error).splitlines()[0]}).") from error
     cuda = torch.device(where).type == "cuda"
     speeds = [str(each) for each in speed or ([Speed.exact, Speed.rounding] if cuda else [Speed.exact])]
-    parts = only or ([Part.reconstruct] if quick else list(Part))
+    parts = only or ([Part.reconstruct] if quick else [each for each in Part if each is not Part.attention])
     if settings.caption.captioner != "blip" and Part.caption in parts:
         parts = [part for part in parts if part is not Part.caption]
         tell(f"caption is left out: only blip can be built without weights, not {settings.caption.captioner}")
@@ -100,6 +102,9 @@ def bench(
             yield from caption.rows(settings.caption, batches(settings.caption.batch_size), where, tell)
         if Part.train in parts:
             yield from train.rows(settings, batches(settings.train.micro_batch_size), where, tell)
+        if Part.attention in parts:
+            for batch in batches(settings.reconstruct.batch_size):
+                yield from attention.rows(settings.reconstruct, (side, side), batch, where, tell)
 
     rows = list(measured())
     dtypes = dict.fromkeys(row.dtype for row in rows)
@@ -110,6 +115,8 @@ def bench(
     ]
     if Part.reconstruct in parts:
         notes.append("Time: of encoder, U-Net and decoder. Of the peers' way also the PNG that it writes.")
+    if Part.attention in parts:
+        notes.append("Attention: of all steps of the U-Net, and nothing else; random numbers of the same shapes.")
     if Part.train in parts:
         notes.append("Loader: drawn images, JPEGs and PNGs in turn, read and augmented as in training.")
     if quick and Part.reconstruct in parts:

@@ -32,8 +32,8 @@ def rows(folder: Path, few: int = 1_000, many: int = 20_000) -> Iterator[Row]:
             f"memory growth of {stage}",
             f"from {few:,} to {many:,} images",
             f"{100 * growth:+.1f} % ({small[stage]:.0f} → {large[stage]:.0f} MB)",
-            "≤ 10 %",
-            growth <= 0.1,
+            "≤ 5 %",
+            growth <= 0.05,
         )
 
 

@@ -12,7 +12,7 @@ import numpy as np
 import polars as pl
 
 RESAMPLES = 1000
-BLOCK = 2**19  # counts that are drawn and looked at together: tens of MB
+BLOCK = 2**18  # counts that are drawn and looked at together: tens of MB
 
 
 class Estimate(NamedTuple):

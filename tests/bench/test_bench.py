@@ -8,13 +8,15 @@ from types import SimpleNamespace
 import pytest
 import torch
 from rich.console import Console
+from torch.utils.flop_counter import FlopCounterMode
 
-from sare_core.bench import reconstruct, timing, train
+from sare_core.bench import attention, reconstruct, timing, train
 from sare_core.bench.loader import IMAGES, DrawnSamples, rate
 from sare_core.bench.train import fill
 from sare_core.config import load_settings
 from sare_core.errors import ConfigError
 from sare_core.plan import flops, models
+from sare_core.reconstruction import method_of
 from stages import bench
 from tests.conftest import STANDIN, standin_overrides
 
@@ -68,6 +70,23 @@ def test_quick_measures_one_step_and_says_how_long_images_take(configurations: l
     text = console.export_text()
     assert "3,600,000 images of 32×32 take" in text and "one step of the U-Net" in text
     assert reconstruct.PEERS not in text and "train" not in text
+
+
+def test_attention_by_each_kernel(configurations: list[str], console: Console) -> None:
+    settings = load_settings(STANDIN, configurations).reconstruct
+    model = models.diffusion(settings)
+    shape = (2, model.unet.config.in_channels, 32 // model.multiple, 32 // model.multiple)
+    texts = torch.empty(2, model.tokens, model.text_encoder.config.hidden_size, device="meta")
+    with torch.no_grad(), torch.device("meta"), FlopCounterMode(display=False) as counter:
+        model.unet.eval()(torch.empty(shape), 1, encoder_hidden_states=texts)
+    counted = {str(name): flops for name, flops in counter.get_flop_counts()["Global"].items()}
+    step = sum(flops for name, flops in counted.items() if "attention" in name or "bmm" in name)
+    rows = list(attention.rows(settings, (32, 32), 2, "cpu", lambda what: None))
+    assert {row.flops / row.rate for row in rows} == {step * sum(method_of(settings).passes(settings))}
+    kernels = [row.what.removeprefix("attention, ") for row in rows]
+    assert kernels[0] == "as torch chooses" and "math, padded heads" in kernels
+    bench.bench(STANDIN, configurations, only=[bench.Part.attention], device="cpu", batch_size=[2])
+    assert "attention, math, padded heads" in console.export_text()
 
 
 def test_a_device_that_is_not_there(configurations: list[str]) -> None:

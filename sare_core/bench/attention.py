@@ -1,0 +1,114 @@
+"""The U-Net's attention alone, by each of torch's kernels, with its heads as wide as they are and padded with zeros.
+
+torch chooses a kernel by rule. This says what the choice is worth on a device, and what padding would bring: SD v1 has
+heads of 40, 80 and 160, and kernels may be built for 64, 128 and 256.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.nn.functional import pad, scaled_dot_product_attention
+from torch.overrides import TorchFunctionMode
+
+from sare_core.bench.table import Row
+from sare_core.bench.timing import peak_memory, seconds
+from sare_core.config.reconstruction import ReconstructSettings
+from sare_core.plan import models
+from sare_core.reconstruction import method_of
+
+KERNELS = {
+    "as torch chooses": None,
+    "flash": SDPBackend.FLASH_ATTENTION,
+    "cudnn": SDPBackend.CUDNN_ATTENTION,
+    "efficient": SDPBackend.EFFICIENT_ATTENTION,
+    "math": SDPBackend.MATH,
+}
+PADDED = 64  # heads to the next multiple
+Shape = tuple[int, int, int, int]  # heads, queries, keys, width of a head
+
+
+def rows(
+    settings: ReconstructSettings, size: tuple[int, int], batch: int, device: str, tell: Callable[[str], None]
+) -> Iterator[Row]:
+    """A row a kernel that the device has, for heads as they are and padded: all attention of a reconstruction.
+
+    size: width, height. None for a method without a U-Net.
+    """
+    method = method_of(settings)
+    passes = sum(method.passes(settings))
+    if not passes:
+        return
+    guided = method.needs_captions and settings.guidance_scale != 1
+    calls, dtype = _calls(settings, size), getattr(torch, settings.dtype)
+    flops = (
+        passes
+        * (2 if guided else 1)
+        * sum(times * 4 * heads * queries * keys * width for (heads, queries, keys, width), times in calls.items())
+    )
+    for padded in (False, True):
+        for name, kernel in KERNELS.items():
+            what = f"attention, {name}{', padded heads' * padded}"
+            tell(f"{what}, batch {batch}")
+            try:
+                step = sum(
+                    times * _seconds(shape, batch * (2 if guided else 1), dtype, kernel, padded, device)
+                    for shape, times in calls.items()
+                )
+            except RuntimeError as error:
+                memory = isinstance(error, torch.OutOfMemoryError)
+                tell(f"{what}: {'does not fit into memory' if memory else 'torch has none for this device and dtype'}")
+                continue
+            took = passes * step
+            yield Row(
+                what,
+                settings.dtype,
+                f"{size[0]}×{size[1]}",
+                batch,
+                batch / took,
+                batch * flops / took,
+                "",
+                peak_memory(device),
+            )
+
+
+def _calls(settings: ReconstructSettings, size: tuple[int, int]) -> Counter[Shape]:
+    """How often a pass of the U-Net attends with which shape."""
+    model, found = models.diffusion(settings), Counter[Shape]()
+
+    class Watch(TorchFunctionMode):
+        def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            if function is scaled_dot_product_attention:
+                query, key = args[:2] if len(args) > 1 else (kwargs["query"], kwargs["key"])
+                found[query.shape[1], query.shape[2], key.shape[2], query.shape[3]] += 1
+            return function(*args, **(kwargs or {}))
+
+    config = model.unet.config
+    latents = torch.empty(1, config.in_channels, size[1] // model.multiple, size[0] // model.multiple, device="meta")
+    texts = torch.empty(1, model.tokens, model.text_encoder.config.hidden_size, device="meta")
+    with torch.no_grad(), torch.device("meta"), Watch():
+        model.unet.eval()(latents, 1, encoder_hidden_states=texts)
+    return found
+
+
+def _seconds(
+    shape: Shape, rows: int, dtype: torch.dtype, kernel: SDPBackend | None, padded: bool, device: str
+) -> float:
+    """Of one call. Zeros in the width of a head change no product, and the scale stays that of the true width."""
+    heads, queries, keys, width = shape
+    query, key, value = (
+        torch.randn(rows, heads, tokens, width, device=device).to(dtype) for tokens in (queries, keys, keys)
+    )
+    if padded:
+        query, key, value = (pad(each, (0, -width % PADDED)) for each in (query, key, value))
+
+    def attend() -> torch.Tensor:
+        return scaled_dot_product_attention(query, key, value, scale=width**-0.5)
+
+    with torch.no_grad():
+        if kernel is None:
+            return seconds(attend, device)
+        with sdpa_kernel(kernel):
+            return seconds(attend, device)
