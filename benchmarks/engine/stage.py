@@ -21,7 +21,7 @@ from sare_core.evaluation.results import read_outputs
 from sare_core.reconstruction.mapper import Mapper
 from tests.pipeline import QUIET, Pipeline
 
-IMAGES, TIMES = 64, 3
+IMAGES, TIMES = 256, 3  # of few images, what a run does once would be a large part
 # Channels of the U-Net's two levels, the name of its size, and the bar for diffusers' loop ÷ our stage.
 MODELS = (((16, 32), "small", 3.4), ((64, 128), "larger", 1.65))
 SETS = ["reconstruct.longer_side=64", "reconstruct.batch_size=8", "caption.batch_size=16"]
@@ -58,12 +58,12 @@ class Batch(NamedTuple):
 
 
 def _batches(made: Pipeline, mapper: Mapper) -> list[Batch]:
-    """What the stage gives its model, read before."""
+    """What the stage gives its model, of all shards, read before."""
     index, graph = read_index(made.manifests, made.dataset), made.graph
     captions = {row["image_id"]: row["caption"] for row in read_outputs(graph.captions, made.shards()).to_dicts()}
     stage, found = graph.reconstruct(index), []
     stage.mapper = mapper
-    for planned in stage.batches(index.rows(0)):
+    for planned in (batch for shard in made.shards() for batch in stage.batches(index.rows(shard))):
         paths = [Path(index.about["root"], row["path"]) for row in planned]
         pixels = [mapper.fit(Image.open(path).convert("RGB")) for path in paths]
         ids = [row["image_id"] for row in planned]
