@@ -131,7 +131,7 @@ def difference_table(rows: pl.DataFrame, baseline: str, margin: float) -> Result
 def told_means(by_row: Mapping[str, str]) -> str:
     """Which mean the rows' numbers are of; by row, where it is not one."""
     means = dict.fromkeys(by_row.values())
-    return next(iter(means)) if len(means) == 1 else ", ".join(f"{row}: {mean}" for row, mean in by_row.items())
+    return next(iter(means)) if len(means) == 1 else "; ".join(f"{row}: {mean}" for row, mean in by_row.items())
 
 
 def _points(row: dict[str, Any] | None) -> str:

@@ -66,4 +66,4 @@ def _latex(text: str) -> str:
             found.append(_COMMANDS[character])
         else:
             found.append(character if character.isascii() else f"[U+{ord(character):04X}]")
-    return re.sub(r"^[[*]", r"{\g<0>}", "".join(found))  # or the command before it would take it for an option
+    return re.sub(r"^[\[*]", r"{\g<0>}", "".join(found))  # or the command before it would take it for an option

@@ -87,7 +87,8 @@ def _find(study: Study, kind: Kind, row: Row, seeds: int) -> Found:
     try:
         settings = open_detector(start, study.work).settings() if start else study.settings(*row.changes)
     except ConfigError as error:
-        raise ConfigError(f"row {row.name}: {str(error).removeprefix('--set ')}") from error
+        name = row.name.replace("{{", "{").replace("}}", "}")
+        raise ConfigError(f"row {name}: {str(error).removeprefix('--set ')}") from error
     if start:  # how to evaluate is no matter of its training
         settings = changed(settings, {"evaluate.near_copies": usual.evaluate.near_copies})
     found = Found(row.name.format(settings), settings)

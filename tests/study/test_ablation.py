@@ -64,7 +64,7 @@ def test_each_rows_means_are_of_what_it_was_not_trained_on() -> None:
     assert WITHOUT_COPIES in of["b"] and UNSEEN not in of["c"], "neither was trained on"
     value = found.differences.filter(detector="b", metric="auc", subset=WITHOUT_COPIES)["value"].item()
     assert value == pytest.approx(areas["b"]["midjourney"] - areas["a"]["midjourney"])
-    assert f"b: {WITHOUT_COPIES}, c: {MEAN}" in gaps.notes[0]
+    assert f"b: {WITHOUT_COPIES}; c: {MEAN}" in gaps.notes[0]
 
 
 def test_rows_alike_are_compared_in_every_column_and_one_row_in_none() -> None:

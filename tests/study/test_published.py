@@ -289,8 +289,8 @@ def test_a_row_in_several_training_seeds_needs_them_all(forged: Forged) -> None:
 
 
 def test_a_row_whose_settings_are_none_is_named(forged: Forged) -> None:
-    done = forged.sare("tables", "6", "--row", "usual=", "--row", "odd=reconstruct.strenth=1")
-    assert "row odd: reconstruct.strenth=1: no setting" in str(done.exception)
+    done = forged.sare("tables", "6", "--row", "usual=", "--row", "{odd}=reconstruct.strenth=1")
+    assert "row {odd}: reconstruct.strenth=1: no setting" in str(done.exception)
 
 
 def test_the_backbone_is_the_detector_that_sare_starts_from(forged: Forged) -> None:
