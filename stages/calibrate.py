@@ -85,7 +85,7 @@ def calibrate(
     if check is not None and not list(sources([check])):
         raise ConfigError(f"{check}: no images there.")
     if out:
-        calibrations.require_writable(Store(out))
+        Store(out).at(calibrations.CALIBRATIONS).require_writable()
     from sare_core.pipeline import Detector  # torch: seconds
 
     scorer = Detector.from_pretrained(detector, work=work, view=view, overrides=set_ or [])
@@ -100,7 +100,7 @@ def calibrate(
             console.print(line, soft_wrap=True)
         raise typer.Exit(1 if found.noticed else 0)
     if not out:
-        calibrations.require_writable(store)
+        store.at(calibrations.CALIBRATIONS).require_writable()
     sets = [calibrations.image_set(label, *_scored(place, examiner)) for place, label, _, _ in places]
     made = calibrations.calibrate(
         examiner.id.fingerprint, scorer.scoring, sets[0], sets[1] if fakes else None, fpr, miss_rate or fpr

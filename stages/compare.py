@@ -30,8 +30,9 @@ from sare_core.evaluation.baselines import (
 )
 from sare_core.evaluation.compare import Compared, chosen, compared, read_predictions
 from sare_core.evaluation.intervals import measure_runs
+from sare_core.evaluation.latex import to_latex
 from sare_core.evaluation.matched import matching_note, with_strata
-from sare_core.evaluation.tables import marked, result_tables, to_csv, to_latex, to_markdown, to_terminal
+from sare_core.evaluation.tables import marked, result_tables, to_csv, to_markdown, to_terminal
 from sare_core.index.expected import is_release
 from sare_core.store.storage import Store
 from stages.options import Dataset, Manifests, Work, filled, run_command
@@ -96,12 +97,8 @@ def compare(
     title = dataset if view == "raw" else f"{dataset}, view {view}"
     tables = result_tables(title, runs, layout if is_release(layout, frame, "test") else None)
     tables = [marked(table, len(runs)) for table in tables]
-    tables[-1].notes.extend(
-        [
-            *notes,
-            "Best bold, second underlined, of the rows measured here. Avg: all generators, then the unseen alone.",
-        ]
-    )
+    marks = "Best bold, second underlined, of the rows measured here. " if any(table.best for table in tables) else ""
+    tables[-1].notes.extend([*notes, f"{marks}Avg: all generators, then the unseen alone."])
     against = _named(baseline, list(runs)) if baseline else hard
     if against and len(everything) > 1:
         gaps = difference_rows(everything, against, trained, copies, margin / 100)

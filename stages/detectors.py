@@ -46,8 +46,8 @@ def detectors(
 def _cells(entry: Entry) -> list[str]:
     millions = [_number(value, 1e6) for value in (entry.parameters, entry.trained_parameters)]
     costs = [_number(value, 1e9) for value in (entry.flops, entry.with_maps)]
-    trained = ", ".join(entry.trained)
-    return [entry.name, entry.source, ", ".join(entry.needs), trained, *millions, *costs, "yes" * entry.released]
+    needs, trained, released = ", ".join(entry.needs), ", ".join(entry.trained), "yes" if entry.released else "none"
+    return [entry.name, entry.source, needs, trained, *millions, *costs, released]
 
 
 def _number(value: int | None, unit: float) -> str:

@@ -7,12 +7,12 @@ import typer
 
 from sare_core.engine.manifest import read_index
 from sare_core.engine.terminal import console
-from sare_core.errors import ConfigError, StageError, needs_extra
+from sare_core.errors import ConfigError, SareError, StageError, needs_extra
 from sare_core.evaluation.tables import to_terminal
 from sare_core.store.storage import Store
+from sare_core.study.dataset import Study
 from sare_core.study.measures import load_classifier
-from sare_core.study.parts import Study
-from sare_core.study.publish import home, listing, write
+from sare_core.study.publish import home, listing, unfit, write
 from sare_core.study.published import Kind, Published, chosen, own_row
 from sare_core.study.rows import find, lines_of_missing, make
 from stages.options import filled
@@ -54,9 +54,11 @@ def publish(
 ) -> None:
     """List them, or write those with some numbers, as far as runs are there. word: table or figure.
 
-    Raises StageError: a row is missing; what makes it is told.
+    Raises StageError, at the end: a row is missing, and what makes it is told; or one of them cannot be written.
     """
-    wanted = chosen(published, numbers, [own_row(text) for text in rows])
+    wanted = chosen(word, published, numbers, [own_row(text) for text in rows])
+    if not numbers and (rows or make_runs):
+        raise ConfigError(f"--row and --make-runs: name the {word}s that they are for by their numbers.")
     if dataset is None:
         if numbers:
             raise ConfigError("--dataset NAME: name the data whose runs are to fill it.")
@@ -70,21 +72,33 @@ def publish(
     with needs_extra("report"):  # before the stages, which take long
         import matplotlib as mpl  # noqa: F401
     classify = None if classifier is None else load_classifier(classifier)
-    store = Store(out or home(work, dataset))
+    reasons = {each.number: unfit(study, each) for each in wanted}
+    problems = [f"{word} {number}: {reason}" for number, reason in reasons.items() if reason]
+    wanted = [each for each in wanted if not reasons[each.number]]
     found = {each.number: find(study, each, seeds) for each in wanted}
+    store = Store(out or home(work, dataset))
+    store.require_writable()
     if make_runs:
-        make(study, chain.from_iterable(found.values()))
+        try:
+            make(study, chain.from_iterable(found.values()))
+        except SareError as error:  # what is there can be shown all the same
+            problems.append(str(error))
         found = {each.number: find(study, each, seeds) for each in wanted}
     for each in wanted:
-        if whole := [row for row in found[each.number] if row.whole]:
-            files, tables = write(study, each, whole, store, f"{word}-{each.number}", classify)
-            for table in tables:
-                console.print(to_terminal(table, console.width), "")
-            console.print(f"{word} {each.number}: {', '.join(files)}", soft_wrap=True)
+        if not any(row.whole for row in found[each.number]):
+            continue
+        try:
+            files, tables = write(study, each, found[each.number], store, f"{word}-{each.number}", classify)
+        except SareError as error:
+            problems.append(f"{word} {each.number}: {error}")
+            continue
+        for table in tables:
+            console.print(to_terminal(table, console.width), "")
+        console.print(f"{word} {each.number}: {', '.join(files)}", soft_wrap=True)
     missing = [row for each in wanted for row in found[each.number] if not row.whole]
     if missing:
         lines = "\n".join(f"  {line}" for line in lines_of_missing(missing))
-        raise StageError(
-            f"rows that are missing: {len(missing)}. What makes them (--make-runs does it here; sare plan with the "
-            f"same --set says what that takes):\n{lines}"
-        )
+        cure = " What makes them (--make-runs does it here; sare plan with the same --set says what that takes):"
+        problems.append(f"rows that are missing: {len(missing)}.{cure * any(row.missing for row in missing)}\n{lines}")
+    if problems:
+        raise StageError("\n".join(problems))

@@ -18,7 +18,8 @@ import typer
 
 from sare_core.engine.manifest import read_index
 from sare_core.engine.terminal import console
-from sare_core.study.parts import Part, Study, check_oracle, study_delta, study_fairness, study_sweep, study_variants
+from sare_core.study.dataset import Part, Study
+from sare_core.study.parts import check_oracle, study_delta, study_fairness, study_sweep, study_variants
 from stages.options import Dataset, Manifests, Preset, Set, Work, filled, path, run_command
 
 

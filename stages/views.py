@@ -84,8 +84,9 @@ def _require_maps(views: list[str], images: int, dataset: str, detector: Detecto
     if views:
         named = f"--dataset {dataset} --detector {detector.reference(work)}"
         commands = "\n".join(f"  sare {stage} {named} --view {views[0]}" for stage in ("caption", "reconstruct"))
+        number = "1 view" if len(views) == 1 else f"{len(views)} views"
         raise StageError(
-            f"the maps of {len(views)} views are not made ({', '.join(views)}), of {images:,} test images each. Add "
+            f"the maps of {number} are not made ({', '.join(views)}), of {images:,} test images each. Add "
             "--make-maps to make them here, one view after the other; or run for each view, on a cluster perhaps:\n"
             f"{commands}"
         )

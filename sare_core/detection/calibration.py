@@ -168,13 +168,6 @@ def unlike(images: ImageSet, others: Sequence[Scored]) -> int:
     return sum(outside(each.info, images.ranges, images.formats, images.name) is not None for each in others)
 
 
-def require_writable(store: Store) -> None:
-    """Before images are scored, which takes long; makes the folder. Raises ConfigError: nothing can be put there."""
-    probe = f"{CALIBRATIONS}/.writable"
-    store.write(probe, b"")
-    store.delete(probe)
-
-
 def save_calibration(calibration: Calibration, store: Store) -> str:
     """Put it into a folder, by default the detector's; returns its path. Raises ConfigError: nothing can be written."""
     name = f"{CALIBRATIONS}/{calibration.digest}.json"

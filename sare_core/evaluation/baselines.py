@@ -5,7 +5,7 @@ A high number is about generation only where the trivial detector and the pixel 
 
 import hashlib
 import io
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -53,7 +53,9 @@ def controls(
         found[TRIVIAL] = Run(trivial.predictions)
     rows = pl.concat([chosen_rows(train, ["train"]), chosen_rows(test, ["test"])])
     roots = {one.about["dataset"]: one.about["root"] for one in (source, index)}
-    known = hashlib.sha256(f"{view} {rows['split', 'image_id'].write_csv()}".encode()).hexdigest()[:12]
+    known = hashlib.sha256(f"{view} {rows['split', 'image_id', 'subset', 'label'].write_csv()}".encode()).hexdigest()[
+        :12
+    ]
     name = f"pixel-statistics-{known}.parquet"
     if store.exists(name):
         found[PIXELS] = Run(pl.read_parquet(io.BytesIO(store.read(name))))
@@ -112,18 +114,24 @@ def difference_rows(
 
 def difference_table(rows: pl.DataFrame, baseline: str, margin: float) -> ResultTable:
     """One row a detector, on the mean that counts most."""
-    mean = headline(rows["subset"].unique().to_list())
-    cells = {(row["detector"], row["metric"]): row for row in rows.filter(pl.col("subset") == mean).to_dicts()}
-    shown = []
-    for name in rows["detector"].unique(maintain_order=True):
-        auc, acc = (cells.get((name, metric)) for metric in ("auc", "acc"))
+    shown, means = [], {}
+    for (detector,), part in rows.group_by("detector", maintain_order=True):
+        name, mean = str(detector), headline(part["subset"].to_list())
+        cells = {row["metric"]: row for row in part.filter(pl.col("subset") == mean).to_dicts()}
+        auc, acc, means[name] = cells.get("auc"), cells.get("acc"), mean
         shown.append([name, _points(auc), auc["reading"].partition(":")[0] if auc else UNDEFINED, _points(acc)])
     notes = [
-        f"Points, {mean}; [a, b]: paired 95 % interval over images, training seeds and generators, on the images that "
-        f"both have. No gain: the AUC's interval lies within ± {100 * margin:g} points, which is the two "
+        f"Points, {told_means(means)}; [a, b]: paired 95 % interval over images, training seeds and generators, on the "
+        f"images that both have. No gain: the AUC's interval lies within ± {100 * margin:g} points, which is the two "
         "one-sided tests of equivalence at 2.5 %.",
     ]
     return ResultTable(f"Less {baseline}", ["Detector", "AUC", "", "ACC"], shown, notes)
+
+
+def told_means(by_row: Mapping[str, str]) -> str:
+    """Which mean the rows' numbers are of; by row, where it is not one."""
+    means = dict.fromkeys(by_row.values())
+    return next(iter(means)) if len(means) == 1 else "; ".join(f"{row}: {mean}" for row, mean in by_row.items())
 
 
 def _points(row: dict[str, Any] | None) -> str:

@@ -131,15 +131,22 @@ def compared(
             Run(prepare(read_outputs(one.folder, shards)), one.detector.threshold if one.detector else None)
             for one in (first, *others)
         ]
-        about = first.detector.about if first.detector else None
-        # Of imported weights nothing is known; their settings are the preset's.
-        known = about is not None and "imported" not in (about.model_extra or {})
-        source = about.dataset if known and about else ""
-        trained = first.settings["train_subsets"] if known else None
-        if trained is None and source and has_index(manifests, source):
-            trained = read_index(manifests, source).select(["train"])["subset"].unique().sort()
-        found.append(Compared(name, runs, tuple(trained or ()), source))
+        source, trained = trained_on(first.detector, first.settings, manifests)
+        found.append(Compared(name, runs, trained, source))
     return found
+
+
+def trained_on(
+    detector: DetectorFolder | None, settings: dict[str, Any], manifests: str
+) -> tuple[str, tuple[str, ...]]:
+    """The dataset and the generators that a detector of these settings was trained on, "" and () where not known."""
+    # Of imported weights nothing is known; their settings are the preset's.
+    if detector is None or "imported" in (detector.about.model_extra or {}):
+        return "", ()
+    source, trained = detector.about.dataset, settings["train_subsets"]
+    if trained is None and source and has_index(manifests, source):
+        trained = read_index(manifests, source).select(["train"])["subset"].unique().sort()
+    return source, tuple(trained or ())
 
 
 def _without_seed(one: Prediction) -> str:

@@ -102,13 +102,17 @@ def result_tables(title: str, runs: Runs, paper: str | None, notes: Sequence[str
 
 
 def marked(table: ResultTable, rows: int) -> ResultTable:
-    """The table with the highest and second highest of the first `rows` rows marked in each column; equals alike."""
+    """The table with the highest and second highest of the first `rows` rows marked in each column; equals alike.
+
+    A number that stands alone in its column is the best of nothing.
+    """
     places: tuple[set[tuple[int, int]], set[tuple[int, int]]] = (set(), set())
     for column in range(1, len(table.columns)):
         values = {
             row: float(cells[column]) for row, cells in enumerate(table.rows[:rows]) if cells[column] != UNDEFINED
         }
-        for found, wanted in zip(places, sorted(set(values.values()), reverse=True), strict=False):
+        ordered = sorted(set(values.values()), reverse=True) if len(values) > 1 else []
+        for found, wanted in zip(places, ordered, strict=False):
             found |= {(row, column) for row, value in values.items() if value == wanted}
     return replace(table, best=frozenset(places[0]), second=frozenset(places[1]))
 
@@ -141,7 +145,7 @@ def to_markdown(tables: Sequence[ResultTable]) -> str:
     parts = []
     for table in tables:
         rule = ["---"] + ["---:"] * (len(table.columns) - 1)
-        rows = [list(map(_escape, table.columns)), rule, *_marked_rows(table, _escape, "**{}**", "<u>{}</u>")]
+        rows = [list(map(_escape, table.columns)), rule, *marked_rows(table, _escape, "**{}**", "<u>{}</u>")]
         lines = ["| " + " | ".join(row) + " |" for row in rows]
         parts.append("\n".join([f"## {_escape(table.title)}", "", *lines]))
         if table.notes:
@@ -149,30 +153,9 @@ def to_markdown(tables: Sequence[ResultTable]) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def to_latex(tables: Sequence[ResultTable]) -> str:
-    r"""The tables as LaTeX's table environments; they need \usepackage{booktabs}."""
-    parts = []
-    for table in tables:
-        rows = _marked_rows(table, _latex, r"\textbf{{{}}}", r"\underline{{{}}}")
-        lines = [
-            r"\begin{table}",
-            r"\centering",
-            rf"\caption{{{_latex(table.title)}}}",
-            rf"\begin{{tabular}}{{l{'r' * (len(table.columns) - 1)}}}",
-            r"\toprule",
-            " & ".join(map(_latex, table.columns)) + r" \\",
-            r"\midrule",
-            *(" & ".join(row) + r" \\" for row in rows),
-            r"\bottomrule",
-            r"\end{tabular}",
-            r"\end{table}",
-            *(f"% {printable(note)}".replace("\n", " ") for note in table.notes),
-        ]
-        parts.append("\n".join(lines))
-    return "\n\n".join(parts) + "\n"
+def marked_rows(table: ResultTable, escape: Callable[[str], str], best: str, second: str) -> list[list[str]]:
+    """The cells, escaped; those that are marked within a frame, as "**{}**"."""
 
-
-def _marked_rows(table: ResultTable, escape: Callable[[str], str], best: str, second: str) -> list[list[str]]:
     def cell(row: int, column: int, text: str) -> str:
         frame = best if (row, column) in table.best else second if (row, column) in table.second else "{}"
         return frame.format(escape(text))
@@ -258,20 +241,6 @@ def _blocks(table: ResultTable, width: int) -> list[list[int]]:
             blocks.append([0])
         blocks[-1].append(position)
     return blocks
-
-
-def _latex(text: str) -> str:
-    """Text for LaTeX: names from a dataset may hold anything."""
-    text = re.sub(r"[\\{}&%$#_^~]", lambda found: _LATEX[found[0]], printable(text).replace("\n", " "))
-    return text.replace("–", "--").replace("−", "$-$").replace("·", r"$\cdot$")
-
-
-_LATEX = {
-    "\\": r"\textbackslash{}",
-    "^": r"\textasciicircum{}",
-    "~": r"\textasciitilde{}",
-    **{c: f"\\{c}" for c in "{}&%$#_"},
-}
 
 
 def _escape(text: str) -> str:

@@ -1,5 +1,6 @@
 """LPIPS of an image and its reconstruction: the distance of equation 7 (paper 4.4)."""
 
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -32,7 +33,8 @@ def lpips_network(net: str, setting: str = "reconstruct.lpips") -> Any:
     """
     random, meta = net == "alex-random", torch.empty(0).is_meta
     try:
-        with torch.random.fork_rng(devices=[]):
+        with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
+            warnings.filterwarnings("ignore", module="torchvision.models")  # lpips asks it for models in an old way
             torch.manual_seed(0)
             model = lpips.LPIPS(
                 net=net.removesuffix("-random"),

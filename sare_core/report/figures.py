@@ -7,6 +7,7 @@ import polars as pl
 
 from sare_core.engine.terminal import printable
 from sare_core.report.drawing import FAKE, INK, PAPER, REAL, SOFT, Figure, drawn
+from sare_core.report.numbers import GAIN
 
 LONGEST = 20  # characters of a subset's name beside a figure
 _CAPTIONS = {"with": "with captions", "without": "without captions"}  # of variants of the report
@@ -58,7 +59,7 @@ def means_figure(means: pl.DataFrame, unit: str) -> Figure:
 def gaps_figure(gaps: pl.DataFrame, unit: str) -> Figure:
     """Figures 4b and 7b: Δ = real − fake per subset, of each variant."""
     subsets = _subsets(gaps)
-    kinds = [kind for kind in gaps["captions"].unique(maintain_order=True) if kind != "gain"]
+    kinds = [kind for kind in gaps["captions"].unique(maintain_order=True) if kind != GAIN]
 
     def draw(canvas: Any) -> None:
         axes = canvas.subplots()

@@ -12,6 +12,7 @@ from sare_core.evaluation.metrics import paper_order, pool_shared_reals
 
 CLASSES = {0: "real", 1: "fake"}
 BINS = 25
+GAIN = "gain"  # what a shift calls the difference of two variants
 
 
 def mean_auc(predictions: pl.DataFrame, subsets: list[str]) -> Estimate | None:
@@ -55,7 +56,7 @@ def _mean(measured: list[np.ndarray]) -> Estimate | None:
 class Shift(NamedTuple):
     """Figure 4. means: captions, subset, class, n, mean, low, high. gaps: captions, subset, delta, low, high.
 
-    captions is the name of a variant, as "with" or "without"; where there are two, in `gaps` also "gain": Δ of the
+    captions is the name of a variant, as "with" or "without"; where there are two, in `gaps` also GAIN: Δ of the
     first less that of the second, paired by image.
     """
 
@@ -77,9 +78,10 @@ def semantic_shift(variants: dict[str, pl.DataFrame]) -> Shift:
     """
     first, *others = variants
     measure = shift_measure(variants.values())
-    both = variants[first].select("image_id", "subset", "label", pl.col(measure).alias(first))
+    column = {kind: f"of {kind}" for kind in variants}  # a variant may be called as a column is
+    both = variants[first].select("image_id", "subset", "label", pl.col(measure).alias(column[first]))
     for kind in others:
-        other = variants[kind].select("image_id", "subset", pl.col(measure).alias(kind))
+        other = variants[kind].select("image_id", "subset", pl.col(measure).alias(column[kind]))
         both = both.join(other, on=["image_id", "subset"], maintain_order="left")
     means, gaps = [], []
     for subset, group in _by_subset(both).items():
@@ -87,12 +89,12 @@ def semantic_shift(variants: dict[str, pl.DataFrame]) -> Shift:
         for label, name in CLASSES.items():
             mine = (group["label"] == label).to_numpy()
             for kind in variants if mine.any() else []:
-                drawn[kind, label] = mean(group[kind].to_numpy()[mine], counts[:, mine])
+                drawn[kind, label] = mean(group[column[kind]].to_numpy()[mine], counts[:, mine])
                 means.append((kind, subset, name, int(mine.sum()), *estimate(drawn[kind, label])))
         if group["label"].n_unique() == 2:
             delta = {kind: drawn[kind, 0] - drawn[kind, 1] for kind in variants}
             if len(others) == 1:
-                delta["gain"] = delta[first] - delta[others[0]]
+                delta[GAIN] = delta[first] - delta[others[0]]
             gaps += [(kind, subset, *estimate(values)) for kind, values in delta.items()]
     return Shift(
         measure,

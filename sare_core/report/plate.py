@@ -39,12 +39,17 @@ class Column(NamedTuple):
     examples: list[Example]
 
 
-def columns_plate(bands: list[list[Column]], names: list[str]) -> bytes:
-    """PNG of bands of columns, one over the other: the image, then x̂ over its caption, a row each of `names`."""
+def columns_plate(bands: list[list[Column]], names: list[str], note: str = "") -> bytes:
+    """PNG of bands of columns, one over the other: the image, then x̂ over its caption, a row each of `names`.
+
+    note: stands below them.
+    """
     words = [[_under(one) for one in column.examples] for band in bands for column in band]
     lines = [max(text.count("\n") for text in of_row) + 1 for of_row in zip(*words, strict=True)]
     heights = [1.2, *(1.15 + 0.15 * count for count in lines)]  # of a band's rows, in inches
     with canvas_of(WIDTH, sum(heights) * len(bands)) as canvas:
+        if note:
+            canvas.supxlabel(note, color=SOFT, fontsize="small", parse_math=False)
         for part, band in zip(canvas.subfigures(len(bands), 1, squeeze=False)[:, 0], bands, strict=True):
             grid = part.subplots(1 + len(names), len(band), squeeze=False)
             for axes in grid.flat:

@@ -9,7 +9,7 @@ from sare_core.evaluation.bootstrap import Estimate
 from sare_core.evaluation.metrics import CLASS_ONLY, NEAR_COPIES, THRESHOLD, is_mean, unseen_of
 from sare_core.evaluation.tables import TRIVIAL, Runs
 from sare_core.evaluation.trivial import SUSPICIOUS
-from sare_core.report.numbers import Shift, auc_gain, mean_acc, mean_auc
+from sare_core.report.numbers import GAIN, Shift, auc_gain, mean_acc, mean_auc
 
 
 class Key(NamedTuple):
@@ -135,7 +135,7 @@ def shift_sentences(shift: Shift) -> list[str]:
     for kind, lead in (
         ("with", "With captions, real images change more than fake ones"),
         ("without", "Without captions, real images change more"),
-        ("gain", "Captions widen the gap"),
+        (GAIN, "Captions widen the gap"),
     ):
         part = shift.gaps.filter(pl.col("captions") == kind)
         if len(part):

@@ -95,6 +95,11 @@ class Store(ReadStore):
         with self._beside(name) as temporary:
             temporary.write(data)
 
+    def require_writable(self) -> None:
+        """Before work that takes long; makes the folder. Raises ConfigError: nothing can be put there."""
+        self.write(".writable", b"")
+        self.delete(".writable")
+
     @retrying
     def create(self, name: str, data: bytes) -> bool:
         """As `write`, but only if nothing has the name yet: of many who try at once, one wins. False for the others.

@@ -8,10 +8,13 @@ from enum import StrEnum
 from typing import NamedTuple
 
 from sare_core.errors import ConfigError
-from sare_core.report.numbers import CLASSES
+from sare_core.report.numbers import CLASSES, GAIN
 from sare_core.study.variants import NO_CAPTION, STRENGTHS
 
 REAL, FAKE = CLASSES.values()
+
+
+EXPLAINED = {("figure", number) for number in (1, 2, 3)}
 
 
 class Kind(StrEnum):
@@ -114,24 +117,29 @@ FIGURES = (
 )
 
 
-def chosen(published: tuple[Published, ...], numbers: list[int], own_rows: list[Row]) -> list[Published]:
-    """Those with these numbers; own_rows: in place of all rows but the backbone's.
+def chosen(word: str, published: tuple[Published, ...], numbers: list[int], own_rows: list[Row]) -> list[Published]:
+    """Those with these numbers; own_rows: in place of all rows but the backbone's. word: table or figure.
 
     Raises ConfigError: none has such a number, or another command fills it; two rows of one name.
     """
     known = {each.number: each for each in published}
     for number in numbers:
         if number not in known:
-            raise ConfigError(f"{number}: there are {', '.join(map(str, known))}.")
+            why = "it explains the method" if (word, number) in EXPLAINED else "the paper has none"
+            raise ConfigError(f"{word} {number}: {why}. There are {word}s {min(known)} to {max(known)}.")
         if known[number].kind is Kind.compare:
-            raise ConfigError(f"{number}: Tables 1 to 4 are filled by `sare compare --dataset NAME`.")
-    names = [row.name for row in own_rows]
-    if len(set(names)) < len(names):
-        raise ConfigError(f"--row: two rows have one name; they are {', '.join(names)}.")
+            raise ConfigError(f"{word} {number}: `sare compare --dataset NAME` fills tables 1 to 4.")
     found = [each for each in published if each.number in numbers]
     if not own_rows:
         return found
-    return [each._replace(rows=(*(row for row in each.rows if row.backbone), *own_rows)) for each in found]
+    found = [each._replace(rows=(*(row for row in each.rows if row.backbone), *own_rows)) for each in found]
+    for each in found:
+        names = [row.name for row in each.rows]
+        if twice := [name for name in names if names.count(name) > 1]:
+            raise ConfigError(f"--row {twice[0]}: two rows of {word} {each.number} have this name.")
+        if each.kind is Kind.shift and GAIN in names:
+            raise ConfigError(f"--row {GAIN}: figure {each.number} calls a difference so; give the row another name.")
+    return found
 
 
 def own_row(text: str) -> Row:

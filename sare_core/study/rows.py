@@ -5,14 +5,18 @@ from itertools import chain
 from typing import NamedTuple
 
 from sare_core.config import Settings
+from sare_core.config.stored import changed
 from sare_core.detectors.folder import find_detector, open_detector
+from sare_core.engine.fingerprint import fingerprint
 from sare_core.engine.folders import COMMANDS, Folder
 from sare_core.engine.selection import ranges_text
 from sare_core.engine.terminal import console
 from sare_core.errors import ConfigError
+from sare_core.evaluation.compare import trained_on
+from sare_core.evaluation.results import trained_generators
 from sare_core.graph import Graph
+from sare_core.study.dataset import Study
 from sare_core.study.jobs import Job, run_jobs
-from sare_core.study.parts import Study
 from sare_core.study.published import Kind, Published, Row
 from sare_core.submission import Submission
 
@@ -37,43 +41,71 @@ class Scored(NamedTuple):
 class Found(NamedTuple):
     """A row as it stands. scored: of each training seed; maps: of the test split, where they are whole and count.
 
-    missing: what is to be made first. problem: why that cannot be told, as of a model that is not to be had.
+    run: equal for rows that are one and the same, "" where that is not known. trained: the generators that its detector
+    was trained on, () where not known. missing: what is to be made first. problem: why that cannot be told, as of a
+    model that is not to be had. same_as: the row before it that is the same run.
     """
 
     name: str
-    changes: tuple[str, ...]
     settings: Settings
+    run: str = ""
+    trained: tuple[str, ...] = ()
     scored: Sequence[Scored] = ()
     maps: Folder | None = None
     missing: Sequence[Open] = ()
     problem: str = ""
+    same_as: str = ""
 
     @property
     def whole(self) -> bool:
-        return not self.missing and not self.problem
+        return not (self.missing or self.problem or self.same_as)
 
 
 def find(study: Study, published: Published, seeds: int = 1) -> list[Found]:
-    """The rows of a table or figure. Raises ConfigError: no such setting, or detector to start from."""
-    rows = [_find(study, published.kind, row, seeds) for row in published.rows]
-    names = [row.name for row in rows]
-    return [
-        row._replace(name=f"{row.name} ({names[:place].count(row.name) + 1})") if row.name in names[:place] else row
-        for place, row in enumerate(rows)
-    ]
+    """The rows of a table or figure. seeds: of training, from 0 on; 1: the one of the settings.
+
+    Raises ConfigError: no such setting, or detector to start from; settings and `seeds` both say the seed.
+    """
+    rows = list[Found]()
+    for row in published.rows:
+        one, names = _find(study, published.kind, row, seeds), [before.name for before in rows]
+        name = f"{one.name} ({number})" if (number := names.count(one.name) + 1) > 1 else one.name
+        if twin := next((before.name for before in rows if _are_same(before, one)), ""):
+            one = one._replace(missing=(), same_as=twin)
+        rows.append(one._replace(name=name))
+    return rows
+
+
+def _are_same(one: Found, other: Found) -> bool:
+    predicted = [[each.folder.fingerprint for each in row.scored] if row.whole else [] for row in (one, other)]
+    return any(mine and mine == theirs for mine, theirs in ((one.run, other.run), predicted))
 
 
 def _find(study: Study, kind: Kind, row: Row, seeds: int) -> Found:
-    start = getattr(study.settings().detector, "start_from", None) if row.backbone else None
-    settings = open_detector(start, study.work).settings() if start else study.settings(*row.changes)
-    found = Found(row.name.format(settings), row.changes, settings)
+    usual = study.settings()  # first, for what is wrong with these is wrong with no row
+    start = getattr(usual.detector, "start_from", None) if row.backbone else None
+    try:
+        settings = open_detector(start, study.work).settings() if start else study.settings(*row.changes)
+    except ConfigError as error:
+        name = row.name.replace("{{", "{").replace("}}", "}")
+        raise ConfigError(f"row {name}: {str(error).removeprefix('--set ')}") from error
+    if start:  # how to evaluate is no matter of its training
+        settings = changed(settings, {"evaluate.near_copies": usual.evaluate.near_copies})
+    found = Found(row.name.format(settings), settings)
+    if kind.of_detectors and seeds > 1 and _sets_seed((*study.overrides, *row.changes)) and not start:
+        raise ConfigError(
+            f"row {found.name}: --seeds {seeds} sets train.seed, and so does --set or --row. Leave one out."
+        )
     try:
         if not kind.of_detectors:
             maps, missing = _maps(study, row.changes)
-            return found._replace(maps=maps, missing=missing)
+            return found._replace(run=study.graph(*row.changes).reconstructions.fingerprint, maps=maps, missing=missing)
         if start:
+            detector = open_detector(start, study.work)
+            trained = trained_on(detector, settings.model_dump(mode="json"), study.manifests)[1]
             scored, missing = _start(study, settings, start)
-            return found._replace(scored=scored, missing=missing)
+            return found._replace(trained=trained, scored=scored, missing=missing)
+        found = found._replace(run=_run(study, row.changes), trained=trained_generators(settings, study.index))
         of_seeds = [(f"train.seed={seed}",) for seed in range(seeds)] if seeds > 1 else [()]
         parts = [_detector(study, (*row.changes, *seed)) for seed in of_seeds]
         maps = _maps(study, row.changes)[0] if study.graph(*row.changes).maps_to_score else None
@@ -81,6 +113,17 @@ def _find(study: Study, kind: Kind, row: Row, seeds: int) -> Found:
         return found._replace(scored=scored, maps=maps, missing=missing)
     except ConfigError as error:  # the other rows are as they are
         return found._replace(problem=str(error))
+
+
+def _sets_seed(changes: Iterable[str]) -> bool:
+    return any(change.partition("=")[0].strip() == "train.seed" for change in changes)
+
+
+def _run(study: Study, changes: Sequence[str]) -> str:
+    """What makes a detector and its predictions, whether or not they are there."""
+    graph = study.graph(*changes)
+    made_by = [graph.detectors([]).made_by, graph.settings.train_subsets, graph.settings.evaluate.fingerprint_fields()]
+    return fingerprint({"made_by": made_by})
 
 
 def _maps(study: Study, changes: Sequence[str]) -> tuple[Folder | None, list[Open]]:
@@ -149,11 +192,15 @@ def make(study: Study, rows: Iterable[Found]) -> None:
 
 def lines_of_missing(rows: Iterable[Found]) -> list[str]:
     """What rows lack, with the commands that make it, each once."""
-    lines: dict[str, str] = {}
+    lines: dict[str, str] = {}  # what is told, by what it is about
+    names: dict[str, list[str]] = {}
     for row in rows:
-        if row.problem:
-            lines.setdefault(row.problem, f"{row.name}: {row.problem}")
+        said = {row.problem: row.problem} if row.problem else {}
+        said |= {row.same_as: f"the same run as {row.same_as}; its settings change nothing."} if row.same_as else {}
         for each in row.missing:
-            images = "" if each.images is None else f" ({each.images:,} images)"
-            lines.setdefault(each.makes, f"{row.name}{images}: {each.job.typed}")
-    return list(lines.values())
+            images = "" if each.images is None else f"{each.images:,} images, "
+            said[each.makes] = f"{images}{each.job.typed}"
+        for key, text in said.items():
+            lines.setdefault(key, text)
+            names.setdefault(key, []).append(row.name)
+    return [f"{', '.join(dict.fromkeys(names[key]))}: {text}" for key, text in lines.items()]

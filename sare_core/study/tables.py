@@ -121,7 +121,7 @@ def _pivot(title: str, results: pl.DataFrame, scale: float, digits: int, notes: 
 
 
 def number(value: float | None, digits: int, scale: float = 1) -> str:
-    return UNDEFINED if value is None else f"{scale * value:.{digits}f}"
+    return UNDEFINED if value is None else f"{scale * value:.{digits}f}".replace("-", "−")
 
 
 def interval(row: dict[str, Any], what: str, scale: float, digits: int) -> str:
@@ -129,5 +129,5 @@ def interval(row: dict[str, Any], what: str, scale: float, digits: int) -> str:
     value, ends = row.get(what), ("low", "high") if what == "value" else (f"{what}_low", f"{what}_high")
     if value is None or math.isnan(value):
         return UNDEFINED
-    low, high = (f"{scale * row[end]:.{digits}f}" for end in ends)
-    return f"{scale * value:.{digits}f} [{low}, {high}]"
+    shown, low, high = (number(each, digits, scale) for each in (value, *(row[end] for end in ends)))
+    return f"{shown} [{low}, {high}]"

@@ -2,6 +2,7 @@
 
 import io
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -14,12 +15,13 @@ from typer.testing import CliRunner
 from sare_core.config import load_settings
 from sare_core.engine.checkpoints import save_checkpoint
 from sare_core.engine.folders import Folder
-from sare_core.engine.manifest import read_index
-from sare_core.evaluation.baselines import PIXELS
+from sare_core.engine.manifest import Index, read_index
+from sare_core.evaluation.baselines import PIXELS, controls
 from sare_core.evaluation.compare import Prediction, _without_seed
 from sare_core.evaluation.intervals import Run, measure_runs
 from sare_core.evaluation.results import read_outputs
 from sare_core.evaluation.tables import TRIVIAL
+from sare_core.store.storage import Store
 from stages.app import app
 from tests.pipeline import Pipeline
 from tests.report.forged import (
@@ -164,6 +166,12 @@ def test_pixel_statistics_are_kept(forged: Forged, monkeypatch: pytest.MonkeyPat
     assert forged.sare("compare").exit_code == 0
     assert csv(forged).equals(before)
 
+    frame, shards = forged.index.frame(), forged.index.select(["test"])["shard"].to_list()
+    monkeypatch.setattr(Index, "frame", lambda _: frame.with_columns(label=1 - pl.col("label")))
+    with pytest.raises(AssertionError, match="computed again"):
+        store = Store(str(forged.file("compare.csv").parent))
+        controls(forged.index, forged.index, ["sdv1.4"], shards, "raw", store, lambda _: nullcontext(lambda _: None))
+
 
 def test_the_near_copies_are_the_users(forged: Forged) -> None:
     assert forged.sare("compare", "--near-copies", "sdv1.4,biggan").exit_code == 0
@@ -184,6 +192,7 @@ def test_views_ask_for_their_maps_then_make_them_and_draw_curves(
     assert asked.exit_code == 1
     said = str(asked.exception)
     assert "3 views are not made (jpeg:80, jpeg:70, square), of 72 test images" in said
+    assert "1 view are" in str(forged.sare(*command[:-1], "square").exception)
     assert "sare reconstruct --dataset tree --detector" in said and "--view jpeg:80" in said
     made = forged.sare(*command, "--make-maps")
     assert made.exit_code == 0, made.output

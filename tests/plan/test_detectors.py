@@ -53,4 +53,5 @@ def test_the_command(few: None, standin_models: Path, capsys: pytest.CaptureFixt
     command(STANDIN, overrides)
     said = capsys.readouterr().out
     assert all(name in said for name in detector_names())
+    assert "yes" in said and "none" in said, "published weights"
     assert "linear_probe: not counted: detector.backbone takes images of 224 pixels" in said

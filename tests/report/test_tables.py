@@ -5,6 +5,7 @@ import pytest
 
 from sare_core.engine.terminal import PlainConsole
 from sare_core.evaluation.intervals import Run, measure_runs
+from sare_core.evaluation.latex import to_latex
 from sare_core.evaluation.metrics import (
     FORENSYNTHS,
     FORENSYNTHS_EXTRA,
@@ -16,11 +17,11 @@ from sare_core.evaluation.metrics import (
 from sare_core.evaluation.paper import PAPER_TABLES
 from sare_core.evaluation.tables import (
     TRIVIAL,
+    ResultTable,
     marked,
     result_tables,
     summary_table,
     to_csv,
-    to_latex,
     to_markdown,
     to_terminal,
 )
@@ -185,7 +186,7 @@ def test_the_best_and_the_second_of_each_column_are_marked_and_the_papers_rows_a
     acc, _ = result_tables("t", runs, None)
     table = marked(acc, 3)
     assert (table.best, table.second) == ({(0, 1), (0, 2)}, {(1, 1), (1, 2), (2, 1), (2, 2)})
-    assert marked(acc, 1).second == frozenset()
+    assert marked(acc, 1) == acc, "one number is the best of nothing"
     assert "| sare · mini | **100.00** | **100.00** |\n| other | <u>50.00</u> |" in to_markdown([table])
     latex = to_latex([table])
     assert r"sare $\cdot$ mini & \textbf{100.00} & \textbf{100.00} \\" in latex
@@ -201,7 +202,28 @@ def test_latex_takes_any_name():
     latex = to_latex([acc])
     assert r"\caption{50 \% \& more: ACC (\%)}" in latex
     assert r"a\{b\}\textbackslash{}c\#\$\textasciicircum{}\textasciitilde{} & 100.00" in latex
-    assert "% two lines" in latex.splitlines()
+    assert latex.index(r"\end{tabular}") < latex.index("two lines\\par") < latex.index(r"\end{table}")
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        (
+            "Δ > 0, |x − x̂| < ±1 % …",
+            r"$\Delta$ \textgreater{} 0, \textbar{}x $-$ \^{x}\textbar{} \textless{} $\pm$1 \% \ldots{}",
+        ),
+        ("R² – naïve Ångström, façade", r"R\textsuperscript{2} -- na\"{i}ve \r{A}ngstr\"{o}m, fa\c{c}ade"),
+        ("中 ½", "[U+4E2D] [U+00BD]".replace("[", "{[}", 1)),
+        ("[a]", "{[}a]"),
+        ("*", "{*}"),
+        ("\u0302", "[U+0302]".replace("[", "{[}")),
+    ],
+)
+def test_latex_needs_nothing_but_pdflatex(text, shown):
+    """[ and * at the head of a row would be an option of the \\\\ before it; < is ¡ in LaTeX's first fonts."""
+    latex = to_latex([ResultTable(text, ["", text], [[text, "1"]], [text])])
+    assert latex.isascii()
+    assert rf"\caption{{{shown}}}" in latex and f"\n{shown} & 1 \\\\\n" in latex and f"\n{shown}\\par\n" in latex
 
 
 def test_a_summary_names_what_it_shows_and_leaves_out_what_is_undefined():

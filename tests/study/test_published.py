@@ -13,11 +13,13 @@ from typer.main import get_command
 from typer.testing import CliRunner
 
 from sare_core.config import load_settings
-from sare_core.engine.manifest import read_index
+from sare_core.engine.manifest import Index, read_index
+from sare_core.errors import ConfigError, StageError
 from sare_core.evaluation.paper import PAPER_TABLES
 from sare_core.evaluation.results import read_outputs
 from sare_core.graph import Graph
 from sare_core.study import publish, rows
+from sare_core.study.dataset import Study
 from sare_core.study.jobs import Job
 from sare_core.study.measures import read_errors
 from sare_core.study.published import FIGURES, TABLES, Kind
@@ -135,8 +137,16 @@ def test_a_row_of_other_training_subsets_takes_no_other_rows_run(forged: Forged)
 
 
 def test_a_table_of_ones_own_rows(forged: Forged) -> None:
+    stale = [forged.out / f"table-6{end}" for end in ("-differences.csv", ".png")]
+    for path in [*stale, kept := forged.out / "table-6c.csv"]:
+        path.parent.mkdir(exist_ok=True)
+        path.write_text("of another call")
     done = forged.sare("tables", "6", "--row", "usual=", "--row", f"no map={ZERO}")
     assert done.exit_code == 1, "the backbone's row is missing"
+    assert not any(path.exists() for path in stale) and kept.exists(), "what belongs to the table is of one call"
+    text = (forged.out / "table-6.md").read_text()
+    assert "Missing: DRCT." in text and "No differences: DRCT," in text and "## Less" not in text
+    assert text.startswith("## tree, preset mini: guidance scale w; sare\n")
     table = forged.csv("table-6")
     assert table["row"].unique(maintain_order=True).to_list() == ["usual", "no map"]
     detector = forged.pipeline.graph.trained_detector(forged.index, "mini")
@@ -149,14 +159,86 @@ def test_a_table_of_ones_own_rows(forged: Forged) -> None:
     alone = roc_auc_score(errors["label"], -errors["error"])
     assert premise["auc"] == pytest.approx(alone) and premise["delta_low"] > 0, "forged reals move more"
     captions = read_outputs(forged.pipeline.graph.captions, forged.shards).join(forged.index.frame(), "image_id")
-    words = captions.filter(label=0)["caption"].str.split(" ").list.eval(pl.element() != "").list.sum().mean()
+    words = (
+        captions.filter(label=0, subset="biggan")["caption"]
+        .str.split(" ")
+        .list.eval(pl.element() != "")
+        .list.sum()
+        .mean()
+    )
     assert premise["words_real"] == pytest.approx(words)
 
-    gaps = forged.csv("table-6-differences")
-    assert gaps["detector"].unique().to_list() == ["no map"]
-    text = (forged.out / "table-6.md").read_text()
-    assert "## Less usual" in text and "## Can the maps tell real from fake?" in text and "(paper)" not in text
-    assert "\\bottomrule" in (forged.out / "table-6.tex").read_text()
+    assert "## Can the maps tell real from fake?" in text and "(paper)" not in text
+    assert (forged.out / "table-6.tex").read_text().isascii()
+
+    assert forged.sare("figures", "8", "--row", "usual=", "--row", f"no map={ZERO}").exit_code == 0
+    assert forged.csv("figure-8-differences")["detector"].unique().to_list() == ["no map"]
+    text = (forged.out / "figure-8.md").read_text()
+    assert "## Less usual" in text and "**" in text and "Missing" not in text
+
+
+def test_rows_that_are_one_run_are_told_and_not_compared(forged: Forged, jobs: list[Job]) -> None:
+    again = f"again=reconstruct.strength={forged.pipeline.settings.reconstruct.strength}"
+    done = forged.sare("figures", "8", "7", "--make-runs", "--row", "usual=", "--row", again)
+    assert done.exit_code == 1 and "again: the same run as usual" in str(done.exception)
+    assert "--make-runs" not in str(done.exception), "nothing makes them"
+    for number in (7, 8):
+        text = (forged.out / f"figure-{number}.md").read_text()
+        assert "Missing: again (the same run as usual)." in text and "gain" not in text.replace("again", "")
+    image = ["--set", "detector.detector=image"]  # which sees no map
+    forged.sare("tables", "6", "--make-runs", *image)
+    assert [job.name.split()[0] for job in jobs].count("train") == 2, "DRCT, and one for all scales"
+
+
+def test_no_difference_where_the_row_that_it_would_be_to_is_missing(forged: Forged) -> None:
+    silent = "silent=caption.captioner=none caption.model=null"
+    for others, gain in ((["label="], True), (["beams=caption.num_beams=3", "label="], False)):
+        done = forged.sare("figures", "4", *(word for row in [*others, silent] for word in ("--row", row)))
+        assert done.exit_code == (not gain)
+        assert ("gain" in forged.csv("figure-4b")["captions"].to_list()) == gain
+        assert ("paired" in (forged.out / "figure-4.md").read_text()) == gain
+    assert "Missing: beams." in (forged.out / "figure-4.md").read_text()
+
+
+def test_what_cannot_be_made_stops_nothing_else(forged: Forged, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: Any) -> None:
+        raise StageError("boom")
+
+    monkeypatch.setattr(publish, "_shift", fail)
+    (forged.out / "figure-9.csv").unlink(missing_ok=True)
+    monkeypatch.setattr(rows, "run_jobs", fail)
+    done = forged.sare("figures", "4", "9", "--make-runs")
+    said = str(done.exception).splitlines()
+    assert done.exit_code == 1 and said[:3] == ["boom", "figure 4: boom", said[2]] and "missing: 1" in said[2]
+    assert forged.csv("figure-9")["row"].unique().to_list() == ["blip"]
+
+
+def test_a_place_that_cannot_be_written_is_told_before_work(forged: Forged, jobs: list[Job], tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    done = forged.sare("figures", "9", "--make-runs", "--row", "a=caption.num_beams=4", "--out", f"{tmp_path}/file")
+    assert isinstance(done.exception, ConfigError) and f"{tmp_path}/file" in str(done.exception) and not jobs
+
+
+@pytest.mark.parametrize(("labels", "fit"), [(None, []), (1, [5, 6, 8])])
+def test_unlabelled_images_fill_nothing(
+    forged: Forged, jobs: list[Job], monkeypatch: pytest.MonkeyPatch, labels: int | None, fit: list[int]
+) -> None:
+    frame = forged.index.frame().with_columns(label=pl.lit(labels, pl.Int8))
+    monkeypatch.setattr(Index, "frame", lambda _: frame)
+    study = Study("tree", "mini", forged.overrides, forged.pipeline.work, forged.pipeline.manifests, 1, forged.index)
+    assert [each.number for each in (*TABLES[4:], *FIGURES) if not publish.unfit(study, each)] == fit
+    done = forged.sare("figures", "4", "5", "--make-runs", "--row", "a=caption.num_beams=5")
+    assert (done.exit_code == 1 and "real and fake" in str(done.exception)) or "no labelled" in str(done.exception)
+    assert not jobs and "sare caption" not in str(done.exception), "no work would help"
+
+
+def test_what_several_rows_lack_names_them_all(forged: Forged) -> None:
+    job = Job("train", ["python", "-m", "stages.train"])
+    settings = forged.pipeline.settings
+    lacking = [rows.Open("train", "it", job, None), rows.Open("caption", "more", job, 1000)]
+    found = [rows.Found("a", settings, missing=lacking), rows.Found("b", settings, missing=lacking[:1])]
+    found += [rows.Found(name, settings, problem="no such model.") for name in "cd"]
+    assert rows.lines_of_missing(found) == ["a, b: sare train", "a: 1,000 images, sare train", "c, d: no such model."]
 
 
 def test_the_papers_rows_stand_beside_genimage_alone(forged: Forged, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -164,7 +246,7 @@ def test_the_papers_rows_stand_beside_genimage_alone(forged: Forged, monkeypatch
     forged.sare("tables", "6", "--row", "usual=")
     text = (forged.out / "table-6.md").read_text()
     assert "SARE, w = 7.5 (paper) | 93.17 | 98.15 | – | – |" in text
-    assert "**" in text, "best of the rows measured here"
+    assert "**" not in text and "Best" not in text, "of one row none is the best"
 
 
 def test_what_is_there_is_not_made_again(forged: Forged, jobs: list[Job]) -> None:
@@ -201,6 +283,14 @@ def test_a_row_in_several_training_seeds_needs_them_all(forged: Forged) -> None:
     done = forged.sare("figures", "8", "--row", "usual=", "--seeds", "2")
     assert done.exit_code == 1 and "train.seed=1" in str(done.exception)
     assert "train.seed=0" not in str(done.exception), "the preset's own seed is 0"
+    for more in (["--row", "own=train.seed=3"], ["--row", "usual=", "--set", "train.seed=3"]):
+        done = forged.sare("figures", "8", "--seeds", "2", *more)
+        assert isinstance(done.exception, ConfigError) and "--seeds 2 sets train.seed" in str(done.exception)
+
+
+def test_a_row_whose_settings_are_none_is_named(forged: Forged) -> None:
+    done = forged.sare("tables", "6", "--row", "usual=", "--row", "{odd}=reconstruct.strenth=1")
+    assert "row {odd}: reconstruct.strenth=1: no setting" in str(done.exception)
 
 
 def test_the_backbone_is_the_detector_that_sare_starts_from(forged: Forged) -> None:
@@ -229,13 +319,16 @@ def test_pictures_are_of_pairs_that_agree(forged: Forged) -> None:
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
-        (["tables", "7", "--dataset", "tree"], "7: there are 1, 2, 3, 4, 5, 6"),
-        (["figures", "3", "--dataset", "tree"], "3: there are 4, 5"),
-        (["tables", "2", "--dataset", "tree"], "filled by `sare compare"),
+        (["tables", "7", "--dataset", "tree"], "table 7: the paper has none. There are tables 1 to 6."),
+        (["figures", "3", "--dataset", "tree"], "figure 3: it explains the method. There are figures 4 to 12."),
+        (["tables", "2", "--dataset", "tree"], "table 2: `sare compare --dataset NAME` fills"),
         (["tables", "6"], "--dataset NAME"),
         (["tables", "6", "--row", "w"], "write it as NAME"),
         (["tables", "6", "--row", "a='x"], "No closing quotation"),
-        (["tables", "6", "--row", "a=", "--row", "a=seed=1"], "two rows have one name"),
+        (["tables", "6", "--row", "a=", "--row", "a=seed=1"], "--row a: two rows of table 6"),
+        (["tables", "6", "--row", "DRCT="], "--row DRCT: two rows of table 6"),
+        (["figures", "4", "--row", "gain="], "calls a difference so"),
+        (["tables", "--row", "a="], "name the tables"),
     ],
 )
 def test_refusals(arguments: list[str], told: str) -> None:
