@@ -15,6 +15,7 @@ The parts are those that the stages work with, so an image gets the score here t
 
 import os
 from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
 from tempfile import TemporaryDirectory
 from threading import Lock
 from typing import Any, Literal, NamedTuple
@@ -74,9 +75,9 @@ class Pipeline:
         self._mapper: Mapper | None = None
 
     @classmethod
-    def from_preset(cls, preset: str, overrides: Iterable[str] = (), device: str | None = None) -> "Pipeline":
+    def from_preset(cls, preset: str | Path, overrides: Iterable[str] = (), device: str | None = None) -> "Pipeline":
         """Of a preset or a settings file, with `section.key=value` overrides. Raises ConfigError."""
-        return cls(load_settings(preset, list(overrides)), device)
+        return cls(load_settings(str(preset), list(overrides)), device)
 
     def view(self, image: Image.Image) -> Image.Image:
         """The RGB image as the settings look at it (`view`). Raises ImageError."""

@@ -69,6 +69,8 @@ def tell_outcome(outcome: Outcome, stage: str, where: str) -> None:
     parts += [f"{outcome.failures} images failed (sare status shows why)"] if outcome.failures else []
     console.print(f"{who}{stage}: {', '.join(parts)}. {where}", soft_wrap=True)
     tell_first([f"shard {shard} is not done: {why}" for shard, why in outcome.waiting.items()])
+    if outcome.waiting:
+        console.print("Run the stage before with the same settings, then this command again.", soft_wrap=True)
     if rank.first:  # which sees what the others failed at, too
         tell_failed(outcome)
 

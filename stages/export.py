@@ -18,7 +18,7 @@ from sare_core.engine.progress import bar
 from sare_core.engine.shardfiles import TarReader
 from sare_core.engine.signals import check_stop, stop_cleanly
 from sare_core.engine.terminal import console
-from sare_core.errors import ConfigError, ImageError
+from sare_core.errors import ConfigError, ImageError, StageError
 from sare_core.graph import ALL_SPLITS, Graph, run_settings
 from sare_core.report import export as exported
 from sare_core.report.export import What
@@ -65,6 +65,9 @@ def export(
     before = exported.read_captions(store, folder.fingerprint)
 
     rows = exported.exportable(index, records, image, limit)
+    if not records:
+        kinds = ", ".join(sorted({str(state) for state in states.values()}))
+        raise StageError(f"{folder.store.url}: no shard's maps are done ({kinds}). Run `sare reconstruct` first.")
     missing = [f"shard {n} has no maps: {states[n]}" for n in shards if n not in records and not image]
     missing += [
         f"image {name} has no map in these shards: it failed, its shard is not done, or there is no such image"

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
-from sare_core.engine.about import About, State, read_about
+from sare_core.engine.about import About, State, Upstream, read_about
 from sare_core.engine.fingerprint import fingerprint
 from sare_core.engine.ledger import FEW, Entry, Ledger, inputs_text, read_inputs
 from sare_core.engine.outputs import checked_output
@@ -78,7 +78,7 @@ class Folder:
             for source in about.upstream.values():
                 if source.stage not in STAGES[: STAGES.index(stage)]:
                     raise ValueError(f"{stage} are not made from {source.stage}")
-            before = {r: Folder.open(work, s.dataset, s.stage, s.name) for r, s in about.upstream.items()}
+            before = {role: Folder._before(work, source) for role, source in about.upstream.items()}
             folder = Folder(work, dataset, stage, about.made_by, before, about.models, about.settings)
         except (FileNotFoundError, ValueError) as error:  # pydantic's is a ValueError
             raise ConfigError(
@@ -87,6 +87,14 @@ class Folder:
         if folder.fingerprint != name:
             raise ConfigError(f"{store.path('about.json')}: does not describe this folder (its digest is another).")
         return folder
+
+    @staticmethod
+    def _before(work: str, source: Upstream) -> "Folder":
+        """A folder that another is made from, by its own description; while it has none, by the other's."""
+        if not source.made_by or Store(work).at(f"{source.dataset}/{source.stage}/{source.name}").exists("about.json"):
+            return Folder.open(work, source.dataset, source.stage, source.name)
+        before = {role: Folder._before(work, further) for role, further in source.upstream.items()}
+        return Folder(work, source.dataset, source.stage, source.made_by, before, source.models)
 
     def describe(self, run: str | None = None, **notes: Any) -> str:
         """Write about.json, so that status and verify need no preset and no model. Returns the run's name.

@@ -47,6 +47,13 @@ def test_shards_go_from_open_to_done(captions: Folder, maps: Folder) -> None:
     assert maps.states({1: "rows-of-1"}).keys() == {1}
 
 
+def test_a_folder_opens_before_those_that_it_is_made_from_are_there(maps: Folder) -> None:
+    maps.describe()
+    opened = Folder.open(maps.work, "it", "reconstructions", maps.fingerprint)
+    assert states(opened) == ["open (waits for captions)"] * 2
+    assert opened.upstream["captions"].store.url == maps.upstream["captions"].store.url
+
+
 def test_changed_rows_make_a_shard_stale(captions: Folder, maps: Folder) -> None:
     for folder in (captions, maps):
         do(folder, 0)

@@ -15,7 +15,7 @@ from sare_core.config import load_settings
 from sare_core.engine.folders import Folder
 from sare_core.engine.manifest import read_index
 from sare_core.engine.signals import Stopped
-from sare_core.errors import ConfigError
+from sare_core.errors import ConfigError, StageError
 from sare_core.graph import Graph
 from sare_core.report.export import safe_name
 from stages import export as command
@@ -41,6 +41,14 @@ def samples(folder: Folder) -> dict[str, dict[str, Any]]:
 
 def tree(out: Path) -> dict[str, bytes]:
     return {str(path.relative_to(out)): path.read_bytes() for path in out.rglob("*") if path.is_file()}
+
+
+def test_nothing_is_there_yet(made: Made, tmp_path: Path) -> None:
+    with pytest.raises(
+        StageError, match=r"no shard's maps are done \(open \(waits for captions\)\)\. Run `sare reconstr"
+    ):
+        export(made, tmp_path / "out", work=str(tmp_path / "work"))
+    assert not (tmp_path / "out").exists()
 
 
 def test_every_file_is_the_member_of_the_tar_and_captions_lie_beside(made: Made, tmp_path: Path) -> None:
