@@ -11,10 +11,12 @@ import pytest
 
 from sare_core import submission
 from sare_core.config import load_settings
+from sare_core.engine.audit import folders, integrity_errors
+from sare_core.engine.manifest import read_index
 from stages import submit
 from tests.conftest import STANDIN, standin_overrides
 from tests.faults.whole import SMALL
-from tests.pipeline import Pipeline
+from tests.pipeline import Pipeline, outputs
 from tests.slurm.cluster import Cluster, missing, running
 from tests.slurm.gate import Gate
 from tests.trees import genimage_tree
@@ -58,6 +60,15 @@ def captioned(local: Pipeline, tmp_path: Path) -> Pipeline:
 
 
 Submit = Callable[..., dict[str, list[str]]]
+
+
+def check_whole(pipeline: Pipeline, local: Pipeline) -> None:
+    """Of every stage that was run here, the files that the local run left, and no error."""
+    found, stages = outputs(pipeline.work), {path.name for path in (Path(pipeline.work) / "tree").iterdir()}
+    assert found == {name: data for name, data in outputs(local.work).items() if name.split("/")[1] in stages}
+    assert "reconstructions" in stages
+    index = read_index(pipeline.manifests, "tree")
+    assert [error for folder in folders(pipeline.work) for error in integrity_errors(folder, index)] == []
 
 
 @pytest.fixture
