@@ -1,4 +1,4 @@
-"""Tasks of a real Slurm that are stopped, preempted or lose their node: what lies there in the end is that of a local run."""
+"""Tasks of a real Slurm that are stopped, preempted or lose their node: what lies there in the end is a local run's."""
 
 import socket
 from pathlib import Path
