@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import logging
 from collections.abc import AsyncGenerator
 
 from starlette.datastructures import UploadFile
@@ -14,6 +15,9 @@ from sare_core.serving.limits import Limits, Refused, checked
 ENVELOPE = 1 << 16  # bytes of a form besides its file
 DRAINED = 10  # times the bytes of an upload, at most
 UNNAMED = "upload"  # what an image is called that came without a name
+
+# A line for each odd client would fill disks; what is wrong with its form, it is told itself.
+logging.getLogger("python_multipart").setLevel(logging.CRITICAL)
 
 
 class _InMemory(MultiPartParser):
