@@ -101,6 +101,9 @@ class Served:
             request.scope["status"] = 500
             yield _line({"error": FAILED})
             raise
+        except asyncio.CancelledError:
+            request.scope["status"] = 400  # the client went away
+            raise
         finally:
             job.answer.cancel()
 

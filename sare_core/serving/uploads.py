@@ -71,6 +71,8 @@ class Uploads:
             form = await _InMemory(request.headers, self._chunks(request, upload), max_files=1, max_fields=8).parse()
         except MultiPartException as error:
             raise Refused(400, f"The form cannot be read: {error.message}") from error
+        except UnicodeError as error:  # of its charset, which may be any codec of Python's
+            raise Refused(400, "The form cannot be read: its charset does not fit it.") from error
         files = [value for value in form.values() if isinstance(value, UploadFile)]
         return (files[0].filename or UNNAMED, await files[0].read()) if files else (UNNAMED, b"")
 

@@ -134,6 +134,9 @@ def test_a_damaged_form_is_refused(client: TestClient, caplog: pytest.LogCapture
     form = {"Content-Type": "multipart/form-data; boundary=b"}
     assert client.post("/v1/detect", content=b"--b\r\n\r\nno name\r\n--b--", headers=form).status_code == 400
     assert client.post("/v1/detect", content=b"x" * 90, headers=form).status_code == 400
+    part = b'--b\r\nContent-Disposition: form-data; name="a"\r\n\r\nit\r\n--b--\r\n'
+    form = {"Content-Type": "multipart/form-data; boundary=b; charset=undefined"}
+    assert "its charset" in client.post("/v1/detect", content=part, headers=form).json()["detail"]
     assert not caplog.records, "the log is for faults of the server"
     two = [("image", ("a.png", png(60))), ("image", ("b.png", png(60)))]
     assert "Too many files" in client.post("/v1/detect", files=two).json()["detail"]

@@ -18,6 +18,7 @@ from sare_core.detection.loading import of_bytes
 from sare_core.detection.running import batch_size
 from sare_core.errors import ConfigError
 from sare_core.serving import server as server_module
+from sare_core.serving.app import LINES
 from sare_core.serving.limits import Limits, Refused
 from sare_core.serving.metrics import Metrics
 from sare_core.serving.page import Page
@@ -100,13 +101,15 @@ def test_a_client_that_goes_away_leaves_its_place(
     with running(stand_in) as server:
         first = clients.submit(server.detect, photo)
         wait_for(gate.entered.is_set)
-        head = f"POST /v1/detect HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(photo)}\r\n\r\n".encode()
-        with connected(server.port) as gone:
-            gone.sendall(head + photo)
-            wait_for(lambda: server.queue.waiting == 1)
-        wait_for(lambda: server.queue.waiting == 0)
+        head = f"HTTP/1.1\r\nHost: localhost\r\nAccept: {LINES}\r\nContent-Length: {len(photo)}\r\n\r\n".encode()
+        for way in (b"POST /v1/detect ", b"POST / "):
+            with connected(server.port) as gone:
+                gone.sendall(way + head + photo)
+                wait_for(lambda: server.queue.waiting == 1)
+            wait_for(lambda: server.queue.waiting == 0)
         gate.open.set()
         assert first.result()[0] == 200
+        wait_for(lambda: b'sare_requests_total{status="400",verdict=""} 2.0' in server.ask("GET", "/metrics")[2])
 
 
 def test_who_has_gone_costs_no_batch(stand_in: StandIn, photo: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
