@@ -14,6 +14,7 @@ The parts are those that the stages work with, so an image gets the score here t
 """
 
 import os
+import warnings
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -21,32 +22,31 @@ from threading import Lock
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
-import torch
 from PIL import Image
 
 from sare_core.captioning.captions import Captions
 from sare_core.captioning.captions import weights_of as caption_weights
-from sare_core.config import Settings, load_settings
+from sare_core.config import Settings, listed, load_settings
 from sare_core.config.stored import changed
 from sare_core.detectors import detector_class
-from sare_core.detectors.card import model_card
+from sare_core.detectors.card import is_own_card, model_card
 from sare_core.detectors.folder import DetectorFolder, copy_to, open_detector
 from sare_core.detectors.parts import maps_to_score, needs_to_score
 from sare_core.detectors.trained import TrainedDetector
 from sare_core.engine.checkpoints import load_tensors
 from sare_core.engine.flow import in_batches
-from sare_core.errors import ImageError
+from sare_core.errors import ConfigError
 from sare_core.graph import Graph
-from sare_core.images.decoding import decode, image_id, to_rgb
-from sare_core.images.reading import read_bytes
+from sare_core.images.decoding import image_id, to_rgb
+from sare_core.images.several import OneImage, decoded, each_of, good, opened
 from sare_core.images.views import apply_view
+from sare_core.models.device import Device, usable
 from sare_core.models.weights import fetch
 from sare_core.reconstruction import method_of
 from sare_core.reconstruction.mapper import Mapped, Mapper
 from sare_core.reconstruction.stage import weights_of as reconstruction_weights
 from sare_core.store.storage import Store
 
-OneImage = Image.Image | str | os.PathLike[str]
 Images = OneImage | list[OneImage]
 Step = Literal["captioning", "reconstructing", "scoring"]
 
@@ -65,19 +65,18 @@ class Pipeline:
 
     settings: see `sare_core.load_settings`. device: as torch names it; None: the first GPU, or the CPU. work: a work
     folder, whose locked commits hub models are taken at; None: the newest.
-    Raises ConfigError where a model is not to be found or not usable.
+    Raises ConfigError where the device, or later a model, is not to be found or not usable.
     """
 
-    def __init__(self, settings: Settings, device: str | None = None, work: str | None = None) -> None:
-        self.settings, self.work = settings, work
-        self.device = device or ("cuda:0" if torch.cuda.is_available() else "cpu")
+    def __init__(self, settings: Settings, device: Device = None, work: str | None = None) -> None:
+        self.settings, self.work, self.device = settings, work, usable(device)
         self._captions: Captions | None = None
         self._mapper: Mapper | None = None
 
     @classmethod
-    def from_preset(cls, preset: str | Path, overrides: Iterable[str] = (), device: str | None = None) -> "Pipeline":
+    def from_preset(cls, preset: str | Path, overrides: str | Iterable[str] = (), device: Device = None) -> "Pipeline":
         """Of a preset or a settings file, with `section.key=value` overrides. Raises ConfigError."""
-        return cls(load_settings(str(preset), list(overrides)), device)
+        return cls(load_settings(str(preset), overrides), device)
 
     def view(self, image: Image.Image) -> Image.Image:
         """The RGB image as the settings look at it (`view`). Raises ImageError."""
@@ -91,16 +90,16 @@ class Pipeline:
 
     def caption(self, images: Sequence[Image.Image]) -> list[str]:
         """One caption an image, cut to what the text encoder takes (paper 3.2). Raises ImageError: one has none."""
-        _require_list(images)
+        images = decoded(images)
         settings = self.settings.caption
         if self._captions is None:
             self._captions = Captions(settings, caption_weights(settings, self.work), self.device)
         found: list[str] = []
-        for several in in_batches(images, settings.batch_size):
-            batch = [to_rgb(image) for image in several]
+        for batch in in_batches(images, settings.batch_size):
             rows = [{"image_id": image_id(image), "path": ""} for image in batch]
-            said = self._captions.say([self.view(image) for image in batch], rows)
-            found += [self._captions.cut(_good(each, len(found) + n)).text for n, each in enumerate(said)]
+            said = self._captions.say(each_of(self.view, batch, len(found), len(images)), rows)
+            texts = [good(each, place, len(images)) for place, each in enumerate(said, len(found))]
+            found += [self._captions.cut(text).text for text in texts]
         return found
 
     def reconstruct(
@@ -109,17 +108,19 @@ class Pipeline:
         """x̂ and SARE map of each image under its caption, in order (paper 3.2, equations 1 to 4).
 
         ids: what seeds each image's noise; None: its pixels, as in the stages.
-        Raises ImageError: one cannot be reconstructed; ValueError: not as many captions as images.
+        Raises ImageError: one cannot be reconstructed; ValueError: not as many captions or ids as images.
         """
-        _require_list(images)
+        images = decoded(images)
         if len(captions) != len(images):
             raise ValueError(f"{len(images)} images, but {len(captions)} captions")
+        if ids is not None and len(ids) != len(images):
+            raise ValueError(f"{len(images)} images, but {len(ids)} ids")
         settings = self.settings.reconstruct
         if self._mapper is None:
             weights = reconstruction_weights(settings, self.work)
             self._mapper = Mapper.load(settings, self.settings.seed, fetch(weights["model"]), self.device)
-        pixels = [self._mapper.fit(self.view(image)) for image in images]
-        ids = [image_id(to_rgb(image)) for image in images] if ids is None else ids
+        pixels = [self._mapper.fit(image) for image in each_of(self.view, images)]
+        ids = [image_id(image) for image in images] if ids is None else ids
         found: dict[int, Mapped] = {}
         for shape in {each.shape for each in pixels}:
             places = [place for place, each in enumerate(pixels) if each.shape == shape]
@@ -129,7 +130,7 @@ class Pipeline:
                     [captions[place] for place in batch],
                     [ids[place] for place in batch],
                 )
-                found |= {place: _good(each, place) for place, each in zip(batch, results, strict=True)}
+                found |= {place: good(each, place, len(images)) for place, each in zip(batch, results, strict=True)}
         return [found[place] for place in range(len(images))]
 
 
@@ -140,7 +141,7 @@ class Detector:
     """
 
     def __init__(
-        self, folder: DetectorFolder, settings: Settings, device: str | None = None, work: str | None = None
+        self, folder: DetectorFolder, settings: Settings, device: Device = None, work: str | None = None
     ) -> None:
         self.folder, self.settings = folder, settings
         self.kind = detector_class(settings.detector.detector)
@@ -169,20 +170,22 @@ class Detector:
         cls,
         path: str | os.PathLike[str],
         *,
-        device: str | None = None,
+        device: Device = None,
         work: str | os.PathLike[str] | None = None,
         view: str | None = None,
-        overrides: Iterable[str] = (),
+        overrides: str | Iterable[str] = (),
     ) -> "Detector":
         """A detector from its folder, at any path or URL; or by its fingerprint, from the work folder `work`.
 
-        view: how images are viewed before all else, e.g. jpeg:70; None: as in training. overrides: `section.key=value`
-        of what does not make another detector, such as the place of a model: reconstruct.model=/models/sd.
-        Raises ConfigError: no trained detector there, a model that it names is not to be found or another one.
+        device: as torch names it; None: the first GPU, or the CPU. view: how images are viewed before all else, e.g.
+        jpeg:70; None: as in training. overrides: one or several `section.key=value` of what does not make another
+        detector, such as the place of a model: reconstruct.model=/models/sd.
+        Raises ConfigError: no trained detector there, a model that it names is not to be found or another one, no such
+        device here.
         """
         work = None if work is None else os.fspath(work)
-        folder = open_detector(path, work or "work")
-        settings = folder.settings(list(overrides))
+        folder = open_detector(_named(path), work or "work")
+        settings = folder.settings(listed(overrides))
         return cls(folder, changed(settings, {"view": view}) if view else settings, device, work)
 
     def __call__(self, images: Images, top_k: int | None = None) -> Any:
@@ -190,12 +193,15 @@ class Detector:
 
         A dictionary. label: "fake" where the logit is above 0, else "real". score: sigmoid of the logit, in [0, 1],
         whatever the label. logit. How sure one can be of a label is another matter, and takes calibration.
-        top_k: as transformers' image-classification pipeline has it: the first 1 or 2 of both labels, each with the
-        score of that label, the higher one first. Raises ImageError: one cannot be worked on.
+        top_k: as transformers' image-classification pipeline has it: so many of both labels at most, from 1, each with
+        the score of that label, the higher one first.
+        Raises ImageError: one cannot be worked on, with its place in a list; ConfigError: top_k is no such number.
         """
+        if top_k is not None and (not isinstance(top_k, int) or top_k < 1):
+            raise ConfigError(f"top_k={top_k!r}: give 1 or 2, or leave it out.")
         one = isinstance(images, Image.Image | str | os.PathLike)
-        listed: Any = [images] if one else images
-        results = [_labelled(found.logit, top_k) for found in self.explain([_opened(each) for each in listed])]
+        several: Any = [images] if one else images
+        results = [_labelled(found.logit, top_k) for found in self.explain(each_of(opened, list(several)))]
         return results[0] if one else results
 
     def explain(
@@ -204,11 +210,11 @@ class Detector:
         ids: Sequence[str] | None = None,
         tell: Callable[[Step], object] = lambda step: None,
     ) -> list[Explanation]:
-        """What leads to each image's score, in order. Raises ImageError: one cannot be worked on.
+        """What leads to each image's score, in order. Raises ImageError: one cannot be worked on, with its place.
 
         ids: see `Pipeline.reconstruct`; another id is another draw of the noise. tell: is told what begins.
         """
-        _require_list(images)
+        images = decoded(images)
         with self._one_at_a_time:
             return self._explain(images, ids, tell)
 
@@ -226,8 +232,8 @@ class Detector:
             mapped[name] = pipeline.reconstruct(images, said, ids)
         tell("scoring")
         samples = []
-        for place, image in enumerate(images):
-            parts: dict[str, Any] = {"image": self._looks.view(image), "caption": captions[place]}
+        for place, image in enumerate(each_of(self._looks.view, images)):
+            parts: dict[str, Any] = {"image": image, "caption": captions[place]}
             for name, maps in mapped.items():
                 parts.setdefault("reconstruction", Image.fromarray(maps[place].reconstruction))
                 parts[name] = Image.fromarray(maps[place].sare)
@@ -249,19 +255,23 @@ class Detector:
         """The detector as a folder that `from_pretrained` takes: settings, weights, calibrations, and a model card.
 
         folder: path or URL, made if it is not there. name: by which the card calls it; None: the folder's.
-        Models of the encoders, the captioner and diffusion are named there, not copied. Raises ConfigError: nothing
-        can be written.
+        Models of the encoders, the captioner and diffusion are named there, not copied. A README.md that is not a card
+        as sare wrote it is kept, with a warning. Raises ConfigError: nothing can be written.
         """
-        store = Store(os.fspath(folder))
+        store = Store(_named(folder))
         copy_to(self.folder, store)
-        title = name or store.url.rstrip("/").rpartition("/")[2]
-        store.write("README.md", model_card(self.folder, self.scoring, title).encode())
+        if store.exists("README.md") and not is_own_card(store.read("README.md")):
+            _warn_kept(store.path("README.md"))
+            return
+        place = store.url if "://" in store.url else str(Path(store.url).resolve())
+        store.write("README.md", model_card(self.folder, self.scoring, name or place.rpartition("/")[2]).encode())
 
     def push_to_hub(self, repo_id: str, *, private: bool | None = None, api: Any = None) -> str:
         """Put what `save_pretrained` writes onto the model hub as owner/name; returns the commit's address.
 
         private: see `huggingface_hub.create_repo`. api: a `huggingface_hub.HfApi`; None: the usual one, with the token
-        that `hf auth login` stored.
+        that `hf auth login` stored. A README.md there that is not a card as sare wrote it is kept, with a warning.
+        Raises whatever the hub's client raises.
         """
         from huggingface_hub import HfApi
 
@@ -269,6 +279,11 @@ class Detector:
         with TemporaryDirectory() as folder:
             self.save_pretrained(folder, repo_id)
             hub.create_repo(repo_id, private=private, exist_ok=True)
+            if hub.file_exists(repo_id, "README.md"):
+                there = Path(hub.hf_hub_download(repo_id, "README.md"))
+                if not is_own_card(there.read_bytes()):
+                    _warn_kept(f"{repo_id}: README.md")
+                    Path(folder, "README.md").unlink()
             commit = hub.upload_folder(repo_id=repo_id, folder_path=folder, commit_message="Upload a sare detector")
         return str(commit.commit_url)
 
@@ -278,9 +293,15 @@ class Detector:
         return set(needs - {"sare"}) | (set(maps_to_score(self.kind)) if "sare" in needs else set())
 
 
-def _opened(image: OneImage) -> Image.Image:
-    """An image, from its file if need be, as the stages open one."""
-    return decode(read_bytes(os.fspath(image)), os.fspath(image))[0] if isinstance(image, str | os.PathLike) else image
+def _named(folder: str | os.PathLike[str]) -> str:
+    if not (path := os.fspath(folder)):
+        raise ConfigError("the name of the folder is empty. For the current folder say `.`.")
+    return path
+
+
+def _warn_kept(readme: str) -> None:
+    told = f"{readme}: is not a model card as sare wrote it, and is kept. For the card, remove or rename it first."
+    warnings.warn(told, stacklevel=3)
 
 
 def _labelled(logit: float, top_k: int | None) -> dict[str, Any] | list[dict[str, Any]]:
@@ -289,16 +310,3 @@ def _labelled(logit: float, top_k: int | None) -> dict[str, Any] | list[dict[str
         return {"label": "fake" if logit > 0 else "real", "score": score, "logit": logit}
     both: list[dict[str, Any]] = [{"label": "real", "score": 1 - score}, {"label": "fake", "score": score}]
     return sorted(both, key=lambda each: each["score"], reverse=True)[:top_k]
-
-
-def _require_list(images: Sequence[Image.Image]) -> None:
-    if isinstance(images, Image.Image):
-        raise TypeError("give a list of images: [image]")
-    if odd := [each for each in images if not isinstance(each, Image.Image)]:
-        raise TypeError(f"give Pillow images, such as Image.open(path), not {odd[0]!r}")
-
-
-def _good(result: Any, place: int) -> Any:
-    if isinstance(result, ImageError):
-        raise ImageError(f"image {place}: {result}")
-    return result

@@ -13,6 +13,7 @@ every answer is `inconclusive`. docs/detect.md has the verdicts, the exit codes 
 
 from collections import Counter
 from importlib.resources import files
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -94,6 +95,13 @@ def detect(
         raise ConfigError(f"{', '.join(images)}: no images there.")
     places = {"--jsonl": jsonl, "--json": json, "--csv": csv, "--parquet": parquet, "--report": report}
     require_places(places, [*images, *(source.path for source in wanted)])
+    if (
+        save_pictures
+        and "://" not in save_pictures
+        and Path(save_pictures).exists()
+        and not Path(save_pictures).is_dir()
+    ):
+        raise ConfigError(f"--save-pictures {save_pictures}: is no folder. Name one; it is made if need be.")
     if jsonl and has_results(jsonl) and (report or save_pictures):
         raise ConfigError(
             f"{jsonl}: has results already, whose pictures are gone. With --report or --save-pictures name a new file."
@@ -137,7 +145,7 @@ def detect(
     for line in [words.ABSENT] if few else words.of_many(counts, found, alarms):
         told.print(line, soft_wrap=True)
     if count := counts["unreadable"]:
-        told.print(f"{count:,} files could not be read or decoded.")
+        told.print(f"{count:,} {'file' if count == 1 else 'files'} could not be read or decoded.")
         for line in [] if few else words.first_of(unread, count):
             told.print(line, soft_wrap=True)
         raise typer.Exit(1)

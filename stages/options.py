@@ -1,5 +1,6 @@
 """The options that commands share, and how one is started."""
 
+import math
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -15,6 +16,13 @@ def filled(param: typer.CallbackParam, value: str | None) -> str | None:
     """What was given. Raises ConfigError: given but empty, which would mean the root, the current folder or none."""
     if value == "":
         raise ConfigError(f"--{param.name}: is empty; give a value or leave it out.")
+    return value
+
+
+def finite(param: typer.CallbackParam, value: float) -> float:
+    """What was given. Raises ConfigError: inf, which a least value lets pass."""
+    if not math.isfinite(value):
+        raise ConfigError(f"--{str(param.name).replace('_', '-')} {value}: give a number that is not infinite.")
     return value
 
 

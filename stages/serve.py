@@ -29,10 +29,10 @@ def serve(
     allow_host: Annotated[
         list[str] | None, typer.Option(help="A name or address by which others reach it; may be given several times.")
     ] = None,
-    max_mb: Annotated[float, typer.Option(min=0.1, help="Of an upload.")] = 20,
-    max_megapixels: Annotated[float, typer.Option(min=0.1, help="Of an image.")] = 50,
+    max_mb: Annotated[float, typer.Option(callback=options.finite, min=0.1, help="Of an upload.")] = 20,
+    max_megapixels: Annotated[float, typer.Option(callback=options.finite, min=0.1, help="Of an image.")] = 50,
     max_waiting: Annotated[int, typer.Option(min=1, help="Images that may wait; more are turned away.")] = 256,
-    timeout: Annotated[float, typer.Option(min=1, help="Seconds for an answer.")] = 60,
+    timeout: Annotated[float, typer.Option(callback=options.finite, min=1, help="Seconds for an answer.")] = 60,
     checks: Annotated[
         bool, typer.Option(help="Also score each image encoded anew and under other noise: five times the work.")
     ] = True,
@@ -45,9 +45,12 @@ def serve(
         raise ConfigError("name a detector: sare serve --detector DETECTOR")
     with needs_extra("web"):
         from sare_core.serving.app import make_app
-        from sare_core.serving.guard import LOCAL
+        from sare_core.serving.guard import LOCAL, name_of
         from sare_core.serving.limits import Limits
         from sare_core.serving.server import Server, bound
+    for name in allow_host or []:
+        if not name or "/" in name:
+            raise ConfigError(f"--allow-host {name}: write a name or an address alone, as sare.example.org.")
     socket = bound(host, port)  # before the models are loaded, which takes long
     from sare_core.pipeline import Detector  # torch: seconds
 
@@ -57,7 +60,7 @@ def serve(
     scorer.explain([Image.linear_gradient("L").convert("RGB")])  # so that the first request finds all models loaded
     limits = Limits(int(max_mb * 1e6), pixels=int(max_megapixels * 1e6), waiting=max_waiting, answer=timeout)
     app, queue = make_app(examiner, limits, [*LOCAL, host, *(allow_host or [])])
-    where = f"http://{host}:{socket.getsockname()[1]} (Ctrl-C ends it)"
+    where = f"http://{name_of(host)}:{socket.getsockname()[1]} (Ctrl-C ends it)"
     Server(app, queue, ready=lambda: console.print(where, soft_wrap=True)).run([socket])
 
 

@@ -2,6 +2,7 @@
 
 import io
 import json
+import re
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
@@ -109,11 +110,36 @@ def test_what_is_wrong_is_said(tmp_path: Path, standin_models: Path) -> None:
         _ = sare_core.Detektor
 
 
-class Hub:
-    """What `push_to_hub` asks of huggingface_hub.HfApi, with the cache of tests/hub.py as the hub."""
+@pytest.mark.parametrize("device", ["nonsense", "", "cuda:x", "cuda:99", "meta", 99])
+def test_a_device_that_is_not_there(device: str | int) -> None:
+    with pytest.raises(
+        sare_core.ConfigError, match=r"device=.*cannot be used here \(.+\)\. Name another, such as 'cpu'"
+    ):
+        sare_core.Pipeline(load_settings(STANDIN), device)
 
-    def __init__(self, cache: Path) -> None:
-        self.cache, self.made = cache, dict[str, bool | None]()
+
+def test_overrides_may_be_one() -> None:
+    assert sare_core.load_settings("mini", "seed=7") == sare_core.load_settings("mini", iter(["seed=7"]))
+    assert sare_core.Pipeline.from_preset("mini", "seed=7", device=torch.device("cpu")).settings.seed == 7
+    with pytest.raises(sare_core.ConfigError, match="overrides: 7 is no text"):
+        sare_core.load_settings("mini", [7])  # type: ignore[list-item]
+
+
+class Hub:
+    """What `push_to_hub` asks of huggingface_hub.HfApi, with the cache of tests/hub.py as the hub.
+
+    readme: one that lies in the repository already. put: names of the last upload.
+    """
+
+    def __init__(self, cache: Path, readme: Path | None = None) -> None:
+        self.cache, self.made, self.readme = cache, dict[str, bool | None](), readme
+
+    def file_exists(self, repo_id: str, name: str) -> bool:
+        return self.readme is not None
+
+    def hf_hub_download(self, repo_id: str, name: str) -> str:
+        assert self.readme and name == "README.md"
+        return str(self.readme)
 
     def create_repo(self, repo_id: str, *, private: bool | None, exist_ok: bool) -> None:
         assert exist_ok
@@ -121,6 +147,7 @@ class Hub:
 
     def upload_folder(self, *, repo_id: str, folder_path: str, commit_message: str) -> SimpleNamespace:
         assert repo_id in self.made
+        self.put = {path.name for path in Path(folder_path).iterdir()}
         publish(self.cache, repo_id, Path(folder_path))
         return SimpleNamespace(commit_url=f"https://hub.example/{repo_id}/commit/{COMMIT}")
 
@@ -157,7 +184,31 @@ def test_a_detector_is_published_with_a_card_and_scores_as_before(
     ):
         assert told in card.text
     names = {path.name for path in (tmp_path / "saved").iterdir()}
-    assert names == {"README.md", "about.json", "best.json", detector.folder.best.file}
+    assert names == {"README.md", "about.json", "best.json", detector.folder.best.file} == hub.put
+
+    own = tmp_path / "saved" / "README.md"
+    monkeypatch.chdir(tmp_path / "saved")
+    detector.save_pretrained(".", "another name")  # its own card is written anew
+    assert "# another name\n" in own.read_text()
+    detector.save_pretrained(".")
+    assert "# saved\n" in own.read_text()
+    own.write_text(changed := own.read_text().replace("# saved\n", "# Mine\n"))
+    with pytest.warns(UserWarning, match="README.md: is not a model card as sare wrote it, and is kept") as said:
+        detector.save_pretrained(".")
+    assert said[0].filename == __file__ and own.read_text() == changed
+    hub = Hub(empty_hub(tmp_path / "other", monkeypatch), own)
+    with pytest.warns(UserWarning, match=r"owner/name: README\.md: is not a model card"):
+        detector.push_to_hub("owner/name", api=hub)
+    assert hub.put == names - {"README.md"}
+    for place in ("", "a\0b"):
+        with pytest.raises(
+            sare_core.ConfigError, match=r"name of the folder is empty|no path contains a null character"
+        ):
+            detector.save_pretrained(place)
+        with pytest.raises(
+            sare_core.ConfigError, match=r"name of the folder is empty|no path contains a null character"
+        ):
+            sare_core.Detector.from_pretrained(place)
 
 
 def test_paths_labels_and_threads(tmp_path: Path, standin_models: Path) -> None:
@@ -176,6 +227,32 @@ def test_paths_labels_and_threads(tmp_path: Path, standin_models: Path) -> None:
     assert both[0]["score"] >= both[1]["score"]
     ((first,), _) = detector(paths[:2], top_k=1)
     assert (first["label"], first["score"]) == (both[0]["label"], pytest.approx(both[0]["score"], abs=1e-4))
+
+    for odd in (0, -1, "2", 1.0):
+        with pytest.raises(sare_core.ConfigError, match=r"top_k=.*: give 1 or 2, or leave it out"):
+            detector(paths[0], top_k=odd)
+
+    cut = tmp_path / "cut.png"
+    cut.write_bytes(paths[0].read_bytes()[:-100])
+    no_number = Image.fromarray(np.full((64, 64), np.nan, np.float32))
+    for bad, why in (
+        (str(cut), f"{cut}: cannot be decoded: "),
+        (Image.open(cut), "cannot be decoded: "),
+        (no_number, "cannot be decoded: it holds NaN"),
+        (Image.new("RGB", (0, 9)), "it has 0x9 pixels"),
+        ("a\0b", r"'a\x00b': contains a null character"),
+        ("a\ud800", r"'a\ud800': contains half of a surrogate pair"),
+        ("/none.png", "/none.png: is gone"),
+    ):
+        with pytest.raises(sare_core.ImageError, match=f"^{re.escape(why)}"):
+            detector(bad)
+        with pytest.raises(sare_core.ImageError, match=f"^image 3 of 4: {re.escape(why)}"):
+            detector([*paths[:2], bad, paths[0]])
+    for method in (detector.explain, detector.pipelines["sare"].caption):
+        with pytest.raises(sare_core.ImageError, match=r"^image 2 of 2: cannot be decoded"):
+            method([Image.open(paths[0]), Image.open(cut)])
+    with pytest.raises(ValueError, match="1 images, but 2 ids"):
+        detector.explain([Image.open(paths[0])], ids=["a", "b"])
 
     with ThreadPoolExecutor(4) as threads:
         assert list(threads.map(detector, paths)) == alone

@@ -4,6 +4,7 @@ Each room declares its own section (section.py says how); here they are put toge
 """
 
 import difflib
+from collections.abc import Iterable
 from importlib import import_module
 from importlib.resources import files
 from pathlib import Path
@@ -51,8 +52,16 @@ def preset_names() -> list[str]:
     return sorted(Path(f.name).stem for f in files("sare_core.config.presets").iterdir() if f.name.endswith(".yaml"))
 
 
-def load_settings(preset: str, overrides: list[str] | None = None, layout: str | None = None) -> Settings:
-    """Read a preset, by name or as the path of a YAML file, and apply `section.key=value` overrides.
+def listed(overrides: str | Iterable[str] | None) -> list[str]:
+    """Overrides as a list: one alone is meant as it is. Raises ConfigError: not text."""
+    found = [overrides] if isinstance(overrides, str) else list(overrides or ())
+    if odd := [each for each in found if not isinstance(each, str)]:
+        raise ConfigError(f"overrides: {odd[0]!r} is no text; write section.key=value.")
+    return found
+
+
+def load_settings(preset: str, overrides: str | Iterable[str] | None = None, layout: str | None = None) -> Settings:
+    """Read a preset, by name or as the path of a YAML file, and apply `section.key=value` overrides, one or several.
 
     layout: of the training data, which `train_subsets` may depend on.
     Raises ConfigError: no such preset, not YAML, an unknown key (with the nearest known one), a value out of range.
@@ -77,7 +86,7 @@ def load_settings(preset: str, overrides: list[str] | None = None, layout: str |
         raise ConfigError(f"{preset}: not readable as YAML: {error}") from error
     if not isinstance(values, dict):
         raise ConfigError(f"{preset}: holds no settings; copy a preset and change it.")
-    apply_overrides(values, overrides or [])
+    apply_overrides(values, listed(overrides))
     if isinstance(by_layout := values.get("train_subsets"), dict):
         if odd := sorted(str(name) for name in by_layout.keys() - set(layouts())):
             raise ConfigError(f"setting train_subsets: no layout {odd[0]!r}. The layouts are {', '.join(layouts())}.")

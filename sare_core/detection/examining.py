@@ -152,8 +152,9 @@ class Examiner:
         try:
             explained = self.detector.explain(images, ids, tell) if images else []
         except ImageError as error:
-            if len(seen) == 1:
-                return [Reason(code="not_scored", text=shown(str(error)))]
+            if len(seen) == 1:  # a place among its variants would tell nobody anything
+                why = error.__cause__ if isinstance(error.__cause__, ImageError) else error
+                return [Reason(code="not_scored", text=shown(str(why)))]
             return [one for each in seen for one in self._scores([each], tell)]
         places = iter(explained)
         return [self._scores_of(next(places), names, places) for names in encoded]

@@ -2,7 +2,6 @@
 
 import hashlib
 import io
-import os
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -34,8 +33,8 @@ class Loaded(NamedTuple):
 
 def load(source: Source) -> Loaded:
     """Never raises for a file's own faults."""
-    if problem := source.problem or _not_a_path(source.path):
-        return Loaded(source.path, b"", None, 0, problem)
+    if source.problem:
+        return Loaded(source.path, b"", None, 0, source.problem)
     try:
         data = read_bytes(source.path, LARGEST)
     except SareError as error:
@@ -74,13 +73,6 @@ def batches(files: Iterable[Loaded], size: int, most: int) -> Iterator[list[Load
         batch.append(file)
     if batch:
         yield batch
-
-
-def _not_a_path(path: str) -> str:
-    try:
-        return "the path contains a null character" if b"\0" in os.fsencode(path) else ""
-    except UnicodeEncodeError:
-        return "the path contains half of a surrogate pair, which no file name has"
 
 
 def _pixels(data: bytes) -> int:

@@ -60,7 +60,8 @@ def _of_folder(folder: str) -> Iterator[Source]:
     for place, files in walk(folder, problems):
         for file in files:
             yield Source("/".join(filter(None, (folder.rstrip("/") or "/", place, file.name))))
-    yield from (Source(f"{folder}/{each.path}", each.problem) for each in problems if each.path)
+    for path, problem in ((f"{folder.rstrip('/')}/{each.path}", each.problem) for each in problems if each.path):
+        yield Source(path, f"{path}: {problem}")
 
 
 def _lines(file: Iterable[str], base: Path) -> Iterator[Source]:

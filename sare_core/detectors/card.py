@@ -1,5 +1,6 @@
 """The model card of a detector: what made it, what was measured of it, and what it cannot say, from its own folder."""
 
+import hashlib
 import json
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
@@ -70,7 +71,19 @@ def model_card(detector: DetectorFolder, scoring: str, name: str) -> str:
         model_name=name,
         eval_results=_results(detector) or None,
     )
-    return str(ModelCard(f"---\n{data.to_yaml()}\n---\n\n" + "\n".join(lines) + "\n"))
+    card = str(ModelCard(f"---\n{data.to_yaml()}\n---\n\n" + "\n".join(lines) + "\n"))
+    return card + _mark(card.encode())
+
+
+def is_own_card(readme: bytes) -> bool:
+    """Whether a README.md is what `model_card` made of some detector, and nobody has changed it since."""
+    card, mark, _ = readme.rpartition(b"\n<!-- sare ")
+    return readme == (card := card + b"\n") + _mark(card).encode() if mark else False
+
+
+def _mark(card: bytes) -> str:
+    """A last line that is not shown."""
+    return f"<!-- sare {hashlib.sha256(card).hexdigest()[:16]} -->\n"
 
 
 def _trained_on(about: About) -> str:

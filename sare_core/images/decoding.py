@@ -132,7 +132,12 @@ def decode(data: bytes, name: str) -> tuple[Image.Image, ImageInfo]:
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
-    """An open image as `decode` gives it: upright 8-bit RGB without metadata. Raises ImageError: NaN or infinite."""
+    """An open image as `decode` gives it: upright 8-bit RGB without metadata; itself where it is that already.
+
+    Raises one of DECODING_ERRORS: its pixels cannot be read, or are NaN or infinite.
+    """
+    if type(image) is Image.Image and image.mode == "RGB" and not image.info and not image.getexif():
+        return image
     rgb = _upright(image, _to_rgb(image))
     rgb.info = {}
     return rgb

@@ -1,6 +1,7 @@
 """The bytes of a user's image file, from a disk, an object store or the web. An error names the file and the cure."""
 
 import errno
+import os
 import stat
 from pathlib import Path
 
@@ -16,12 +17,14 @@ MAX_BYTES = 2 << 30  # more than the most pixels that are decoded take uncompres
 def read_bytes(path: str, limit: int = MAX_BYTES) -> bytes:
     """The bytes of a regular local file, or of a URL (s3://…, https://…) by fsspec. limit: of a local file, in bytes.
 
-    Raises ImageError: gone, a dangling link, not permitted, too large, or not a regular file (those are never opened:
-    a pipe would block and a device never end); any fault of an http(s) URL. ConfigError: a URL that no installed
-    package reads; a store that cannot be reached or refuses its user, which says nothing of this image.
-    TransientError: any other fault of the disk or network, after three attempts, of an object store after minutes.
+    Raises ImageError: gone, a dangling link, not permitted, too large, not a regular file (those are never opened: a
+    pipe would block and a device never end), a name that no file can have; any fault of an http(s) URL. ConfigError: a
+    URL that no installed package reads; a store that cannot be reached or refuses its user, which says nothing of this
+    image. TransientError: any other fault of the disk or network, after three attempts, of an object store after
+    minutes.
     """
     path = path.removeprefix("file://")
+    _require_name(path)
     if "://" not in path:
         return _read_local(path, limit)
     if web.is_web(path):
@@ -33,6 +36,15 @@ def read_bytes(path: str, limit: int = MAX_BYTES) -> bytes:
         raise ImageError(
             f"{path}: is gone, or was never there. Restore it, leave it out, or index the dataset again."
         ) from error
+
+
+def _require_name(path: str) -> None:
+    try:
+        if b"\0" not in os.fsencode(path):
+            return
+    except UnicodeEncodeError as error:
+        raise ImageError(f"{path!r}: contains half of a surrogate pair, which no file name has.") from error
+    raise ImageError(f"{path!r}: contains a null character, which no file name has.")
 
 
 @stamina.retry(on=TransientError, attempts=3, wait_initial=0.1, wait_jitter=0.1)

@@ -23,6 +23,7 @@ from sare_core.serving.uploads import Uploads
 STUCK = 10  # times the seconds for an answer: a batch that takes longer will not end
 LATER = 5  # seconds after which a client that was turned away may come back
 LINES = "application/x-ndjson"
+FAILED = "The server failed at this image. Its log says why."
 _SILENT: Any = {"tracing": False, "metrics": False, "logs": False, "auto_configure": False}  # of FastAPI's telemetry
 _BINARY = {"schema": {"type": "string", "format": "binary"}}
 _UPLOAD = {
@@ -83,7 +84,10 @@ class Served:
         return _noted(job.answer.result(), request)
 
     async def told(self, job: Job, request: Request) -> AsyncIterator[str]:
-        """Lines of JSON for the page's script: each stage as it begins, then the result or what went wrong."""
+        """Lines of JSON for the page's script: each stage as it begins, then the result or what went wrong.
+
+        The status was sent before that; the one that it would have been is counted.
+        """
         try:
             async with asyncio.timeout(self.limits.answer):
                 async for stage in job.entered():
@@ -91,7 +95,15 @@ class Served:
                 examined = await job.answer
             yield _line(await asyncio.to_thread(self.page.parts, _noted(examined, request)))
         except TimeoutError:
+            request.scope["status"] = 504
             yield _line({"error": self._too_late().why})
+        except Exception:
+            request.scope["status"] = 500
+            yield _line({"error": FAILED})
+            raise
+        except asyncio.CancelledError:
+            request.scope["status"] = 400  # the client went away
+            raise
         finally:
             job.answer.cancel()
 
@@ -173,7 +185,7 @@ def make_app(examiner: Examiner, limits: Limits = DEFAULT, hosts: Sequence[str] 
 
     @app.exception_handler(500)
     async def failed(request: Request, error: Exception) -> Response:
-        return JSONResponse({"detail": "The server failed at this image. Its log says why."}, 500)
+        return JSONResponse({"detail": FAILED}, 500)
 
     return Guard(app, hosts, metrics), queue
 

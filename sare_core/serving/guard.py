@@ -28,10 +28,13 @@ HEADERS = {
 
 
 class Guard:
-    """Around the whole application. Counts uploads by the status and the verdict (`scope["verdict"]`) they came to."""
+    """Around the whole application. Counts uploads by the status and the verdict (`scope["verdict"]`) they came to.
+
+    `scope["status"]`: a status to be counted in place of the one that was sent before it could be known.
+    """
 
     def __init__(self, app: ASGIApp, hosts: Sequence[str], metrics: Metrics) -> None:
-        self.app, self.hosts, self.metrics = app, {host.lower() for host in hosts}, metrics
+        self.app, self.hosts, self.metrics = app, {name_of(host) for host in hosts}, metrics
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -51,18 +54,23 @@ class Guard:
             await (self._refusal(scope) or self.app)(scope, receive, guarded)
         finally:
             if scope["method"] == "POST":
-                self.metrics.requests.labels(status or "none", scope.get("verdict", "")).inc()
+                # Where nothing was sent, uvicorn says 500.
+                self.metrics.requests.labels(scope.get("status") or status or 500, scope.get("verdict", "")).inc()
 
     def _refusal(self, scope: Scope) -> ASGIApp | None:
         headers = Headers(scope=scope)
         host = headers.get("host", "")
-        if scope["path"] not in PROBES and _name(host) not in self.hosts:
+        if scope["path"] not in PROBES and name_of(host) not in self.hosts:
             return JSONResponse({"detail": "The server does not go by this name (sare serve --allow-host)."}, 400)
-        if (origin := headers.get("origin")) and origin.partition("://")[2] != host:
+        if (origin := headers.get("origin")) and origin.partition("://")[2].lower() != host.lower():
             return JSONResponse({"detail": "A page of another site may not ask this server."}, 403)
         return None
 
 
-def _name(host: str) -> str:
-    """Without its port."""
-    return host[: host.index("]") + 1] if host.startswith("[") and "]" in host else host.partition(":")[0].lower()
+def name_of(host: str) -> str:
+    """In lower case, without a port and the dot of the root; an IPv6 address in brackets."""
+    if host.startswith("["):
+        return host.partition("]")[0].lower() + "]"
+    if host.count(":") > 1:
+        return f"[{host.lower()}]"
+    return host.partition(":")[0].lower().removesuffix(".")

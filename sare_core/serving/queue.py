@@ -74,9 +74,10 @@ class Queue:
         return job
 
     def _forget(self, job: Job) -> None:
-        """Of one that nobody waits for any more, the bytes go at once."""
-        if job in self._waiting:
-            self._waiting.remove(job)
+        """Of one that nobody waits for any more, the bytes go at once, and it is not examined."""
+        for jobs in (self._waiting, *self._parts):
+            if job in jobs:
+                jobs.remove(job)
 
     def _next(self) -> None:
         """Start a batch, where none is under way and something waits."""
@@ -89,8 +90,9 @@ class Queue:
             self._parts.extend(
                 [next(jobs) for _ in part] for part in batched([job.file for job in taken], self.examiner)
             )
-        if self._parts:
-            self._start(self._parts.popleft())
+        while self._parts and not self.begun:
+            if part := self._parts.popleft():  # empty where all its clients went away
+                self._start(part)
 
     def _start(self, jobs: list[Job]) -> None:
         loop, self.begun = asyncio.get_running_loop(), time.monotonic()
@@ -110,7 +112,7 @@ class Queue:
     def _finish(self, jobs: list[Job], done: asyncio.Future[list[Examined]]) -> None:
         self.begun = 0.0
         if (error := done.exception()) and len(jobs) > 1:  # which of them it was, each will show alone
-            self._parts.extendleft([job] for job in reversed(jobs))
+            self._parts.extendleft([job] for job in reversed(jobs) if not job.answer.done())
             return self._next()
         for place, job in enumerate(jobs):
             if job.answer.done():

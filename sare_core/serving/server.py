@@ -14,7 +14,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from sare_core.errors import ConfigError
 from sare_core.serving.queue import Queue
 
-PATIENCE = 30.0  # seconds that a connection may be open without a request under way
+PATIENCE = 30.0  # seconds that a connection may be open with no request under way, or with none of its answer read
 LAST_ANSWERS = 10  # seconds in which clients read their answers at the end
 CONNECTIONS = 2000  # more get 503
 
@@ -28,25 +28,30 @@ class _Connection(H11Protocol):
         self._look_again()
 
     def _look_again(self) -> None:
-        if self.transport.is_closing() and not self.transport.get_write_buffer_size():
+        unsent = self.transport.get_write_buffer_size()
+        if self.transport.is_closing() and not unsent:
             return
-        ended = self.cycle or "none yet" if self.cycle is None or self.cycle.response_complete else None
-        if ended is not None and ended is self._seen:  # as when it was looked at before
+        waits = self.cycle is None or self.cycle.response_complete or self.flow.write_paused
+        now = (self.cycle, unsent) if waits else None  # for the client: to ask, or to read
+        if now is not None and now == self._seen:  # as when it was looked at before
             self.transport.abort()
         else:
-            self._seen = ended
+            self._seen = now
             self.loop.call_later(PATIENCE, self._look_again)
 
 
 def bound(host: str, port: int) -> socket.socket:
     """A socket for `Server.run`. Raises ConfigError: it cannot be had."""
+    host = host.strip("[]")
     found = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
     found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         found.bind((host, port))
-    except OSError as error:
+    except (OSError, UnicodeError) as error:  # the latter: no name of a host
         found.close()
-        raise ConfigError(f"{host}, port {port}: {error.strerror or error}. Name others: --host, --port.") from error
+        raise ConfigError(
+            f"{host}, port {port}: {getattr(error, 'strerror', None) or error}. Name others: --host, --port."
+        ) from error
     return found
 
 

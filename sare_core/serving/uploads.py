@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import logging
 from collections.abc import AsyncGenerator
 
 from starlette.datastructures import UploadFile
@@ -14,6 +15,9 @@ from sare_core.serving.limits import Limits, Refused, checked
 ENVELOPE = 1 << 16  # bytes of a form besides its file
 DRAINED = 10  # times the bytes of an upload, at most
 UNNAMED = "upload"  # what an image is called that came without a name
+
+# A line for each odd client would fill disks; what is wrong with its form, it is told itself.
+logging.getLogger("python_multipart").setLevel(logging.CRITICAL)
 
 
 class _InMemory(MultiPartParser):
@@ -67,6 +71,8 @@ class Uploads:
             form = await _InMemory(request.headers, self._chunks(request, upload), max_files=1, max_fields=8).parse()
         except MultiPartException as error:
             raise Refused(400, f"The form cannot be read: {error.message}") from error
+        except UnicodeError as error:  # of its charset, which may be any codec of Python's
+            raise Refused(400, "The form cannot be read: its charset does not fit it.") from error
         files = [value for value in form.values() if isinstance(value, UploadFile)]
         return (files[0].filename or UNNAMED, await files[0].read()) if files else (UNNAMED, b"")
 

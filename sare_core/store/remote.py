@@ -72,6 +72,8 @@ _OPTIONS = {"s3": lambda: _S3, "s3a": lambda: _S3, "http": _web_options, "https"
 
 def filesystem(url: str) -> tuple[fsspec.AbstractFileSystem, str]:
     """The file system of a URL or path, and the place in it. Raises ConfigError: none such, or its package lacks."""
+    if "\0" in url:
+        raise ConfigError(f"{url!r}: no path contains a null character.")
     if "://" not in url and not url.startswith("~"):
         url = str(Path.cwd() / url)  # the current folder may change
     return _filesystem(url, os.getpid())  # a connection does not survive a fork

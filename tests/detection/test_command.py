@@ -72,7 +72,7 @@ def test_every_output_says_the_same(sare: Sare, photos: Path, calibration: Calib
     names = {kind: tmp_path / f"out.{kind}" for kind in ("json", "jsonl", "csv", "parquet")}
     pictures = ("--save-pictures", tmp_path / "pictures")
     code, told = sare("detect", photos, *pictures, *(x for k, p in names.items() for x in (f"--{k}", p)))
-    assert code == 1 and "1 files could not be read" in told
+    assert code == 1 and "1 file could not be read" in told
     found = json.loads(names["json"].read_text())
     for each in found:
         jsonschema.validate(each, SCHEMA)
@@ -200,6 +200,7 @@ def test_inputs_that_are_none_are_refused(refused: Callable[..., str], photos: P
     for missing in (tmp_path / "missing", f"{tmp_path}/missing/", f"{photos}/0.png/"):
         assert "no such file or folder" in refused("detect", missing)
     assert "cannot be read" in refused("detect", tmp_path / "missing.txt")
+    assert "0.png: is no folder" in refused("detect", photos, "--save-pictures", photos / "0.png")
     assert "--no-checks" in refused("detect", photos, "--no-checks", "--draws", 2)
     assert "--no-checks" in refused("detect", photos, "--no-checks", "--encoding", "raw")
 
@@ -215,6 +216,7 @@ def test_names_of_any_bytes_and_images_of_any_name(
     monkeypatch.setattr("sys.stdin", stdin)
     assert sare("detect", "-", photos / "image.txt", "--json", out)[0] == 0
     assert [Path(each["path"]).name for each in json.loads(out.read_text())] == ["\\udcff.png", "image.txt"]
+    assert f"  {photos}/\\udcff.png: not read: the name is not valid UTF-8" in sare("detect", photos)[1]
 
 
 def test_of_many_files_the_first_that_cannot_be_read_are_named(sare: Sare, photos: Path) -> None:

@@ -16,6 +16,7 @@ from sare_core.config import load_settings
 from sare_core.detection.examining import DRAWS, ENCODINGS
 from sare_core.errors import ConfigError
 from sare_core.images.decoding import decode
+from stages.options import run_command
 from stages.serve import serve
 from tests.conftest import STANDIN, standin_overrides
 from tests.faults.whole import SMALL
@@ -51,3 +52,20 @@ def test_from_start_to_end(tmp_path: Path, standin_models: Path) -> None:
 def test_without_a_detector() -> None:
     with pytest.raises(ConfigError, match="name a detector: sare serve --detector"):
         serve()
+
+
+@pytest.mark.parametrize("name", ["", "https://sare.example.org", "sare.example.org/page"])
+def test_what_is_no_name_of_a_host(name: str) -> None:
+    with pytest.raises(ConfigError, match="write a name or an address alone"):
+        serve("detector", allow_host=[name])
+
+
+@pytest.mark.parametrize("given", [("--timeout", "inf"), ("--max-mb", "inf"), ("--max-megapixels", "inf")])
+def test_numbers_without_end(
+    given: tuple[str, str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["serve", "--detector", "/none", *given])
+    with pytest.raises(SystemExit) as ended:
+        run_command(serve)
+    assert ended.value.code == 2
+    assert f"{' '.join(given)}: give a number" in capsys.readouterr().err

@@ -1,5 +1,6 @@
 """What is asked and what is answered: results, refusals, what a browser is told, counts."""
 
+import asyncio
 import io
 import json
 import re
@@ -21,7 +22,9 @@ from sare_core.detection.loading import load
 from sare_core.detection.outputs import Json
 from sare_core.detection.sources import Source
 from sare_core.serving.app import make_app
+from sare_core.serving.guard import LOCAL, Guard, name_of
 from sare_core.serving.limits import Limits
+from sare_core.serving.metrics import Metrics
 from tests.detection.conftest import StandIn, grained
 from tests.serving.conftest import Gate
 
@@ -125,11 +128,16 @@ def test_a_name_is_only_shown(client: TestClient, name: str) -> None:
     assert "<img src=x" not in page
 
 
-def test_a_damaged_form_is_refused(client: TestClient) -> None:
+def test_a_damaged_form_is_refused(client: TestClient, caplog: pytest.LogCaptureFixture) -> None:
     form = {"Content-Type": "multipart/form-data"}
     assert client.post("/v1/detect", content=png(60), headers=form).status_code == 400
     form = {"Content-Type": "multipart/form-data; boundary=b"}
     assert client.post("/v1/detect", content=b"--b\r\n\r\nno name\r\n--b--", headers=form).status_code == 400
+    assert client.post("/v1/detect", content=b"x" * 90, headers=form).status_code == 400
+    part = b'--b\r\nContent-Disposition: form-data; name="a"\r\n\r\nit\r\n--b--\r\n'
+    form = {"Content-Type": "multipart/form-data; boundary=b; charset=undefined"}
+    assert "its charset" in client.post("/v1/detect", content=part, headers=form).json()["detail"]
+    assert not caplog.records, "the log is for faults of the server"
     two = [("image", ("a.png", png(60))), ("image", ("b.png", png(60)))]
     assert "Too many files" in client.post("/v1/detect", files=two).json()["detail"]
     assert client.post("/v1/detect", data={"image": "not a file"}, files={}).json()["verdict"] == "no_verdict"
@@ -150,12 +158,13 @@ def test_an_upload_that_is_too_large_is_refused_and_none_reaches_a_disk(
 def test_other_names_and_other_sites_are_turned_away(client: TestClient) -> None:
     assert client.get("/", headers={"Host": "localhost:8000"}).status_code == 200
     assert client.get("/", headers={"Host": "[::1]:8000"}).status_code == 200
+    assert client.get("/", headers={"Host": "LOCALHOST.:8000"}).status_code == 200
     assert client.get("/", headers={"Host": "evil.example"}).status_code == 400
     assert client.get("/healthz", headers={"Host": "10.0.0.7:8000"}).status_code == 200
     for origin in ("https://evil.example", "null", "http://localhost:9999", "http://["):
         answer = client.post("/v1/detect", content=png(60), headers={"Origin": origin})
         assert answer.status_code == 403
-    own = client.post("/v1/detect", content=png(60), headers={"Origin": "http://localhost"})
+    own = client.post("/v1/detect", content=png(60), headers={"Origin": "http://LocalHost"})
     assert own.status_code == 200
     assert not [name for name in own.headers if name.startswith("access-control-")]
 
@@ -231,6 +240,35 @@ def test_what_fails_is_said_and_the_next_image_is_examined(stand_in: StandIn, ga
             {"detail": "The server failed at this image. Its log says why."},
         )
         assert client.post("/v1/detect", content=png(60)).status_code == 200
+        lines = client.post("/", content=png(60, size=(96, 64)), headers={"Accept": "application/x-ndjson"}).text
+        assert json.loads(lines.splitlines()[-1]) == {"error": "The server failed at this image. Its log says why."}
+        assert 'sare_requests_total{status="500",verdict=""} 2.0' in client.get("/metrics").text
+
+
+@pytest.mark.parametrize(
+    ("given", "name"),
+    [
+        ("Sare.Example.Org", "sare.example.org"),
+        ("sare.example.org.:8000", "sare.example.org"),
+        ("10.0.0.7:80", "10.0.0.7"),
+        ("2001:DB8::1", "[2001:db8::1]"),
+        ("[2001:DB8::1]:80", "[2001:db8::1]"),
+        ("[", "[]"),
+    ],
+)
+def test_the_name_of_a_host(given: str, name: str) -> None:
+    assert name_of(given) == name
+
+
+def test_what_breaks_before_an_answer_is_counted_as_what_is_sent_then() -> None:
+    async def broken(*_: object) -> None:
+        raise RuntimeError
+
+    metrics = Metrics()
+    scope = {"type": "http", "method": "POST", "path": "/healthz", "headers": []}
+    with pytest.raises(RuntimeError):
+        asyncio.run(Guard(broken, LOCAL, metrics)(scope, broken, broken))
+    assert b'sare_requests_total{status="500",verdict=""} 1.0' in metrics.text()
 
 
 def test_an_answer_that_takes_too_long(stand_in: StandIn, gate: Gate) -> None:
@@ -240,3 +278,4 @@ def test_an_answer_that_takes_too_long(stand_in: StandIn, gate: Gate) -> None:
         lines = client.post("/", content=png(60), headers={"Accept": "application/x-ndjson"}).text.splitlines()
         assert "within 0.2 seconds" in json.loads(lines[-1])["error"]
         gate.open.set()
+        assert 'sare_requests_total{status="504",verdict=""} 2.0' in client.get("/metrics").text

@@ -4,6 +4,7 @@ import asyncio
 import io
 import signal
 import socket
+import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -11,13 +12,20 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from starlette.requests import Request
 
+from sare_core.detection import running as running_module
+from sare_core.detection.examining import Examiner
+from sare_core.detection.loading import of_bytes
 from sare_core.detection.running import batch_size
 from sare_core.errors import ConfigError
 from sare_core.serving import server as server_module
+from sare_core.serving.app import LINES
 from sare_core.serving.limits import Limits, Refused
+from sare_core.serving.metrics import Metrics
+from sare_core.serving.page import Page
+from sare_core.serving.queue import Queue
 from sare_core.serving.server import bound
 from sare_core.serving.uploads import ENVELOPE, Uploads
-from tests.detection.conftest import StandIn, grained
+from tests.detection.conftest import StandIn, brightness, grained
 from tests.serving.conftest import Gate, running, wait_for
 
 
@@ -93,13 +101,59 @@ def test_a_client_that_goes_away_leaves_its_place(
     with running(stand_in) as server:
         first = clients.submit(server.detect, photo)
         wait_for(gate.entered.is_set)
-        head = f"POST /v1/detect HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(photo)}\r\n\r\n".encode()
-        with connected(server.port) as gone:
-            gone.sendall(head + photo)
-            wait_for(lambda: server.queue.waiting == 1)
-        wait_for(lambda: server.queue.waiting == 0)
+        head = f"HTTP/1.1\r\nHost: localhost\r\nAccept: {LINES}\r\nContent-Length: {len(photo)}\r\n\r\n".encode()
+        for way in (b"POST /v1/detect ", b"POST / "):
+            with connected(server.port) as gone:
+                gone.sendall(way + head + photo)
+                wait_for(lambda: server.queue.waiting == 1)
+            wait_for(lambda: server.queue.waiting == 0)
         gate.open.set()
         assert first.result()[0] == 200
+        wait_for(lambda: b'sare_requests_total{status="400",verdict=""} 2.0' in server.ask("GET", "/metrics")[2])
+
+
+def test_who_has_gone_costs_no_batch(stand_in: StandIn, photo: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where the batch that its image is to be in is made up already."""
+    monkeypatch.setattr(running_module, "PIXELS", 1)  # each image is a part of its own
+    passes = threading.Semaphore(1)
+    stand_in.of = lambda image, _: brightness(image) * passes.acquire(timeout=20)
+
+    async def ask() -> None:
+        queue = Queue(Examiner(stand_in, None), Limits(), Metrics())  # type: ignore[arg-type]
+        jobs = [queue.put(of_bytes("photo", photo)) for _ in range(4)]
+        await jobs[0].answer
+        await asyncio.sleep(0)
+        assert queue.begun and queue.waiting == 2
+        jobs[2].answer.cancel()
+        await asyncio.sleep(0)
+        assert queue.waiting == 1
+        passes.release(3)
+        await asyncio.gather(jobs[1].answer, jobs[3].answer)
+
+    asyncio.run(ask())
+    assert stand_in.batches == [1, 1, 1]
+
+
+@pytest.mark.parametrize("path", ["/docs", "/"])
+def test_who_does_not_read_is_cut(path: str, stand_in: StandIn, monkeypatch: pytest.MonkeyPatch, photo: bytes) -> None:
+    """Of an answer that is whole, and of one that is still being written; who reads slowly is not."""
+    monkeypatch.setattr(server_module, "PATIENCE", 0.3)
+    monkeypatch.setattr(Page, "docs", lambda *_: "x" * 30_000_000)
+    monkeypatch.setattr(Page, "parts", lambda *_: {"said": "x" * 30_000_000})
+    head = "GET /docs" if path == "/docs" else "POST /"
+    asked = (
+        f"{head} HTTP/1.1\r\nHost: localhost\r\nAccept: application/x-ndjson\r\nContent-Length: {len(photo)}\r\n\r\n"
+    )
+    with running(stand_in) as server, connected(server.port) as silent, connected(server.port) as slow:
+        for connection in (silent, slow):
+            connection.sendall(asked.encode() + photo)
+        read = 0
+        for _ in range(10):
+            time.sleep(0.1)
+            read += len(slow.recv(4_000_000, socket.MSG_WAITALL))
+        read += len(answer_of(slow))
+        assert read > 30_000_000
+        assert len(answer_of(silent)) < 30_000_000
 
 
 def test_a_body_without_end_is_read_no_further_than_allowed() -> None:
@@ -185,6 +239,8 @@ def test_a_port_that_is_taken_is_named() -> None:
     with bound("127.0.0.1", 0) as taken, pytest.raises(ConfigError, match=r"in use\. Name others: --host, --port"):
         taken.listen()
         bound("127.0.0.1", taken.getsockname()[1])
+    with pytest.raises(ConfigError, match=r"^a\.\.b, port 0: .*Name others"):
+        bound("a..b", 0)
 
 
 def connected(port: int) -> socket.socket:
