@@ -129,7 +129,7 @@ def test_without_captions_there_is_neither_guidance_nor_text(standin_settings: M
 def test_many_sizes_are_combined_exactly(standin_settings: MakeSettings, monkeypatch: pytest.MonkeyPatch) -> None:
     settings = standin_settings("reconstruct.steps=2").reconstruct
     model = models.diffusion(settings)
-    sizes = [(8 * w, 8 * h) for w, h in product((3, 8, 13), range(1, 14))]  # odd latents: levels are rounded up
+    sizes = [(8 * w, 8 * h) for w, h in product((3, 13), (1, 2, 3, 6, 7, 12, 13))]  # odd latents: levels are rounded up
     one_by_one = {size: flops.reconstruct_flops(settings, model, [size], True)[size] for size in sizes}
     counts = 0
 

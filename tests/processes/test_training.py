@@ -150,6 +150,6 @@ def test_a_signal_to_the_launcher_stops_all_processes_after_the_same_step(
     last = read_checkpoint(detector(launch).store, "last")
     assert last is not None
     assert 4 < last.step < STEPS, "the signal came with the best checkpoint of the first epoch"
-    code, said = launch.run("train", "GPUS=2", changed=DOUBLE)
-    assert code == 0, said
+    ranks = launch.forked("train", 2, changed=DOUBLE)
+    assert [rank.returncode for rank in ranks] == [0, 0], ranks
     assert_same_training(launch, alone)

@@ -36,7 +36,7 @@ def test_one_graph_a_size_whatever_the_batch(
     folder, common = str(standin_models / "diffusion"), ("reconstruct.steps=6", "reconstruct.batch_size=3")
     exact = Img2Img(standin_settings(*common).reconstruct, folder, "cpu")
     compiled = Img2Img(standin_settings(*common, "reconstruct.speed=rounding").reconstruct, folder, "cpu")
-    sizes = [(32, 32), (32, 24), (24, 32)]
+    sizes = [(32, 24), (24, 32)]
     for count in (1, 3, 2):  # one is far from a full batch: it runs uncompiled
         for height, width in sizes:
             images, captions = torch.rand(count, 3, height, width) * 2 - 1, list("abc")[:count]
