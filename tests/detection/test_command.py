@@ -297,8 +297,12 @@ def test_calibrate_finds_drift(sare: Sare, stand_in: StandIn, reals: Path, tmp_p
     assert sare("calibrate", "--reals", reals)[0] == 2, "40 cannot promise 0.01"
     assert stand_in.batches == [], "which is said before they are scored"
     assert sare("calibrate", "--reals", reals, "--fpr", "0.05")[0] == 0
+    assert sare("calibrate", "--check", reals)[0] == 2, "beside itself nothing differs"
+    for number in range(40):
+        grained(45 + 1.6 * number, 100 + number).save(reals / f"new{number}.png")
     code, told = sare("calibrate", "--check", reals)
     assert code == 0 and "No difference was noticed" in told
+    assert "reals: 40 real photographs (left out: 40 of the calibration itself)" in told
     later = tmp_path / "later"
     later.mkdir()
     for number in range(40):

@@ -23,7 +23,6 @@ from tests.faults.whole import SMALL
 from tests.pipeline import Pipeline
 from tests.trees import genimage_tree
 
-
 ROOT = Path(__file__).parents[2]
 
 
