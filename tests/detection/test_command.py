@@ -303,6 +303,7 @@ def test_calibrate_finds_drift(sare: Sare, stand_in: StandIn, reals: Path, tmp_p
     code, told = sare("calibrate", "--check", reals)
     assert code == 0 and "No difference was noticed" in told
     assert "reals: 40 real photographs (left out: 40 of the calibration itself)" in told
+    assert "than was promised" not in told
     later = tmp_path / "later"
     later.mkdir()
     for number in range(40):
@@ -316,6 +317,7 @@ def test_calibrate_finds_drift(sare: Sare, stand_in: StandIn, reals: Path, tmp_p
     assert "later: 41 real photographs (left out: 1 blank; 1 unreadable; 1 the same pixels as another)" in told
     assert "1 of them have a format, size or JPEG quality that “reals” has not (PNG; longer side 64 to 64" in told
     assert "41 photographs beside the 40" in told
+    assert "more of them are called likely AI-generated than was promised" in told
 
 
 def test_what_calibrate_would_ignore_is_refused(refused: Callable[..., str], reals: Path, tmp_path: Path) -> None:
