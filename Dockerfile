@@ -18,7 +18,8 @@ COPY --from=build /opt/sare /opt/sare
 ENV PATH=/opt/sare/bin:$PATH PYTHONDONTWRITEBYTECODE=1 HF_HUB_OFFLINE=1 HF_HOME=/models/hub HOME=/tmp
 RUN useradd --system --uid 10001 --no-create-home sare
 USER 10001
-WORKDIR /models
+# Detectors name their models by paths such as models/sd, which lead to the mounted /models from here.
+WORKDIR /
 EXPOSE 8000
 HEALTHCHECK --interval=30s --timeout=5s --start-period=300s \
     CMD ["python", "-c", "import urllib.request as u; u.urlopen('http://127.0.0.1:8000/healthz', timeout=4)"]

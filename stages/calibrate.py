@@ -94,7 +94,11 @@ def calibrate(
         before = calibrations.find_calibration(store, scorer.scoring, calibration)
         if before is None:
             raise ConfigError(f"{store.url}: has no calibration to check. Make one with --reals FOLDER.")
-        later, images = calibrations.image_set(_name(check), *_scored(check, examiner))
+        there, left_out = _scored(check, examiner)
+        own = set(before.files())  # they would hide a difference
+        new = [each for each in there if each.sha256 not in own]
+        left_out += Counter({"of the calibration itself": len(there) - len(new)})
+        later, images = calibrations.image_set(_name(check), new, left_out)
         found = calibrations.drift(before, later.logits, later.why_left_out)
         for line in words.of_drift(found, before, later, calibrations.unlike(before.reals, images)):
             console.print(line, soft_wrap=True)

@@ -90,7 +90,8 @@ def detect(
         raise ConfigError("name images and a detector: sare detect photo.jpg --detector DETECTOR")
     if checks is False and (encoding or draws):
         raise ConfigError("--no-checks leaves out what --encoding and --draws ask for. Leave out one of them.")
-    wanted = list(sources(images))
+    left_out = list[str]()
+    wanted = list(sources(images, left_out.append))
     if not wanted:
         raise ConfigError(f"{', '.join(images)}: no images there.")
     places = {"--jsonl": jsonl, "--json": json, "--csv": csv, "--parquet": parquet, "--report": report}
@@ -142,7 +143,9 @@ def detect(
         store, name = place_of(report)
         store.write(name, case.page(examiner).encode())
         told.print(f"report: {report}", soft_wrap=True)
-    for line in [words.ABSENT] if few else words.of_many(counts, found, alarms):
+    for line in [words.ABSENT] if few else words.of_many(counts, found, alarms, checked=examiner.scored > 1):
+        told.print(line, soft_wrap=True)
+    for line in left_out:
         told.print(line, soft_wrap=True)
     if count := counts["unreadable"]:
         told.print(f"{count:,} {'file' if count == 1 else 'files'} could not be read or decoded.")

@@ -157,7 +157,7 @@ def drift(calibration: Calibration, logits: Sequence[float], left_out: str = "")
 
     if not logits:
         why = f" ({left_out})" if left_out else ""
-        raise ConfigError(f"no image of the later folder could be scored{why}, so there is nothing to compare.")
+        raise ConfigError(f"the later folder has no other image with a score{why}, so there is nothing to compare.")
     found = ks_2samp(calibration.reals.logits, logits)
     crossed = sum(logit > calibration.thresholds.likely_ai.logit for logit in logits)
     return Drift(len(logits), float(found.statistic), float(found.pvalue), crossed, interval(crossed, len(logits)))

@@ -38,6 +38,7 @@ class Checks(NamedTuple):
 
 
 NO_CHECKS = Checks()
+UNCHECKED = "Its verdict was not checked: encoded anew or under other noise, it might not be called the same."
 
 
 class Examined(NamedTuple):
@@ -123,6 +124,7 @@ class Examiner:
                 assert each.info is not None
                 explanation, facts = scored.explanation, facts | self._judged(each.info, scored)
                 facts["warnings"] += [f"It could not be scored as {view}." for view in scored.failed]
+                facts["warnings"] += [UNCHECKED] if facts["verdict"] != "inconclusive" and self.scored == 1 else []
             examined.append(Examined(Result.model_validate(facts), each.image, each.info, explanation))
         return examined
 

@@ -113,8 +113,14 @@ class JsonLines:
         return result
 
     def write(self, results: list[Result]) -> None:
-        self._file.write(b"".join(result.model_dump_json().encode() + b"\n" for result in results))
+        new = [each for each in results if not self._told(each)]
+        self._file.write(b"".join(result.model_dump_json().encode() + b"\n" for result in new))
         self._file.flush()
+
+    def _told(self, result: Result) -> bool:
+        """Whether the same is there of a file without bytes, which each run tries again."""
+        before = None if result.sha256 else self.before(key_of(result))
+        return before is not None and before.reasons == result.reasons
 
 
 class Json:

@@ -70,6 +70,7 @@ class Case:
             trained_on=about.dataset,
             note=about.settings and about.settings.get("note"),
             checks=examiner.checks,
+            checked=examiner.scored > 1,
             calibration=_facts_of(examiner.calibration),
             maps=bool(examiner.detector.pipelines),
             versions={name: version(name) for name in _LIBRARIES} | {"Python": platform.python_version()},

@@ -28,7 +28,7 @@ _GENERATOR_KEYS = {
 }
 _GENERATOR_WORDS = re.compile(
     r"\bSteps: \d+.*\bSampler: |\bNegative prompt: |\"class_type\"|\b(NovelAI|Stable ?Diffusion|Midjourney|ComfyUI"
-    r"|InvokeAI|Fooocus|DALL.?E|Adobe Firefly|Imagen|Flux\.1)\b",
+    r"|InvokeAI|Fooocus|DALL.?E|Adobe Firefly|Google Imagen|Imagen \d|Flux\.1)\b",  # an imagen is an image in Spanish
     re.IGNORECASE | re.DOTALL,
 )
 _SOURCE_TYPE = re.compile(

@@ -1,7 +1,7 @@
 """What a user points at: files, folders, tables, lists and URLs, as one stream of paths that can be opened."""
 
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from os.path import lexists
 from pathlib import Path
 from typing import NamedTuple
@@ -28,9 +28,10 @@ def are_files(arguments: Iterable[str]) -> bool:
     return not any(each == "-" or _is_list(each) or is_table(each) or _is_folder(each) for each in arguments)
 
 
-def sources(arguments: Iterable[str]) -> Iterator[Source]:
+def sources(arguments: Iterable[str], tell: Callable[[str], object] = lambda note: None) -> Iterator[Source]:
     """In the order of the arguments; within folders sorted. `-` reads paths from standard input, one a line.
 
+    tell: is told how many files of a folder are left out by their names.
     Raises ConfigError: a folder, table or list cannot be read. A single file that cannot is a row with its reason.
     """
     for argument in arguments:
@@ -48,20 +49,24 @@ def sources(arguments: Iterable[str]) -> Iterator[Source]:
             except OSError as error:
                 raise ConfigError(f"{argument}: cannot be read ({error.strerror}).") from error
         elif _is_folder(argument):
-            yield from _of_folder(argument)
+            yield from _of_folder(argument, tell)
         elif "://" not in argument and (argument.endswith("/") or not (Path(argument).suffix or lexists(argument))):
             raise ConfigError(f"{argument}: no such file or folder.")
         else:
             yield Source(argument)
 
 
-def _of_folder(folder: str) -> Iterator[Source]:
+def _of_folder(folder: str, tell: Callable[[str], object]) -> Iterator[Source]:
     problems: list[Problem] = []
     for place, files in walk(folder, problems):
         for file in files:
             yield Source("/".join(filter(None, (folder.rstrip("/") or "/", place, file.name))))
-    for path, problem in ((f"{folder.rstrip('/')}/{each.path}", each.problem) for each in problems if each.path):
-        yield Source(path, f"{path}: {problem}")
+    for each in problems:
+        if not each.path:
+            tell(f"{folder}: {each.problem} by their names.")
+            continue
+        path = f"{folder.rstrip('/')}/{each.path}"
+        yield Source(path, f"{path}: {each.problem}")
 
 
 def _lines(file: Iterable[str], base: Path) -> Iterator[Source]:

@@ -19,7 +19,7 @@ MEANINGS: dict[Verdict, str] = {
     "likely_real": "It scores as few generated images of the calibration do. Images of other generators may.",
     "no_verdict": "The detector was not asked, or had no answer.",
 }
-ABSENT = "Nothing found in a file's metadata means nothing: most sites remove it. What is found can be forged."
+ABSENT = "That nothing is found in a file's metadata means nothing: most sites remove it. What is found can be forged."
 LIMITS = (*card.LIMITS, ABSENT)
 
 
@@ -38,14 +38,21 @@ def of_result(result: Result) -> Iterator[str]:
     yield from (f"  Note: {warning}" for warning in result.warnings)
 
 
-def of_many(counts: Mapping[str, int], calibration: Calibration | None, alarms: list[str]) -> Iterator[str]:
-    """Lines about many images. counts: by verdict, among others. alarms: the first paths that are likely_ai."""
+def of_many(
+    counts: Mapping[str, int], calibration: Calibration | None, alarms: list[str], checked: bool = True
+) -> Iterator[str]:
+    """Lines about many images. counts: by verdict, among others. alarms: the first paths that are likely_ai.
+
+    checked: whether they were also scored encoded anew or under other noise.
+    """
     told = [f"{counts[each]:,} {VERDICTS[each]}" for each in VERDICTS if counts.get(each)]
     total = sum(counts.get(each, 0) for each in VERDICTS)
     yield f"{total:,} images: {', '.join(told)}."
     if calibration is None:
         yield "The detector is not calibrated, so none is called either. Run: sare calibrate --detector … --reals …"
         return
+    if not checked and (counts.get("likely_ai") or counts.get("likely_real")):
+        yield "None was scored encoded anew or under other noise, as single files are; some may not stand it: --checks."
     if scored := total - counts.get("no_verdict", 0):
         low, high = predicted(calibration.thresholds.likely_ai, scored)
         yield (
@@ -53,6 +60,8 @@ def of_many(counts: Mapping[str, int], calibration: Calibration | None, alarms: 
             f"{f'{low:,} to' if low else 'at most'} {high:,} of them would score above the threshold of likely "
             "AI-generated all the same (95 % prediction interval)."
         )
+    if alarms:
+        yield "Likely AI-generated:"
     yield from first_of(alarms, counts.get("likely_ai", 0))
 
 
@@ -75,10 +84,13 @@ def of_calibration(found: Calibration) -> Iterator[str]:
     ai, real = found.thresholds.likely_ai.logit, found.thresholds.likely_real
     if found.fakes:
         caught = sum(logit > ai for logit in found.fakes.logits)
-        yield f"Of the generated images {caught:,} of {len(found.fakes.logits):,} are called likely AI-generated."
+        yield (
+            f"Of the generated images {caught:,} of {len(found.fakes.logits):,} score above the threshold of likely "
+            "AI-generated. The checks of a single file leave as many or fewer."
+        )
     if real:
         cleared = sum(logit < real.logit for logit in found.reals.logits)
-        yield f"Of the real photographs {cleared:,} of {len(found.reals.logits):,} are called likely a photograph."
+        yield f"Of the real photographs {cleared:,} of {len(found.reals.logits):,} score below that of a photograph."
     else:
         yield "Without --fakes nothing is called likely a photograph."
 
@@ -114,6 +126,12 @@ def of_drift(found: Drift, calibration: Calibration, later: ImageSet, unlike: in
         f"{found.crossed:,} of them score above the threshold of likely AI-generated; of 1,000 like them, {low:g} to "
         f"{high:g} would (95 % interval). If all are real, these are false alarms."
     )
+    most = predicted(calibration.thresholds.likely_ai, found.images)[1]
+    if found.crossed > most:
+        yield (
+            f"Of as many photographs like those of “{name}”, at most {most:,} would (95 % prediction interval): either "
+            "not all of these are real, or more of them are called likely AI-generated than was promised."
+        )
 
 
 def of_thresholds(thresholds: Thresholds) -> Iterator[str]:

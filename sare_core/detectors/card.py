@@ -14,7 +14,7 @@ LIMITS = (
     "A score puts images in an order. It is not a probability, and not evidence about a person.",
     "Thresholds hold for images like those that they were measured on. For other cameras, sites or edits nobody knows.",
     "The map shows what changed when the image was drawn again under its caption, not where anything is fake.",
-    "An edited photograph, a photograph of a screen and a generator of tomorrow may get any verdict.",
+    "An edited photograph, a drawing, a picture of a screen and a generator of tomorrow may get any verdict.",
 )
 _USE = """\
 ```python

@@ -2,6 +2,7 @@
 "use strict";
 
 const at = (id) => document.getElementById(id);
+const title = document.title;
 const form = at("form"), input = at("image"), submit = form.querySelector("[type=submit]");
 let running = null;
 
@@ -34,6 +35,14 @@ function enter(stage) {
 function show(part, html) {
   at(part).innerHTML = html;
   at(part).hidden = !html;
+}
+
+// What was found of one image must not stand beside another.
+function clear() {
+  show("verdict", "");
+  show("evidence", "");
+  say("");
+  document.title = title;
 }
 
 // Lines of JSON, as they come.
@@ -69,8 +78,7 @@ async function start() {
   running = new AbortController();
   submit.disabled = true;
   at("cancel").hidden = at("stages").hidden = false;
-  show("verdict", "");
-  show("evidence", "");
+  clear();
   enter(null);
   say("Sending the image …");
   try {
@@ -105,7 +113,11 @@ form.addEventListener("submit", (event) => {
   event.preventDefault();
   if (!running) start();
 });
-input.addEventListener("change", preview);
+input.addEventListener("change", () => {
+  running?.abort();
+  clear();
+  preview();
+});
 at("cancel").addEventListener("click", () => running?.abort());
 document.addEventListener("paste", (event) => take(event.clipboardData.files));
 document.addEventListener("dragover", (event) => {

@@ -19,12 +19,14 @@ import pytest
 from PIL import Image, PngImagePlugin
 
 from sare_core.detection.calibration import Calibration
+from sare_core.detection.examining import UNCHECKED
 from sare_core.detection.outputs import json_lines
 from sare_core.detection.results import schema_text
 from sare_core.errors import ConfigError
 from stages import options
 from stages.app import app
 from stages.calibrate import calibrate
+from stages.detect import IN_FULL
 from tests.detection.conftest import StandIn, grained
 from tests.trees import nasty_files
 
@@ -100,7 +102,38 @@ def test_people_get_words_and_no_percentage(sare: Sare, photos: Path, calibratio
     assert told.count("LIKELY AI-GENERATED") == 2 and told.count("INCONCLUSIVE") == 3
     assert re.findall(r"\d+(?:\.\d+)? ?%", told.replace("95 % interval", "")) == []
     assert "1 of 40 real photographs of “reals”" in told
-    assert "Nothing found in a file's metadata means nothing" in told
+    assert "That nothing is found in a file's metadata means nothing" in told
+    assert "Its verdict was not checked" not in told, "single files are"
+
+
+def test_a_verdict_without_checks_says_so(sare: Sare, photos: Path, calibration: Calibration, tmp_path: Path) -> None:
+    sare("detect", photos, "--json", tmp_path / "out.json", "--report", tmp_path / "out.html")
+    for each in json.loads((tmp_path / "out.json").read_text()):
+        assert each["warnings"] == ([UNCHECKED] if each["verdict"] == "likely_ai" else [])
+    page = (tmp_path / "out.html").read_text()
+    assert "No verdict here was checked" in page[: page.index("<main>")]
+    for number in range(IN_FULL):
+        grained(60, 50 + number).save(photos / f"more{number}.png")
+    told = sare("detect", photos)[1]
+    assert "some may not stand it" in told
+    assert f"Likely AI-generated:\n  {photos}/0.png\n" in told
+    assert "some may not stand it" not in sare("detect", photos, "--checks")[1]
+
+
+def test_what_a_folder_has_besides_is_told(sare: Sare, photos: Path) -> None:
+    shutil.copy(photos / "0.png", photos / "photo.txt")
+    assert f"{photos}: 1 .txt files left out: not images by their names." in sare("detect", photos)[1]
+
+
+def test_what_again_cannot_be_opened_gets_no_second_line(sare: Sare, photos: Path, tmp_path: Path) -> None:
+    (photos / "gone.png").symlink_to(tmp_path / "nowhere.png")
+    out = tmp_path / "out.jsonl"
+    for _ in range(2):
+        assert sare("detect", photos, "--jsonl", out)[0] == 1
+        assert len(lines(out)) == 6
+    shutil.copy(photos / "0.png", tmp_path / "nowhere.png")
+    assert sare("detect", photos, "--jsonl", out)[0] == 0
+    assert len(lines(out)) == 7
 
 
 def test_json_on_standard_output_is_alone_there(sare: Sare, photos: Path) -> None:
@@ -264,8 +297,13 @@ def test_calibrate_finds_drift(sare: Sare, stand_in: StandIn, reals: Path, tmp_p
     assert sare("calibrate", "--reals", reals)[0] == 2, "40 cannot promise 0.01"
     assert stand_in.batches == [], "which is said before they are scored"
     assert sare("calibrate", "--reals", reals, "--fpr", "0.05")[0] == 0
+    assert sare("calibrate", "--check", reals)[0] == 2, "beside itself nothing differs"
+    for number in range(40):
+        grained(45 + 1.6 * number, 100 + number).save(reals / f"new{number}.png")
     code, told = sare("calibrate", "--check", reals)
     assert code == 0 and "No difference was noticed" in told
+    assert "reals: 40 real photographs (left out: 40 of the calibration itself)" in told
+    assert "than was promised" not in told
     later = tmp_path / "later"
     later.mkdir()
     for number in range(40):
@@ -279,6 +317,7 @@ def test_calibrate_finds_drift(sare: Sare, stand_in: StandIn, reals: Path, tmp_p
     assert "later: 41 real photographs (left out: 1 blank; 1 unreadable; 1 the same pixels as another)" in told
     assert "1 of them have a format, size or JPEG quality that “reals” has not (PNG; longer side 64 to 64" in told
     assert "41 photographs beside the 40" in told
+    assert "more of them are called likely AI-generated than was promised" in told
 
 
 def test_what_calibrate_would_ignore_is_refused(refused: Callable[..., str], reals: Path, tmp_path: Path) -> None:

@@ -36,6 +36,9 @@ def test_it_is_the_same_to_the_byte_wherever_the_file_lies(
     assert str(tmp_path) not in first
     for said in (calibration.digest, stand_in.scoring, "a" * 64, "Likely AI-generated", "1 of 40 real photographs"):
         assert said in first
+    assert "Score" not in first[: first.index("What this does not say")], (
+        "a bare number beside the verdict reads as a share"
+    )
     for claim in ("probability of", "confidence", "manipulated"):
         assert claim not in first.lower()
 

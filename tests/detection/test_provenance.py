@@ -58,6 +58,12 @@ def test_text_of_generators_in_exif() -> None:
     assert [(each.name, each.value) for each in found.other] == [("Make", "Canon")]
 
 
+@pytest.mark.parametrize("text", ["una imagen de la playa", "Jean Imagen"])
+def test_an_imagen_is_an_image_in_spanish(text: str) -> None:
+    assert read_provenance(with_text(Description=text)).generator_text == []
+    assert read_provenance(with_text(Description="Google Imagen")).generator_text
+
+
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
 @pytest.mark.parametrize("xmp", [ATTRIBUTE, ELEMENT, RESOURCE])
 def test_the_digital_source_type_in_xmp(kind: str, xmp: str) -> None:

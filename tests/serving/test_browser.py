@@ -138,6 +138,9 @@ def test_dropped_pasted_and_refused(
             page.evaluate("document.querySelector('#verdict').replaceChildren()")
             page.evaluate(give, [kind, list(image.read_bytes())])
             page.wait_for_selector("#verdict h2")
+        page.set_input_files("#image", image)
+        assert page.locator("#verdict").is_hidden(), "what was found of one image stands beside another"
+        assert page.title() == "Examine an image – sare"
         monkeypatch.setattr(Queue, "idle", False)  # or it would be gone before it is asked
         server.queue.stopping = True
         page.evaluate(give, ["drop", [1, 2, 3]])

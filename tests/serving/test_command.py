@@ -23,6 +23,8 @@ from tests.faults.whole import SMALL
 from tests.pipeline import Pipeline
 from tests.trees import genimage_tree
 
+ROOT = Path(__file__).parents[2]
+
 
 def test_from_start_to_end(tmp_path: Path, standin_models: Path) -> None:
     """Asked once, it gives the detector's own logit; SIGTERM ends it with exit code 0."""
@@ -69,3 +71,11 @@ def test_numbers_without_end(
         run_command(serve)
     assert ended.value.code == 2
     assert f"{' '.join(given)}: give a number" in capsys.readouterr().err
+
+
+def test_models_are_found_where_the_container_has_them() -> None:
+    """A detector names its models by paths such as models/sd, from the folder that holds models/."""
+    dockerfile = (ROOT / "Dockerfile").read_text()
+    (mounted,) = re.findall(r"source=\$PWD/models,target=(\S+),readonly", (ROOT / "docs" / "serve.md").read_text())
+    started_in = re.findall(r"^WORKDIR (\S+)$", dockerfile, re.MULTILINE)[-1]
+    assert Path(started_in, "models") == Path(mounted)
