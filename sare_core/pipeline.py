@@ -3,8 +3,8 @@
     import sare_core
 
     detector = sare_core.Detector.from_pretrained("work/genimage/detectors/0123456789ab")
-    detector("photo.jpg")                        # {"label": "real", "score": 0.03, "logit": -3.4}
-    detector("photo.jpg", top_k=2)               # [{"label": "real", "score": 0.97}, {"label": "fake", "score": 0.03}]
+    detector("photo.jpg")                        # [{"label": "real", "score": 0.97}, {"label": "fake", "score": 0.03}]
+    detector.explain("photo.jpg")                # logit, caption, x̂ and maps
 
     pipeline = sare_core.Pipeline.from_preset("paper", device="cuda:0")
     captions = pipeline.caption(images)
@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from threading import Lock
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, overload
 
 import numpy as np
 from PIL import Image
@@ -47,7 +47,7 @@ from sare_core.reconstruction.mapper import Mapped, Mapper
 from sare_core.reconstruction.stage import weights_of as reconstruction_weights
 from sare_core.store.storage import Store
 
-Images = OneImage | list[OneImage]
+Images = OneImage | Sequence[OneImage]
 Step = Literal["captioning", "reconstructing", "scoring"]
 
 
@@ -188,35 +188,45 @@ class Detector:
         settings = folder.settings(listed(overrides))
         return cls(folder, changed(settings, {"view": view}) if view else settings, device, work)
 
-    def __call__(self, images: Images, top_k: int | None = None) -> Any:
+    def __call__(self, images: Images, top_k: int | None = None) -> list[Any]:
         """What one image is, or a list of that for a list: images of Pillow, paths or URLs. A list is one pass.
 
-        A dictionary. label: "fake" where the logit is above 0, else "real". score: sigmoid of the logit, in [0, 1],
-        whatever the label. logit. How sure one can be of a label is another matter, and takes calibration.
-        top_k: as transformers' image-classification pipeline has it: so many of both labels at most, from 1, each with
-        the score of that label, the higher one first.
+        As transformers' image-classification pipeline has it: [{"label": "fake", "score": 0.8}, {"label": "real", …}],
+        the label with the higher score first. Scores are those of their labels, in [0, 1], and sum to 1: the sigmoid of
+        the logit is the score of "fake". How sure one can be of a label is another matter, and takes calibration.
+        top_k: so many of both labels at most, from 1; None: both.
         Raises ImageError: one cannot be worked on, with its place in a list; ConfigError: top_k is no such number.
         """
         if top_k is not None and (not isinstance(top_k, int) or top_k < 1):
             raise ConfigError(f"top_k={top_k!r}: give 1 or 2, or leave it out.")
-        one = isinstance(images, Image.Image | str | os.PathLike)
-        several: Any = [images] if one else images
-        results = [_labelled(found.logit, top_k) for found in self.explain(each_of(opened, list(several)))]
-        return results[0] if one else results
+        found: Any = self.explain(images)
+        if isinstance(found, Explanation):
+            return _labelled(found.logit)[:top_k]
+        return [_labelled(each.logit)[:top_k] for each in found]
 
+    @overload  # a string is a sequence of strings, too, but comes first
+    def explain(self, images: OneImage, *, tell: Callable[[Step], object] = ...) -> Explanation: ...  # type: ignore[overload-overlap]
+    @overload
+    def explain(
+        self, images: Sequence[OneImage], ids: Sequence[str] | None = None, tell: Callable[[Step], object] = ...
+    ) -> list[Explanation]: ...
     def explain(
         self,
-        images: Sequence[Image.Image],
+        images: Images,
         ids: Sequence[str] | None = None,
         tell: Callable[[Step], object] = lambda step: None,
-    ) -> list[Explanation]:
-        """What leads to each image's score, in order. Raises ImageError: one cannot be worked on, with its place.
+    ) -> Explanation | list[Explanation]:
+        """What leads to an image's score; of a list, in order. Raises ImageError: one cannot be worked on.
 
-        ids: see `Pipeline.reconstruct`; another id is another draw of the noise. tell: is told what begins.
+        images: of Pillow, paths or URLs. ids: of a list, see `Pipeline.reconstruct`; another id is another draw of the
+        noise. tell: is told what begins.
         """
-        images = decoded(images)
+        one = isinstance(images, Image.Image | str | os.PathLike)
+        given: Any = [images] if one else images
+        several = decoded(each_of(opened, list(given)))
         with self._one_at_a_time:
-            return self._explain(images, ids, tell)
+            found = self._explain(several, ids, tell)
+        return found[0] if one else found
 
     def _explain(
         self, images: Sequence[Image.Image], ids: Sequence[str] | None, tell: Callable[[Step], object]
@@ -304,9 +314,7 @@ def _warn_kept(readme: str) -> None:
     warnings.warn(told, stacklevel=3)
 
 
-def _labelled(logit: float, top_k: int | None) -> dict[str, Any] | list[dict[str, Any]]:
+def _labelled(logit: float) -> list[dict[str, Any]]:
     score = 1 / (1 + float(np.exp(-logit)))
-    if top_k is None:
-        return {"label": "fake" if logit > 0 else "real", "score": score, "logit": logit}
     both: list[dict[str, Any]] = [{"label": "real", "score": 1 - score}, {"label": "fake", "score": score}]
-    return sorted(both, key=lambda each: each["score"], reverse=True)[:top_k]
+    return sorted(both, key=lambda each: each["score"], reverse=True)

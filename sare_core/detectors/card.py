@@ -21,8 +21,8 @@ _USE = """\
 import sare_core
 
 detector = sare_core.Detector.from_pretrained("{name}")
-detector("photo.jpg")           # label, score, logit
-detector("photo.jpg", top_k=2)  # as transformers' image-classification pipeline
+detector("photo.jpg")          # [{{label, score}}], as transformers' image-classification pipeline
+detector.explain("photo.jpg")  # logit, caption, x̂ and maps
 ```
 
     sare detect photo.jpg --detector {name}

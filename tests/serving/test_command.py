@@ -15,7 +15,6 @@ import sare_core
 from sare_core.config import load_settings
 from sare_core.detection.examining import DRAWS, ENCODINGS
 from sare_core.errors import ConfigError
-from sare_core.images.decoding import decode
 from stages.options import run_command
 from stages.serve import serve
 from tests.conftest import STANDIN, standin_overrides
@@ -45,7 +44,7 @@ def test_from_start_to_end(tmp_path: Path, standin_models: Path) -> None:
         finally:
             server.send_signal(signal.SIGTERM)
         assert server.wait(30) == 0
-    logit = sare_core.Detector.from_pretrained(folder, device="cpu")(decode(image.read_bytes(), image.name)[0])["logit"]
+    logit = sare_core.Detector.from_pretrained(folder, device="cpu").explain(image).logit
     assert found["logit"] == pytest.approx(logit, abs=2e-3)
     assert set(found["encodings"]) == set(ENCODINGS)
     assert len(found["draws"]) == DRAWS - 1
