@@ -64,7 +64,8 @@ def calibrate(
 ) -> None:
     """Set thresholds for sare detect from your own real photographs, or check them against later ones.
 
-    Exits with 1 where --check finds that later photographs score differently.
+    Exits with 1 where --check finds that later photographs score differently, or more of them above the threshold than
+    was to be expected.
     """
     if (reals is None) == (check is None):
         raise ConfigError("name real photographs: --reals FOLDER sets thresholds, --check FOLDER checks them.")
@@ -102,7 +103,7 @@ def calibrate(
         found = calibrations.drift(before, later.logits, later.why_left_out)
         for line in words.of_drift(found, before, later, calibrations.unlike(before.reals, images)):
             console.print(line, soft_wrap=True)
-        raise typer.Exit(1 if found.noticed else 0)
+        raise typer.Exit(1 if found.noticed or found.too_many else 0)
     if not out:
         store.at(calibrations.CALIBRATIONS).require_writable()
     sets = [calibrations.image_set(label, *_scored(place, examiner)) for place, label, _, _ in places]

@@ -17,7 +17,7 @@ from pydantic import ValidationError
 
 from sare_core.detection.fitness import Ranges, outside, ranges_of
 from sare_core.detection.results import Record, Share, Thresholds
-from sare_core.detection.thresholds import FAKES, REALS, above_reals, below_fakes, interval, require_enough
+from sare_core.detection.thresholds import FAKES, REALS, above_reals, below_fakes, interval, predicted, require_enough
 from sare_core.detectors.folder import CALIBRATIONS
 from sare_core.errors import ConfigError
 from sare_core.images.decoding import ImageInfo
@@ -81,7 +81,8 @@ class Calibration(Record):
 class Drift(NamedTuple):
     """A later folder beside the reals of a calibration. p_value: of Kolmogorov and Smirnov's two-sample test on logits.
 
-    crossed: how many of them score above likely_ai's threshold, with the exact interval of their rate.
+    crossed: how many of them score above likely_ai's threshold, with the exact interval of their rate. most: that would
+    be expected of images like those reals, the upper end of a 95 % prediction interval.
     """
 
     images: int
@@ -89,6 +90,11 @@ class Drift(NamedTuple):
     p_value: float
     crossed: int
     interval: tuple[float, float]
+    most: int
+
+    @property
+    def too_many(self) -> bool:
+        return self.crossed > self.most
 
     @property
     def noticed(self) -> bool:
@@ -159,8 +165,11 @@ def drift(calibration: Calibration, logits: Sequence[float], left_out: str = "")
         why = f" ({left_out})" if left_out else ""
         raise ConfigError(f"the later folder has no other image with a score{why}, so there is nothing to compare.")
     found = ks_2samp(calibration.reals.logits, logits)
-    crossed = sum(logit > calibration.thresholds.likely_ai.logit for logit in logits)
-    return Drift(len(logits), float(found.statistic), float(found.pvalue), crossed, interval(crossed, len(logits)))
+    threshold = calibration.thresholds.likely_ai
+    crossed, most = sum(logit > threshold.logit for logit in logits), predicted(threshold, len(logits))[1]
+    return Drift(
+        len(logits), float(found.statistic), float(found.pvalue), crossed, interval(crossed, len(logits)), most
+    )
 
 
 def unlike(images: ImageSet, others: Sequence[Scored]) -> int:

@@ -126,11 +126,10 @@ def of_drift(found: Drift, calibration: Calibration, later: ImageSet, unlike: in
         f"{found.crossed:,} of them score above the threshold of likely AI-generated; of 1,000 like them, {low:g} to "
         f"{high:g} would (95 % interval). If all are real, these are false alarms."
     )
-    most = predicted(calibration.thresholds.likely_ai, found.images)[1]
-    if found.crossed > most:
+    if found.too_many:
         yield (
-            f"Of as many photographs like those of “{name}”, at most {most:,} would (95 % prediction interval): either "
-            "not all of these are real, or more of them are called likely AI-generated than was promised."
+            f"Of as many photographs like those of “{name}”, at most {found.most:,} would (95 % prediction interval): "
+            "either not all of these are real, or more of them are called likely AI-generated than was promised."
         )
 
 

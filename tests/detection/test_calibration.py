@@ -71,7 +71,10 @@ def test_it_is_found_for_the_scoring_that_it_was_made_for(
 def test_drift_is_noticed_where_there_is_some(calibration: Calibration) -> None:
     logits = np.array(calibration.reals.logits)
     same = drift(calibration, logits[::2].tolist())
-    assert not same.noticed and same.images == 20
+    assert not same.noticed and not same.too_many and same.images == 20
+    high = [*logits[:32].tolist(), *[float(logits.max()) + 1] * 8]
+    assert (found := drift(calibration, high)).too_many and not found.noticed, "too few to move the whole"
+    assert found.most < found.crossed == 8
     shifted = drift(calibration, (logits + 3).tolist())
     assert shifted.noticed and shifted.statistic > same.statistic
     assert shifted.crossed == (logits + 3 > calibration.thresholds.likely_ai.logit).sum() > 20
