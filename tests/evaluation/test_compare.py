@@ -14,15 +14,17 @@ from typer.testing import CliRunner
 
 from sare_core.config import load_settings
 from sare_core.engine.checkpoints import save_checkpoint
+from sare_core.engine.fingerprint import differences
 from sare_core.engine.folders import Folder
 from sare_core.engine.manifest import Index, read_index
 from sare_core.evaluation.baselines import PIXELS, controls
-from sare_core.evaluation.compare import Prediction, _without_seed
+from sare_core.evaluation.compare import Prediction, _names, _settings, _without_seed
 from sare_core.evaluation.intervals import Run, measure_runs
 from sare_core.evaluation.results import read_outputs
 from sare_core.evaluation.tables import TRIVIAL
 from sare_core.store.storage import Store
 from stages.app import app
+from stages.compare import _named
 from tests.pipeline import Pipeline
 from tests.report.forged import (
     HISTORY,
@@ -133,6 +135,30 @@ def test_differences_are_less_the_baseline(forged: Forged) -> None:
     assert "no gain" in wide.output and "undecided" not in wide.output
 
 
+@pytest.mark.parametrize(
+    "name, meant",
+    [("a", "a"), ("b", "b (2 seeds)"), ("b_c", "b_c (2 seeds)"), ("tri", TRIVIAL), ("b (2", "b (2 seeds)")],
+)
+def test_the_baseline_is_a_row_by_its_name_without_its_seeds(name: str, meant: str) -> None:
+    assert _named(name, [TRIVIAL, "a", "a · run", "b (2 seeds)", "b_c (2 seeds)"]) == meant
+
+
+def test_rows_of_one_detector_say_what_they_differ_in_and_leave_others_their_names() -> None:
+    def group(detector: str, fingerprint: str, strength: float, seeds: int = 1) -> list[Prediction]:
+        settings = {
+            "detector": {"detector": detector},
+            "reconstruct": {"strength": strength},
+            "evaluate": {"dtype": "float32", "near_copies": [fingerprint]},
+        }
+        folder: Any = SimpleNamespace(fingerprint=fingerprint, made_by={})
+        return [Prediction(folder, None, settings | {"train": {"seed": seed}}, "mini") for seed in range(seeds)]
+
+    groups = [group("sare", "1", 0.5, seeds=2), group("image", "2", 0.5), group("sare", "3", 0.7)]
+    assert _names(groups) == ["sare · mini · 1 (2 seeds)", "image", "sare · mini · 3"]
+    (one, *_), _, (other,) = groups
+    assert differences(_settings(one), _settings(other)) == ["reconstruct.strength 0.5 → 0.7"]
+
+
 def test_a_name_may_be_a_fingerprint_or_a_folder(forged: Forged, tmp_path: Path) -> None:
     folder = forged.folders["seed"]
     detector = Folder.open(forged.pipeline.work, "tree", "predictions", folder.fingerprint).about().detector
@@ -153,9 +179,23 @@ def test_what_is_missing_is_named_with_its_command(forged: Forged) -> None:
     assert "image" in csv(forged)["detector"].to_list(), "what is there is shown"
     refused = forged.sare("compare", "nothing")
     assert refused.exit_code == 1 and "nothing: no run" in str(refused.exception)
+    viewed = str(forged.sare("compare", "map", "difference", "--view", "jpeg:60").exception)
+    assert f"map: sare evaluate --dataset tree --detector {forged.map.fingerprint} --view jpeg:60\n" in viewed
+    assert "sare evaluate --dataset tree --set detector.detector=difference --view jpeg:60 " in viewed
+    assert "no step 'jepg'" in str(forged.sare("compare", "--view", "jepg:60").exception)
 
 
-def test_pixel_statistics_are_kept(forged: Forged, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_place_that_cannot_be_written_is_refused_before_the_work(
+    forged: Forged, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("stages.compare.controls", None)
+    (tmp_path / "file").touch()
+    assert "cannot be written" in str(forged.sare("compare", "--out", str(tmp_path / "file")).exception)
+
+
+def test_pixel_statistics_are_kept_where_they_can_be(
+    forged: Forged, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     assert forged.sare("compare").exit_code == 0
     before = csv(forged)
 
@@ -171,6 +211,11 @@ def test_pixel_statistics_are_kept(forged: Forged, monkeypatch: pytest.MonkeyPat
     with pytest.raises(AssertionError, match="computed again"):
         store = Store(str(forged.file("compare.csv").parent))
         controls(forged.index, forged.index, ["sdv1.4"], shards, "raw", store, lambda _: nullcontext(lambda _: None))
+    monkeypatch.undo()
+    (tmp_path / "file").touch()  # in the place of a folder: a work folder that is for reading alone
+    store = Store(str(tmp_path / "file"))
+    held, _ = controls(forged.index, forged.index, [], shards, "raw", store, lambda _: nullcontext(lambda _: None))
+    assert PIXELS in held
 
 
 def test_the_near_copies_are_the_users(forged: Forged) -> None:
@@ -178,6 +223,7 @@ def test_the_near_copies_are_the_users(forged: Forged) -> None:
     table = csv(forged).filter(pl.col("detector") == "image")
     areas = dict(table.select("subset", "auc").iter_rows())
     assert areas["mean of unseen, no near-copies"] == areas["midjourney"]
+    assert "near-copies of one another: none." in forged.sare("compare", "--near-copies", "").output
 
 
 def test_views_ask_for_their_maps_then_make_them_and_draw_curves(
@@ -210,6 +256,18 @@ def test_views_and_a_view_exclude_each_other(forged: Forged) -> None:
     sets = [part for override in forged.overrides for part in ("--set", override)]
     alone = forged.sare("evaluate", "--preset", "mini", *sets, "--views", "raw")
     assert "names no view but raw" in str(alone.exception)
+
+
+def test_views_without_both_classes_are_refused_before_the_work(
+    forged: Forged, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    frame = forged.index.frame().with_columns(
+        label=pl.when(pl.col("split") == "test").then(1).otherwise("label").cast(pl.Int8)
+    )
+    monkeypatch.setattr(Index, "frame", lambda _: frame)
+    sets = [part for override in forged.overrides for part in ("--set", override)]
+    refused = forged.sare("evaluate", "--preset", "mini", *sets, "--views", "jpeg:80")
+    assert "no generator of 'tree' has both real and fake test images" in str(refused.exception)
 
 
 def test_metrics_that_are_none_are_named(forged: Forged) -> None:

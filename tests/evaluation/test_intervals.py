@@ -74,6 +74,19 @@ def test_seeds_are_averaged_and_widen_the_interval():
     assert row(both, "a")["auc_low"] < row(of_bad, "a")["auc"] < row(alone, "a")["auc"] < row(both, "a")["auc_high"]
 
 
+def test_the_worst_of_several_seeds_is_a_generators_mean_over_them():
+    gains = [{"a": 3, "b": 0.2}, {"a": 0.2, "b": 2}]  # not the mean of what is worst of each seed
+    tables = [
+        pl.concat(predictions(name, gain=gain, seed=seed) for name, gain in one.items())
+        for seed, one in enumerate(gains)
+    ]
+    found = measure_runs([Run(table) for table in tables])
+    for name, metric in METRICS.items():
+        ends = [row(found, subset)[name] for subset in ("a", "b")]
+        worst = None if None in ends else max(ends) if metric.lower_is_better else min(ends)
+        assert row(found, WORST)[name] == worst, name
+
+
 def test_a_metric_that_one_seed_lacks_has_no_mean():
     found = measure_runs([Run(predictions(seed=1), 0.2), Run(predictions(seed=2))])
     assert row(found, "a")["val_acc"] is None and row(found, "a")["val_acc_low"] is None
