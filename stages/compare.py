@@ -32,7 +32,8 @@ from sare_core.evaluation.compare import Compared, chosen, compared, read_predic
 from sare_core.evaluation.intervals import measure_runs
 from sare_core.evaluation.latex import to_latex
 from sare_core.evaluation.matched import matching_note, with_strata
-from sare_core.evaluation.tables import marked, result_tables, to_csv, to_markdown, to_terminal
+from sare_core.evaluation.metrics import UNSEEN
+from sare_core.evaluation.tables import heading, marked, result_tables, to_csv, to_markdown, to_terminal
 from sare_core.images.views import validate_view
 from sare_core.index.expected import is_release
 from sare_core.store.storage import Store
@@ -101,7 +102,8 @@ def compare(
     tables = result_tables(title, runs, layout if is_release(layout, frame, "test") else None)
     tables = [marked(table, len(runs)) for table in tables]
     marks = "Best bold, second underlined, of the rows measured here. " if any(table.best for table in tables) else ""
-    tables[-1].notes.extend([*notes, f"{marks}Avg: all generators, then the unseen alone."])
+    unseen = ", then the unseen alone" * any(heading(UNSEEN) in table.columns for table in tables)
+    tables[-1].notes.extend([*notes, f"{marks}Avg: all generators{unseen}."])
     against = _named(baseline, list(runs)) if baseline else hard
     if against and len(everything) > 1:
         gaps = difference_rows(everything, against, trained, copies, margin / 100)

@@ -4,6 +4,7 @@ Runs that differ in train.seed alone are one detector, whose numbers are means o
 """
 
 import json
+import shlex
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -122,7 +123,7 @@ def _cure(name: str, dataset: str, work: str, view: str) -> str:
 
 def _evaluate(detector: DetectorFolder, dataset: str, work: str, view: str) -> str:
     """The command that makes a detector's predictions in a view."""
-    command = f"sare evaluate --dataset {dataset} --detector {detector.reference(work)}"
+    command = f"sare evaluate --dataset {dataset} --detector {shlex.quote(detector.reference(work))}"
     return command if (detector.about.settings or {}).get("view") == view else f"{command} --view {view}"
 
 
