@@ -4,14 +4,17 @@ Runs that differ in train.seed alone are one detector, whose numbers are means o
 """
 
 import json
+import re
 import shlex
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import polars as pl
 
 from sare_core.detectors import detector_class
 from sare_core.detectors.folder import DetectorFolder, open_detector
+from sare_core.engine.about import About
 from sare_core.engine.fingerprint import differences
 from sare_core.engine.folders import Folder, places
 from sare_core.engine.manifest import Index, has_index, read_index
@@ -55,14 +58,24 @@ def read_predictions(work: str, dataset: str, view: str) -> list[Prediction]:
         except (ConfigError, FileNotFoundError):
             continue
         if folder.settings is not None and folder.settings["view"] == view:
-            prediction = Prediction(folder, _detector(about.detector, work), folder.settings, about.names()[-1])
+            prediction = Prediction(folder, _origin(about, work), folder.settings, about.names()[-1])
             found.append((about.described, prediction))
     return [prediction for _, prediction in sorted(found, key=lambda pair: pair[0])]
 
 
+def _origin(about: About, work: str) -> DetectorFolder | None:
+    """The detector that made some predictions: in this work folder, which may have been moved, or where it was then."""
+    place, weights = about.detector, about.made_by["checkpoint"]
+    name = place.rpartition("/")[2]
+    places = [name] if re.fullmatch(r"[0-9a-f]{12}", name) else []
+    places += [place] if "://" in place or Path(place).exists() else []  # no hub id, though it may look like one
+    found = (_detector(each, work) for each in places)
+    return next((one for one in found if one is not None and one.best.sha256.startswith(weights)), None)
+
+
 def _detector(place: str, work: str) -> DetectorFolder | None:
     try:
-        return open_detector(place, work) if place else None
+        return open_detector(place, work)
     except ConfigError:
         return None
 

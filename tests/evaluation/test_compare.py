@@ -1,6 +1,8 @@
 """`sare compare` and `sare evaluate --views` on forged detectors: what they choose, print, write and find missing."""
 
 import io
+import json
+import shutil
 from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
@@ -18,7 +20,7 @@ from sare_core.engine.fingerprint import differences
 from sare_core.engine.folders import Folder
 from sare_core.engine.manifest import Index, read_index
 from sare_core.evaluation.baselines import PIXELS, controls
-from sare_core.evaluation.compare import Prediction, _names, _settings, _without_seed
+from sare_core.evaluation.compare import Prediction, _names, _settings, _without_seed, read_predictions
 from sare_core.evaluation.intervals import Run, measure_runs
 from sare_core.evaluation.results import read_outputs
 from sare_core.evaluation.tables import TRIVIAL
@@ -165,6 +167,25 @@ def test_a_name_may_be_a_fingerprint_or_a_folder(forged: Forged, tmp_path: Path)
     for name in (folder.fingerprint, Path(detector).name, detector):
         assert forged.sare("compare", name).exit_code == 0, name
         assert set(csv(forged)["detector"]) == {TRIVIAL, PIXELS, "sare"}, name
+
+
+def test_a_work_folder_that_was_moved_knows_its_detectors(
+    forged: Forged, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = [one.detector.store.url for one in read_predictions(forged.pipeline.work, "tree", "raw") if one.detector]
+    assert len(before) == 3
+    work = tmp_path / "moved"
+    shutil.copytree(forged.pipeline.work, work)
+    monkeypatch.chdir(tmp_path)
+    found = read_predictions("moved", "tree", "raw")
+    assert [one.detector.store.url for one in found if one.detector] == [
+        place.replace(forged.pipeline.work, "moved") for place in before
+    ]
+    best = work / "tree" / "detectors" / Path(before[0]).name / "best.json"
+    told = json.loads(best.read_text())
+    best.write_text(json.dumps(told | {"sha256": told["sha256"][::-1]}))  # trained anew: not what has predicted
+    (other,) = (one.detector for one in read_predictions("moved", "tree", "raw")[:1])
+    assert other is not None and other.store.url == before[0]
 
 
 def test_what_is_missing_is_named_with_its_command(forged: Forged) -> None:
