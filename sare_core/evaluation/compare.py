@@ -176,7 +176,7 @@ def trained_on(
         return "", ()
     source, trained = detector.about.dataset, settings["train_subsets"]
     if trained is None and source and has_index(manifests, source):
-        trained = read_index(manifests, source).select(["train"])["subset"].unique().sort()
+        trained = read_index(manifests, source).select(["train"])["subset"].unique().sort().to_list()
     return source, tuple(trained or ())
 
 

@@ -20,7 +20,7 @@ from sare_core.engine.fingerprint import differences
 from sare_core.engine.folders import Folder
 from sare_core.engine.manifest import Index, read_index
 from sare_core.evaluation.baselines import PIXELS, controls
-from sare_core.evaluation.compare import Prediction, _names, _settings, _without_seed, read_predictions
+from sare_core.evaluation.compare import Prediction, _names, _settings, _without_seed, read_predictions, trained_on
 from sare_core.evaluation.intervals import Run, measure_runs
 from sare_core.evaluation.results import read_outputs
 from sare_core.evaluation.tables import TRIVIAL
@@ -167,6 +167,14 @@ def test_a_name_may_be_a_fingerprint_or_a_folder(forged: Forged, tmp_path: Path)
     for name in (folder.fingerprint, Path(detector).name, detector):
         assert forged.sare("compare", name).exit_code == 0, name
         assert set(csv(forged)["detector"]) == {TRIVIAL, PIXELS, "sare"}, name
+
+
+def test_a_detector_of_all_generators_was_trained_on_those_of_its_index(forged: Forged) -> None:
+    detector: Any = SimpleNamespace(about=SimpleNamespace(dataset="tree", model_extra=None))
+    everything = set(forged.index.select(["train"])["subset"])
+    for subsets, expected in ((None, everything), (["biggan"], {"biggan"})):
+        source, trained = trained_on(detector, {"train_subsets": subsets}, forged.pipeline.manifests)
+        assert (source, set(trained)) == ("tree", expected)
 
 
 def test_a_work_folder_that_was_moved_knows_its_detectors(
