@@ -243,8 +243,22 @@ def test_pixel_statistics_are_kept_where_they_can_be(
     monkeypatch.undo()
     (tmp_path / "file").touch()  # in the place of a folder: a work folder that is for reading alone
     store = Store(str(tmp_path / "file"))
-    held, _ = controls(forged.index, forged.index, [], shards, "raw", store, lambda _: nullcontext(lambda _: None))
-    assert PIXELS in held
+    held, notes = controls(forged.index, forged.index, [], shards, "raw", store, lambda _: nullcontext(lambda _: None))
+    assert PIXELS in held and not notes
+    monkeypatch.setattr("sare_core.evaluation.statistics.PER_CELL", 3)
+    _, notes = controls(forged.index, forged.index, [], shards, "raw", store, lambda _: nullcontext(lambda _: None))
+    assert notes[0].startswith(f"{PIXELS}: of {3 * 2 * len(SUBSETS)} test images"), notes
+
+
+def test_without_the_images_there_are_no_pixel_statistics(forged: Forged, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(forged.index.about, "root", "/gone")
+    monkeypatch.setattr("stages.compare.read_index", lambda *_: forged.index)
+    for kept in forged.file("compare.csv").parent.glob("pixel-*"):
+        kept.unlink()
+    done = forged.sare("compare")
+    assert done.exit_code == 0, done.output
+    assert "No pixel statistics beside them: /gone/" in done.output and "is gone" in " ".join(done.output.split())
+    assert TRIVIAL in csv(forged)["detector"].to_list()
 
 
 def test_the_near_copies_are_the_users(forged: Forged) -> None:
