@@ -67,7 +67,7 @@ def measure_runs(
 
 def replicates(runs: Sequence[Run], names: Collection[str]) -> dict[str, BySubset]:
     """Each of these METRICS by subset: of each resample of the images, the mean over resampled runs."""
-    weights = draw_seeds(len(runs), np.random.default_rng(len(runs)))
+    weights = draw_seeds(len(runs), np.random.default_rng([len(runs), 1]))  # not as `draw_generators` draws as many
     of_runs = [_of_run(run, names) for run in runs]
     return {
         name: {
