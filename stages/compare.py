@@ -99,7 +99,8 @@ def compare(
     notes += [row.differs for row in rows if row.differs]
     notes += _training_notes(rows, trained, copies)
     title = dataset if view == "raw" else f"{dataset}, view {view}"
-    tables = result_tables(title, runs, layout if is_release(layout, frame, "test") else None)
+    paper = layout if view == "raw" and is_release(layout, frame, "test") else None
+    tables = result_tables(title, runs, paper)
     tables = [marked(table, len(runs)) for table in tables]
     marks = "Best bold, second underlined, of the rows measured here. " if any(table.best for table in tables) else ""
     unseen = ", then the unseen alone" * any(heading(UNSEEN) in table.columns for table in tables)

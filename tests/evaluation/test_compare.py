@@ -291,6 +291,12 @@ def test_views_ask_for_their_maps_then_make_them_and_draw_curves(
     assert (report / "figures" / "views.png").read_bytes().startswith(b"\x89PNG")
     assert (report / "tables" / "views.md").read_text().count("\n| ") == 6
     assert forged.sare(*command).exit_code == 0, "all is there now"
+    for module in ("stages.compare", "sare_core.evaluation.results"):
+        monkeypatch.setattr(f"{module}.is_release", lambda *_: True)
+    assert "(paper)" in forged.sare("compare").output
+    assert "(paper)" not in forged.sare("compare", "--view", "jpeg:80").output, "the paper's images are as they are"
+    evaluated = forged.sare("evaluate", "--preset", "mini", *sets, "--view", "jpeg:80").output
+    assert "jpeg:80" in evaluated and "The paper's numbers are in" not in evaluated
 
 
 def test_views_and_a_view_exclude_each_other(forged: Forged) -> None:
