@@ -80,9 +80,9 @@ compare: install ## train and evaluate DETECTORS on the scale model, SEEDS of ea
 	$(BIN)/sare mini
 	$(BIN)/sare index --layout genimage --root data/mini --name mini --manifests $(MANIFESTS) --shard-size 100
 	set -e; for detector in $(DETECTORS); do for stage in caption reconstruct; do \
-	    $(BIN)/sare $$stage $(MINI) --set detector.detector=$$detector; done; \
+	    $(BIN)/sare $$stage $(MINI) $(SETS) --set detector.detector=$$detector; done; \
 	    for seed in $(SEEDS); do for stage in train evaluate; do \
-	    $(BIN)/sare $$stage $(MINI) --set detector.detector=$$detector --set train.seed=$$seed; done; done; done
+	    $(BIN)/sare $$stage $(MINI) $(SETS) --set detector.detector=$$detector --set train.seed=$$seed; done; done; done
 	$(BIN)/sare compare $(DETECTORS) --dataset mini --work $(WORK) --manifests $(MANIFESTS)
 
 study: install ## measure the method and its controls on the whole scale model, tables to benchmarks/ (hours; resumes)

@@ -32,7 +32,9 @@ from sare_core.evaluation.compare import Compared, chosen, compared, read_predic
 from sare_core.evaluation.intervals import measure_runs
 from sare_core.evaluation.latex import to_latex
 from sare_core.evaluation.matched import matching_note, with_strata
-from sare_core.evaluation.tables import marked, result_tables, to_csv, to_markdown, to_terminal
+from sare_core.evaluation.metrics import UNSEEN
+from sare_core.evaluation.tables import heading, marked, result_tables, to_csv, to_markdown, to_terminal
+from sare_core.images.views import validate_view
 from sare_core.index.expected import is_release
 from sare_core.store.storage import Store
 from stages.options import Dataset, Manifests, Work, filled, run_command
@@ -60,20 +62,21 @@ def compare(
     """Put detectors side by side: tables of ACC and AUC with the best marked, and each one's gain over a baseline."""
     index = read_index(manifests, dataset)
     frame, shards = index.frame(), index.select(["test"])["shard"].to_list()
-    copies = [name.strip() for name in near_copies.split(",")]
-    if odd := [name for name in copies if name and name not in {*NEAR_COPIES, *frame["subset"]}]:
+    copies = [stripped for name in near_copies.split(",") if (stripped := name.strip())]
+    if odd := [name for name in copies if name not in {*NEAR_COPIES, *frame["subset"]}]:
         raise ConfigError(f"--near-copies {near_copies}: {dataset!r} has no generator {odd[0]!r}.")
-    known = read_predictions(work, dataset, view)
-    taken, missing = chosen(known, names or [], index, shards, work)
+    known = read_predictions(work, dataset, validate_view(view))
+    taken, missing = chosen(known, names or [], index, shards, work, view)
     if not taken:
         nothing = f"{work}: no whole predictions of {dataset!r} in view {view}. `sare evaluate` makes them."
         raise ConfigError("\n".join(missing) or nothing)
     if frame.filter(pl.col("split") == "test")["label"].drop_nulls().is_empty():
         raise ConfigError(f"{dataset!r} has no labelled test images: there is nothing to compare by.")
+    store = Store(out or f"{work}/{dataset}/compare")
+    store.require_writable()
     rows = compared(taken, shards, manifests, partial(with_strata, index=frame))
     trained = sorted({generator for row in rows for generator in row.trained})
     source = next((row.source for row in rows if row.source and has_index(manifests, row.source)), None)
-    store = Store(out or f"{work}/{dataset}/compare")
     held, notes = controls(
         index,
         read_index(manifests, source) if source else None,
@@ -93,12 +96,15 @@ def compare(
     layout = index.about["layout"]
     notes += [control_sentence(hard, measured, detectors)] if hard else []
     notes += [note] if (note := matching_note(measured[rows[0].name])) else []
+    notes += [row.differs for row in rows if row.differs]
     notes += _training_notes(rows, trained, copies)
     title = dataset if view == "raw" else f"{dataset}, view {view}"
-    tables = result_tables(title, runs, layout if is_release(layout, frame, "test") else None)
+    paper = layout if view == "raw" and is_release(layout, frame, "test") else None
+    tables = result_tables(title, runs, paper)
     tables = [marked(table, len(runs)) for table in tables]
     marks = "Best bold, second underlined, of the rows measured here. " if any(table.best for table in tables) else ""
-    tables[-1].notes.extend([*notes, f"{marks}Avg: all generators, then the unseen alone."])
+    unseen = ", then the unseen alone" * any(heading(UNSEEN) in table.columns for table in tables)
+    tables[-1].notes.extend([*notes, f"{marks}Avg: all generators{unseen}."])
     against = _named(baseline, list(runs)) if baseline else hard
     if against and len(everything) > 1:
         gaps = difference_rows(everything, against, trained, copies, margin / 100)
@@ -117,7 +123,9 @@ def compare(
 
 def _training_notes(rows: list[Compared], trained: list[str], copies: list[str]) -> list[str]:
     """What unseen means here: by none of the detectors."""
-    told = [f"Trained on {', '.join(trained)}; near-copies of one another: {', '.join(copies)}."] if trained else []
+    told = [f"Trained on {', '.join(trained)}; near-copies of one another: {', '.join(copies) or 'none'}."] * bool(
+        trained
+    )
     different = {row.trained for row in rows if row.trained}
     if len(different) > 1:
         told += [f"{row.name} was trained on {', '.join(row.trained)}." for row in rows if row.trained]
@@ -130,8 +138,12 @@ def _training_notes(rows: list[Compared], trained: list[str], copies: list[str])
 
 
 def _named(name: str, rows: list[str]) -> str:
-    """The row that --baseline means, by its whole name or how it begins. Raises ConfigError: none or several."""
-    found = [row for row in rows if row == name] or [row for row in rows if row.startswith(name)]
+    """The row that --baseline means, by its whole name, its first words or how it begins.
+
+    Raises ConfigError: it means none or several.
+    """
+    ways = ([row for row in rows if f"{row} ".startswith(name + end)] for end in (" ", ""))
+    found = [name] if name in rows else next(filter(None, ways), [])
     if len(found) != 1:
         raise ConfigError(f"--baseline {name}: means {len(found)} rows; name one of {'; '.join(rows)}.")
     return found[0]

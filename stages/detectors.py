@@ -11,11 +11,14 @@ import json
 from typing import Annotated
 
 import typer
-from rich.table import Table
 
 from sare_core.engine.terminal import console
+from sare_core.evaluation.tables import ResultTable, to_terminal
 from sare_core.plan.detectors import Entry, catalogue
 from stages.options import Preset, Set, run_command
+
+NUMBERS = ["million parameters", "of them trained", "GFLOP", "with its maps"]
+COLUMNS = ["name", "source", "needs", "trained", *NUMBERS, "published weights"]
 
 
 def detectors(
@@ -28,16 +31,9 @@ def detectors(
     if as_json:
         typer.echo(json.dumps([entry._asdict() for entry in found], indent=1, ensure_ascii=False))
         return
-    table = Table(title=f"Detectors, with the models and sizes of {preset}", box=None, pad_edge=False)
-    for heading in ("name", "source", "needs", "trained"):
-        table.add_column(heading, overflow="fold")
-    for heading in ("million parameters", "of them trained", "GFLOP", "with its maps"):
-        table.add_column(heading, justify="right")
-    table.add_column("published weights")
-    for entry in found:
-        table.add_row(*_cells(entry))
-    console.print(table)
-    console.print("GFLOP: to score one image, without and with the captions and maps that are read for it.")
+    notes = ["GFLOP: to score one image, without and with the captions and maps that are read for it."]
+    title = f"Detectors, with the models and sizes of {preset}"
+    console.print(to_terminal(ResultTable(title, COLUMNS, [_cells(entry) for entry in found], notes), console.width))
     for entry in found:
         if entry.problem:
             console.print(f"{entry.name}: not counted: {entry.problem}", soft_wrap=True)

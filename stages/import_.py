@@ -6,6 +6,7 @@
 Every tensor of the file is accounted for; the file itself runs no code.
 """
 
+import shlex
 from typing import Annotated
 
 import typer
@@ -35,7 +36,7 @@ def import_(
     console.print(f"{out}: detector {found.detector}, {found.parameters:,} numbers of {file}{about}.", soft_wrap=True)
     if found.differs:
         console.print(f"Mind: {found.differs}", soft_wrap=True)
-    console.print(f"Score with it: sare evaluate --dataset … --detector {out}", soft_wrap=True)
+    console.print(f"Score with it: sare evaluate --dataset … --detector {shlex.quote(out)}", soft_wrap=True)
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """What `sare evaluate --views` does: one detector, the test images looked at in many ways, each stage in turn."""
 
+import polars as pl
 import typer
 
 from sare_core.config.stored import changed
@@ -9,6 +10,7 @@ from sare_core.engine.runner import run
 from sare_core.engine.stage import Stage
 from sare_core.engine.terminal import console
 from sare_core.errors import ConfigError, StageError, needs_extra
+from sare_core.evaluation.metrics import has_both_classes
 from sare_core.evaluation.results import read_outputs, trained_generators
 from sare_core.evaluation.tables import to_terminal
 from sare_core.graph import Graph, Scoring
@@ -38,6 +40,12 @@ def evaluate_views(
     dataset, base = index.about["dataset"], settings.view
     if set(views) <= {base}:
         raise ConfigError(f"--views: names no view but {base}, that of the detector itself.")
+    test = index.frame().filter(pl.col("split") == "test", pl.col("error").is_null())
+    if not has_both_classes(test):
+        raise ConfigError(
+            f"--views: no generator of {dataset!r} has both real and fake test images, so there is no AUC to draw. "
+            "Predict one view at a time, with --view."
+        )
     graphs = {view: Graph(changed(settings, {"view": view}), dataset, work) for view in dict.fromkeys([base, *views])}
     shards = graphs[base].tested_shards(index)
     for graph in graphs.values():

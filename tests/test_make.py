@@ -65,9 +65,10 @@ def test_a_dry_run_never_starts_the_stage_here() -> None:
 
 
 def test_one_list_says_which_detectors_are_compared() -> None:
-    done = made("compare", "DETECTORS=image other", "SEEDS=0 1")
+    done = made("compare", "DETECTORS=image other", "SEEDS=0 1", "SET=train.epochs=1")
     assert done.returncode == 0, done.stderr
     loop, last = " ".join(done.stdout.split()).partition(" .venv/bin/sare compare ")[::2]
     assert "for detector in image other; do for stage in caption reconstruct;" in loop
     assert "for seed in 0 1; do for stage in train evaluate;" in loop
+    assert loop.count(" --set train.epochs=1 --set detector.detector=$detector") == 2
     assert last.startswith("image other --dataset mini")

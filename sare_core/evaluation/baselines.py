@@ -6,18 +6,18 @@ A high number is about generation only where the trivial detector and the pixel 
 import hashlib
 import io
 from collections.abc import Callable, Collection, Mapping
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from typing import Any
 
 import polars as pl
 
 from sare_core.engine.manifest import Index
-from sare_core.errors import StageError
+from sare_core.errors import ConfigError, SareError
 from sare_core.evaluation.bootstrap import Estimate, reading
 from sare_core.evaluation.grid import headline
 from sare_core.evaluation.intervals import Run, differences
 from sare_core.evaluation.metrics import PREDICTION_SCHEMA, is_mean
-from sare_core.evaluation.statistics import carried_over, chosen_rows
+from sare_core.evaluation.statistics import PER_CELL, carried_over, chosen_rows
 from sare_core.evaluation.tables import TRIVIAL, UNDEFINED, ResultTable
 from sare_core.evaluation.trivial import trivial_predictions
 from sare_core.images.sources import read_source, view_image
@@ -38,7 +38,8 @@ def controls(
     """What every detector has to beat: the trivial detector, and a logistic regression on pixel statistics.
 
     Both are fitted to the training images of `source` (None: not at hand, no controls). Pixel statistics are of at most
-    PER_CELL images a subset, split and class, and kept in `store`. With them the reasons why one is missing.
+    PER_CELL images a subset, split and class, and kept in `store`. With them the reasons why one is missing, or is of
+    fewer images.
     """
     if source is None:
         return {}, ["No controls beside them: the index of the data that they were trained on is not at hand."]
@@ -51,7 +52,10 @@ def controls(
         notes.append(str(trivial.reason))
     else:
         found[TRIVIAL] = Run(trivial.predictions)
-    rows = pl.concat([chosen_rows(train, ["train"]), chosen_rows(test, ["test"])])
+    tested = chosen_rows(test, ["test"])
+    rows = pl.concat([chosen_rows(train, ["train"]), tested])
+    told = f"{PIXELS}: of {len(tested):,} test images, the first {PER_CELL:,} of each generator and class."
+    cut = [told] * (len(tested) < len(test.filter(pl.col("error").is_null(), pl.col("label").is_not_null())))
     roots = {one.about["dataset"]: one.about["root"] for one in (source, index)}
     known = hashlib.sha256(f"{view} {rows['split', 'image_id', 'subset', 'label'].write_csv()}".encode()).hexdigest()[
         :12
@@ -59,19 +63,20 @@ def controls(
     name = f"pixel-statistics-{known}.parquet"
     if store.exists(name):
         found[PIXELS] = Run(pl.read_parquet(io.BytesIO(store.read(name))))
-        return found, notes
+        return found, notes + cut
     try:
         with bar(len(rows)) as advance:
             scores = carried_over(
                 rows, lambda row: view_image(read_source(roots[row["dataset"]], row), row, view), None, advance
             )
-    except StageError as error:
+    except SareError as error:  # the predictions are there without the images
         return found, [*notes, f"No pixel statistics beside them: {error}"]
     scores = scores.with_columns(score=1 / (1 + (-pl.col("logit")).exp())).cast(PREDICTION_SCHEMA)
     out = io.BytesIO()
     scores.write_parquet(out)
-    store.write(name, out.getvalue())
-    return found | {PIXELS: Run(scores)}, notes
+    with suppress(ConfigError):  # a work folder may be for reading alone
+        store.write(name, out.getvalue())
+    return found | {PIXELS: Run(scores)}, notes + cut
 
 
 def hardest(runs: dict[str, pl.DataFrame], names: Collection[str]) -> str | None:

@@ -24,6 +24,7 @@ from sare_core.evaluation.metrics import (
     paper_order,
     pool_shared_reals,
     subset_metrics,
+    with_worst,
 )
 
 
@@ -47,13 +48,14 @@ def measure_runs(
 
     names: the metrics that get intervals.
 
-    "worst" has no interval: the least of several resampled numbers lies below the least of the numbers.
+    "worst" is of the generators' means over the runs. It has no interval: the least of several resampled numbers lies
+    below the least of the numbers.
     """
     tables = [subset_metrics(run.predictions, run.threshold, trained, near_copies) for run in runs]
     table, numbers = tables[0], [*METRICS, "matched_pairs"]
     if len(tables) > 1:
         means = {n: pl.mean_horizontal(*(other[n] for other in tables), ignore_nulls=False) for n in numbers}
-        table = table.with_columns(**means)
+        table = with_worst(table.with_columns(**means))
     ends: dict[str, list[float | None]] = {}
     for name, by_subset in replicates(runs, names).items():
         found = {subset: estimate(values) for subset, values in with_means(by_subset, trained, near_copies).items()}
@@ -65,7 +67,7 @@ def measure_runs(
 
 def replicates(runs: Sequence[Run], names: Collection[str]) -> dict[str, BySubset]:
     """Each of these METRICS by subset: of each resample of the images, the mean over resampled runs."""
-    weights = draw_seeds(len(runs), np.random.default_rng(len(runs)))
+    weights = draw_seeds(len(runs), np.random.default_rng([len(runs), 1]))  # not as `draw_generators` draws as many
     of_runs = [_of_run(run, names) for run in runs]
     return {
         name: {

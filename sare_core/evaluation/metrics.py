@@ -147,9 +147,16 @@ def subset_metrics(
         _mean(mean, rows.filter(pl.col("subset").is_in(names)))
         for mean, names in mean_groups(groups, trained, near_copies).items()
     ]
-    if len(rows) > 1:
-        means.append(_worst(rows))
-    return pl.concat([rows, pl.DataFrame(means, schema=METRICS_SCHEMA)])
+    return with_worst(pl.concat([rows, pl.DataFrame(means, schema=METRICS_SCHEMA)]))
+
+
+def with_worst(metrics: pl.DataFrame) -> pl.DataFrame:
+    """METRICS_SCHEMA with "worst" as the last row, in the place of another one, where there are several subsets."""
+    rows = metrics.filter(~is_mean())
+    if len(rows) < 2:
+        return metrics
+    others = metrics.filter(~is_mean() | (pl.col("subset") != WORST))
+    return pl.concat([others, pl.DataFrame([_worst(rows)], schema=METRICS_SCHEMA)])
 
 
 def is_mean() -> pl.Expr:
@@ -194,6 +201,11 @@ def pool_shared_reals(predictions: pl.DataFrame) -> dict[str, pl.DataFrame]:
     pooled = {name: pl.concat([group, shared]) if name in without_reals else group for name, group in groups.items()}
     del pooled[SHARED_REALS]
     return pooled
+
+
+def has_both_classes(images: pl.DataFrame) -> bool:
+    """Whether any subset has real and fake images, its reals perhaps shared. images: columns subset and label."""
+    return any(group["label"].drop_nulls().n_unique() == 2 for group in pool_shared_reals(images).values())
 
 
 def _measure(subset: str, group: pl.DataFrame, threshold: float | None) -> dict[str, Any]:

@@ -33,7 +33,7 @@ class Results(NamedTuple):
 
     name: of this run's detector among the `runs`. trained: the generators that it was trained on, as far as the index
     of its dataset is at hand. paper: the layout whose tables of the paper may stand beside them;
-    None where the test images are another set than the paper's, or a small part of it.
+    None where the test images are another set than the paper's, a small part of it, or seen in a view.
     """
 
     predictions: pl.DataFrame
@@ -101,7 +101,7 @@ def read_results(
     if predictions["label"].null_count() == len(predictions) > 0:
         notes.insert(0, "No labels: there is nothing to measure, the scores lie in the parquet files.")
     layout = index.about["layout"]
-    paper = layout if is_release(layout, rows, "test") else None
+    paper = layout if settings.view == "raw" and is_release(layout, rows, "test") else None
     return Results(predictions, name, trained, paper, runs, notes)
 
 

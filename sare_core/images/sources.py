@@ -22,7 +22,7 @@ def read_source(root: str, row: dict[str, Any]) -> bytes:
     """The file's bytes. Raises ImageError: gone, unreadable, or not the bytes that were indexed."""
     data = read_bytes(locate(root, row["path"]))
     if hashlib.sha256(data).hexdigest() != row["sha256"]:
-        raise ImageError("the file has changed since it was indexed; run sare index again")
+        raise ImageError(f"{row['path']}: has changed since it was indexed; run sare index again")
     return data
 
 

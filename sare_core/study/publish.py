@@ -11,7 +11,7 @@ from sare_core.engine.shardfiles import TarReader
 from sare_core.engine.terminal import console
 from sare_core.errors import ConfigError, StageError
 from sare_core.evaluation.latex import to_latex
-from sare_core.evaluation.metrics import pool_shared_reals
+from sare_core.evaluation.metrics import has_both_classes
 from sare_core.evaluation.results import read_outputs
 from sare_core.evaluation.tables import ResultTable, to_markdown
 from sare_core.index.expected import is_release
@@ -19,7 +19,7 @@ from sare_core.report.drawing import Figure
 from sare_core.report.examples import Example, example
 from sare_core.report.figures import gaps_figure, means_figure, rows_figure
 from sare_core.report.measures import keep, measure_maps, read_kept
-from sare_core.report.numbers import CLASSES, GAIN, semantic_shift
+from sare_core.report.numbers import GAIN, semantic_shift
 from sare_core.report.parts import MEASURED
 from sare_core.report.plate import Column, columns_plate
 from sare_core.report.premise import premise_part
@@ -58,9 +58,7 @@ def unfit(study: Study, published: Published) -> str:
     labelled = test.drop_nulls("label")
     if labelled.is_empty():
         return f"{study.dataset!r} has no labelled test images."
-    if not published.kind.of_detectors and all(
-        group["label"].n_unique() < len(CLASSES) for group in pool_shared_reals(labelled).values()
-    ):
+    if not published.kind.of_detectors and not has_both_classes(labelled):
         return f"no generator of {study.dataset!r} has both real and fake test images."
     return ""
 

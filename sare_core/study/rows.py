@@ -91,7 +91,8 @@ def _find(study: Study, kind: Kind, row: Row, seeds: int) -> Found:
         raise ConfigError(f"row {name}: {str(error).removeprefix('--set ')}") from error
     if start:  # how to evaluate is no matter of its training
         settings = changed(settings, {"evaluate.near_copies": usual.evaluate.near_copies})
-    found = Found(row.name.format(settings), settings)
+    other = settings.detector.detector if start and settings.detector.detector != "drct" else ""
+    found = Found(other or row.name.format(settings), settings)  # one of another kind is not to be called DRCT
     if kind.of_detectors and seeds > 1 and _sets_seed((*study.overrides, *row.changes)) and not start:
         raise ConfigError(
             f"row {found.name}: --seeds {seeds} sets train.seed, and so does --set or --row. Leave one out."

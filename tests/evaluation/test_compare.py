@@ -1,6 +1,8 @@
 """`sare compare` and `sare evaluate --views` on forged detectors: what they choose, print, write and find missing."""
 
 import io
+import json
+import shutil
 from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
@@ -14,15 +16,17 @@ from typer.testing import CliRunner
 
 from sare_core.config import load_settings
 from sare_core.engine.checkpoints import save_checkpoint
+from sare_core.engine.fingerprint import differences
 from sare_core.engine.folders import Folder
 from sare_core.engine.manifest import Index, read_index
 from sare_core.evaluation.baselines import PIXELS, controls
-from sare_core.evaluation.compare import Prediction, _without_seed
+from sare_core.evaluation.compare import Prediction, _names, _settings, _without_seed, read_predictions, trained_on
 from sare_core.evaluation.intervals import Run, measure_runs
 from sare_core.evaluation.results import read_outputs
 from sare_core.evaluation.tables import TRIVIAL
 from sare_core.store.storage import Store
 from stages.app import app
+from stages.compare import _named
 from tests.pipeline import Pipeline
 from tests.report.forged import (
     HISTORY,
@@ -133,12 +137,63 @@ def test_differences_are_less_the_baseline(forged: Forged) -> None:
     assert "no gain" in wide.output and "undecided" not in wide.output
 
 
+@pytest.mark.parametrize(
+    "name, meant",
+    [("a", "a"), ("b", "b (2 seeds)"), ("b_c", "b_c (2 seeds)"), ("tri", TRIVIAL), ("b (2", "b (2 seeds)")],
+)
+def test_the_baseline_is_a_row_by_its_name_without_its_seeds(name: str, meant: str) -> None:
+    assert _named(name, [TRIVIAL, "a", "a · run", "b (2 seeds)", "b_c (2 seeds)"]) == meant
+
+
+def test_rows_of_one_detector_say_what_they_differ_in_and_leave_others_their_names() -> None:
+    def group(detector: str, fingerprint: str, strength: float, seeds: int = 1) -> list[Prediction]:
+        settings = {
+            "detector": {"detector": detector},
+            "reconstruct": {"strength": strength},
+            "evaluate": {"dtype": "float32", "near_copies": [fingerprint]},
+        }
+        folder: Any = SimpleNamespace(fingerprint=fingerprint, made_by={})
+        return [Prediction(folder, None, settings | {"train": {"seed": seed}}, "mini") for seed in range(seeds)]
+
+    groups = [group("sare", "1", 0.5, seeds=2), group("image", "2", 0.5), group("sare", "3", 0.7)]
+    assert _names(groups) == ["sare · mini · 1 (2 seeds)", "image", "sare · mini · 3"]
+    (one, *_), _, (other,) = groups
+    assert differences(_settings(one), _settings(other)) == ["reconstruct.strength 0.5 → 0.7"]
+
+
 def test_a_name_may_be_a_fingerprint_or_a_folder(forged: Forged, tmp_path: Path) -> None:
     folder = forged.folders["seed"]
     detector = Folder.open(forged.pipeline.work, "tree", "predictions", folder.fingerprint).about().detector
     for name in (folder.fingerprint, Path(detector).name, detector):
         assert forged.sare("compare", name).exit_code == 0, name
         assert set(csv(forged)["detector"]) == {TRIVIAL, PIXELS, "sare"}, name
+
+
+def test_a_detector_of_all_generators_was_trained_on_those_of_its_index(forged: Forged) -> None:
+    detector: Any = SimpleNamespace(about=SimpleNamespace(dataset="tree", model_extra=None))
+    everything = set(forged.index.select(["train"])["subset"])
+    for subsets, expected in ((None, everything), (["biggan"], {"biggan"})):
+        source, trained = trained_on(detector, {"train_subsets": subsets}, forged.pipeline.manifests)
+        assert (source, set(trained)) == ("tree", expected)
+
+
+def test_a_work_folder_that_was_moved_knows_its_detectors(
+    forged: Forged, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = [one.detector.store.url for one in read_predictions(forged.pipeline.work, "tree", "raw") if one.detector]
+    assert len(before) == 3
+    work = tmp_path / "moved"
+    shutil.copytree(forged.pipeline.work, work)
+    monkeypatch.chdir(tmp_path)
+    found = read_predictions("moved", "tree", "raw")
+    assert [one.detector.store.url for one in found if one.detector] == [
+        place.replace(forged.pipeline.work, "moved") for place in before
+    ]
+    best = work / "tree" / "detectors" / Path(before[0]).name / "best.json"
+    told = json.loads(best.read_text())
+    best.write_text(json.dumps(told | {"sha256": told["sha256"][::-1]}))  # trained anew: not what has predicted
+    (other,) = (one.detector for one in read_predictions("moved", "tree", "raw")[:1])
+    assert other is not None and other.store.url == before[0]
 
 
 def test_what_is_missing_is_named_with_its_command(forged: Forged) -> None:
@@ -153,9 +208,23 @@ def test_what_is_missing_is_named_with_its_command(forged: Forged) -> None:
     assert "image" in csv(forged)["detector"].to_list(), "what is there is shown"
     refused = forged.sare("compare", "nothing")
     assert refused.exit_code == 1 and "nothing: no run" in str(refused.exception)
+    viewed = str(forged.sare("compare", "map", "difference", "--view", "jpeg:60").exception)
+    assert f"map: sare evaluate --dataset tree --detector {forged.map.fingerprint} --view jpeg:60\n" in viewed
+    assert "sare evaluate --dataset tree --set detector.detector=difference --view jpeg:60 " in viewed
+    assert "no step 'jepg'" in str(forged.sare("compare", "--view", "jepg:60").exception)
 
 
-def test_pixel_statistics_are_kept(forged: Forged, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_place_that_cannot_be_written_is_refused_before_the_work(
+    forged: Forged, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("stages.compare.controls", None)
+    (tmp_path / "file").touch()
+    assert "cannot be written" in str(forged.sare("compare", "--out", str(tmp_path / "file")).exception)
+
+
+def test_pixel_statistics_are_kept_where_they_can_be(
+    forged: Forged, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     assert forged.sare("compare").exit_code == 0
     before = csv(forged)
 
@@ -171,6 +240,25 @@ def test_pixel_statistics_are_kept(forged: Forged, monkeypatch: pytest.MonkeyPat
     with pytest.raises(AssertionError, match="computed again"):
         store = Store(str(forged.file("compare.csv").parent))
         controls(forged.index, forged.index, ["sdv1.4"], shards, "raw", store, lambda _: nullcontext(lambda _: None))
+    monkeypatch.undo()
+    (tmp_path / "file").touch()  # in the place of a folder: a work folder that is for reading alone
+    store = Store(str(tmp_path / "file"))
+    held, notes = controls(forged.index, forged.index, [], shards, "raw", store, lambda _: nullcontext(lambda _: None))
+    assert PIXELS in held and not notes
+    monkeypatch.setattr("sare_core.evaluation.statistics.PER_CELL", 3)
+    _, notes = controls(forged.index, forged.index, [], shards, "raw", store, lambda _: nullcontext(lambda _: None))
+    assert notes[0].startswith(f"{PIXELS}: of {3 * 2 * len(SUBSETS)} test images"), notes
+
+
+def test_without_the_images_there_are_no_pixel_statistics(forged: Forged, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(forged.index.about, "root", "/gone")
+    monkeypatch.setattr("stages.compare.read_index", lambda *_: forged.index)
+    for kept in forged.file("compare.csv").parent.glob("pixel-*"):
+        kept.unlink()
+    done = forged.sare("compare")
+    assert done.exit_code == 0, done.output
+    assert "No pixel statistics beside them: /gone/" in done.output and "is gone" in " ".join(done.output.split())
+    assert TRIVIAL in csv(forged)["detector"].to_list()
 
 
 def test_the_near_copies_are_the_users(forged: Forged) -> None:
@@ -178,6 +266,7 @@ def test_the_near_copies_are_the_users(forged: Forged) -> None:
     table = csv(forged).filter(pl.col("detector") == "image")
     areas = dict(table.select("subset", "auc").iter_rows())
     assert areas["mean of unseen, no near-copies"] == areas["midjourney"]
+    assert "near-copies of one another: none." in forged.sare("compare", "--near-copies", "").output
 
 
 def test_views_ask_for_their_maps_then_make_them_and_draw_curves(
@@ -202,6 +291,12 @@ def test_views_ask_for_their_maps_then_make_them_and_draw_curves(
     assert (report / "figures" / "views.png").read_bytes().startswith(b"\x89PNG")
     assert (report / "tables" / "views.md").read_text().count("\n| ") == 6
     assert forged.sare(*command).exit_code == 0, "all is there now"
+    for module in ("stages.compare", "sare_core.evaluation.results"):
+        monkeypatch.setattr(f"{module}.is_release", lambda *_: True)
+    assert "(paper)" in forged.sare("compare").output
+    assert "(paper)" not in forged.sare("compare", "--view", "jpeg:80").output, "the paper's images are as they are"
+    evaluated = forged.sare("evaluate", "--preset", "mini", *sets, "--view", "jpeg:80").output
+    assert "jpeg:80" in evaluated and "The paper's numbers are in" not in evaluated
 
 
 def test_views_and_a_view_exclude_each_other(forged: Forged) -> None:
@@ -210,6 +305,18 @@ def test_views_and_a_view_exclude_each_other(forged: Forged) -> None:
     sets = [part for override in forged.overrides for part in ("--set", override)]
     alone = forged.sare("evaluate", "--preset", "mini", *sets, "--views", "raw")
     assert "names no view but raw" in str(alone.exception)
+
+
+def test_views_without_both_classes_are_refused_before_the_work(
+    forged: Forged, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    frame = forged.index.frame().with_columns(
+        label=pl.when(pl.col("split") == "test").then(1).otherwise("label").cast(pl.Int8)
+    )
+    monkeypatch.setattr(Index, "frame", lambda _: frame)
+    sets = [part for override in forged.overrides for part in ("--set", override)]
+    refused = forged.sare("evaluate", "--preset", "mini", *sets, "--views", "jpeg:80")
+    assert "no generator of 'tree' has both real and fake test images" in str(refused.exception)
 
 
 def test_metrics_that_are_none_are_named(forged: Forged) -> None:

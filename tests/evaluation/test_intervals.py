@@ -5,7 +5,7 @@ import polars as pl
 import pytest
 
 from sare_core.evaluation.bootstrap import RESAMPLES, draw_by_name, estimate
-from sare_core.evaluation.intervals import Run, differences, measure_runs, replicates, resample
+from sare_core.evaluation.intervals import Run, differences, measure_runs, replicates, resample, with_means
 from sare_core.evaluation.metrics import MEAN, METRICS, PREDICTION_SCHEMA, UNSEEN, WORST, subset_metrics
 
 
@@ -72,6 +72,28 @@ def test_seeds_are_averaged_and_widen_the_interval():
     of_bad = measure_runs([Run(bad)])
     assert row(both, "a")["auc"] == pytest.approx((row(alone, "a")["auc"] + row(of_bad, "a")["auc"]) / 2)
     assert row(both, "a")["auc_low"] < row(of_bad, "a")["auc"] < row(alone, "a")["auc"] < row(both, "a")["auc_high"]
+
+
+def test_seeds_and_generators_are_drawn_apart_where_there_are_as_many(monkeypatch):
+    monkeypatch.setattr(
+        "sare_core.evaluation.intervals._of_run",
+        lambda gain, _: {"acc": {name: np.full(1 + RESAMPLES, gain + own) for own, name in enumerate("abc")}},
+    )
+    widths = [with_means(replicates(gains, ["acc"])["acc"], [], [])[MEAN].std() for gains in ((0, 1, 2), (2, 1, 0))]
+    assert widths[0] == pytest.approx(widths[1], rel=0.1), "the order of the seeds says nothing"
+
+
+def test_the_worst_of_several_seeds_is_a_generators_mean_over_them():
+    gains = [{"a": 3, "b": 0.2}, {"a": 0.2, "b": 2}]  # not the mean of what is worst of each seed
+    tables = [
+        pl.concat(predictions(name, gain=gain, seed=seed) for name, gain in one.items())
+        for seed, one in enumerate(gains)
+    ]
+    found = measure_runs([Run(table) for table in tables])
+    for name, metric in METRICS.items():
+        ends = [row(found, subset)[name] for subset in ("a", "b")]
+        worst = None if None in ends else max(ends) if metric.lower_is_better else min(ends)
+        assert row(found, WORST)[name] == worst, name
 
 
 def test_a_metric_that_one_seed_lacks_has_no_mean():

@@ -203,15 +203,15 @@ def test_the_folder_says_where_it_is_from_and_scores_an_image(
         CLIPVisionModelWithProjection.from_pretrained(standin_models / "image-encoder").config.projection_dim, 1
     )
     save_file(head.state_dict(), "fc_weights.safetensors")
-    arguments = ["import", "fc_weights.safetensors", "--from", "univfd", "--out", "univfd", "--preset", STANDIN]
+    arguments = ["import", "fc_weights.safetensors", "--from", "univfd", "--out", "uni vfd", "--preset", STANDIN]
     said = CliRunner().invoke(
         app, [*arguments, *(part for each in standin_overrides(standin_models) for part in ("--set", each))]
     )
     assert said.exit_code == 0, said.output
-    assert "detector univfd" in said.output and "sare evaluate --dataset … --detector univfd" in said.output
-    about = json.loads(Path("univfd/about.json").read_text())
+    assert "detector univfd" in said.output and "sare evaluate --dataset … --detector 'uni vfd'" in said.output
+    about = json.loads(Path("uni vfd/about.json").read_text())
     assert about["imported"]["project"] == "univfd" and about["imported"]["file"] == "fc_weights.safetensors"
-    scored = sare_core.Detector.from_pretrained("univfd")(blobs(1))
+    scored = sare_core.Detector.from_pretrained("uni vfd")(blobs(1))
     assert scored["label"] in ("real", "fake")
 
 

@@ -45,13 +45,17 @@ def test_numbers_are_those_of_the_detectors(few: None, standin_models: Path) -> 
     assert found["linear_probe"].problem.startswith("detector.backbone takes images of 224 pixels")
 
 
-def test_the_command(few: None, standin_models: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_command(
+    few: None, standin_models: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     overrides = standin_overrides(standin_models)
     command(STANDIN, overrides, as_json=True)
     told = json.loads(capsys.readouterr().out)
     assert told == [entry._asdict() for entry in catalogue(STANDIN, overrides)]
+    monkeypatch.setenv("COLUMNS", "80")
     command(STANDIN, overrides)
     said = capsys.readouterr().out
     assert all(name in said for name in detector_names())
+    assert "semantic_encoder, embedding, fusion, head" in said, "no name is broken into lines"
     assert "yes" in said and "none" in said, "published weights"
     assert "linear_probe: not counted: detector.backbone takes images of 224 pixels" in said

@@ -302,6 +302,9 @@ def test_the_backbone_is_the_detector_that_sare_starts_from(forged: Forged) -> N
     done = forged.sare("tables", "6", "--set", f"detector.start_from={detector.fingerprint}")
     assert forged.csv("table-6")["row"].unique().to_list() == ["DRCT"]
     assert "rows that are missing: 3" in str(done.exception)
+    other = train_detector(forged.under("detector.detector=map"), forged.index)
+    done = forged.sare("tables", "6", "--set", f"detector.start_from={other.fingerprint}")
+    assert "\n  map: 72 images, sare evaluate" in str(done.exception) and "DRCT" not in str(done.exception)
 
 
 def test_pictures_are_of_pairs_that_agree(forged: Forged) -> None:
