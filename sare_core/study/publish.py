@@ -97,12 +97,13 @@ def _missing(rows: Sequence[Found]) -> str:
 
 def _ablation(study: Study, published: Published, wanted: Sequence[Found], classify: Classifier | None) -> Content:
     index, shards = study.index, study.shards("test")
-    is_genimage = index.about["layout"] == GENIMAGE and is_release(GENIMAGE, index.frame(), "test")
+    is_papers = index.about["layout"] == GENIMAGE and study.settings().view == "raw"
+    is_papers = is_papers and is_release(GENIMAGE, index.frame(), "test")
     baseline, rows = wanted[0].name, [row for row in wanted if row.whole]
     measures = _measures(study, rows)
     detectors = dict.fromkeys(row.settings.detector.detector for row in rows)
     title = f"{_title(study, published)}; {', '.join(detectors)}"
-    found = ablation(title, rows, baseline, index, shards, measures, classify, published.paper if is_genimage else ())
+    found = ablation(title, rows, baseline, index, shards, measures, classify, published.paper if is_papers else ())
     if not wanted[0].whole and len(wanted) > 1:
         found.tables[0].notes.append(f"No differences: {baseline}, the row that the others are less, is missing.")
     made_from = ", ".join(one.folder.fingerprint for row in rows for one in row.scored)
