@@ -10,6 +10,7 @@ from contextlib import AbstractContextManager, suppress
 from typing import Any
 
 import polars as pl
+from PIL import Image
 
 from sare_core.engine.manifest import Index
 from sare_core.errors import ConfigError, SareError
@@ -37,7 +38,8 @@ def controls(
 ) -> tuple[dict[str, Run], list[str]]:
     """What every detector has to beat: the trivial detector, and a logistic regression on pixel statistics.
 
-    Both are fitted to the training images of `source` (None: not at hand, no controls). Pixel statistics are of at most
+    Both are fitted to the training images of `source` (None: not at hand, no controls), as they are; view: of the test
+    images. Pixel statistics are of at most
     PER_CELL images a subset, split and class, and kept in `store`. With them the reasons why one is missing, or is of
     fewer images.
     """
@@ -57,18 +59,19 @@ def controls(
     told = f"{PIXELS}: of {len(tested):,} test images, the first {PER_CELL:,} of each generator and class."
     cut = [told] * (len(tested) < len(test.filter(pl.col("error").is_null(), pl.col("label").is_not_null())))
     roots = {one.about["dataset"]: one.about["root"] for one in (source, index)}
-    known = hashlib.sha256(f"{view} {rows['split', 'image_id', 'subset', 'label'].write_csv()}".encode()).hexdigest()[
-        :12
-    ]
-    name = f"pixel-statistics-{known}.parquet"
+    looked_at = {"train": "raw", "test": view}  # as by the detectors
+    known = f"{looked_at} {rows['split', 'image_id', 'subset', 'label'].write_csv()}"
+    name = f"pixel-statistics-{hashlib.sha256(known.encode()).hexdigest()[:12]}.parquet"
     if store.exists(name):
         found[PIXELS] = Run(pl.read_parquet(io.BytesIO(store.read(name))))
         return found, notes + cut
     try:
         with bar(len(rows)) as advance:
-            scores = carried_over(
-                rows, lambda row: view_image(read_source(roots[row["dataset"]], row), row, view), None, advance
-            )
+
+            def load(row: dict[str, Any]) -> Image.Image:
+                return view_image(read_source(roots[row["dataset"]], row), row, looked_at[row["split"]])
+
+            scores = carried_over(rows, load, None, advance)
     except SareError as error:  # the predictions are there without the images
         return found, [*notes, f"No pixel statistics beside them: {error}"]
     scores = scores.with_columns(score=1 / (1 + (-pl.col("logit")).exp())).cast(PREDICTION_SCHEMA)

@@ -12,6 +12,7 @@ from typing import Any
 import polars as pl
 import pytest
 import torch
+from PIL import Image
 from typer.testing import CliRunner
 
 from sare_core.config import load_settings
@@ -24,6 +25,7 @@ from sare_core.evaluation.compare import Prediction, _names, _settings, _without
 from sare_core.evaluation.intervals import Run, measure_runs
 from sare_core.evaluation.results import read_outputs
 from sare_core.evaluation.tables import TRIVIAL
+from sare_core.images.sources import view_image
 from sare_core.store.storage import Store
 from stages.app import app
 from stages.compare import _named
@@ -260,6 +262,26 @@ def test_without_the_images_there_are_no_pixel_statistics(forged: Forged, monkey
     said = " ".join(done.output.split())
     assert "No pixel statistics beside them: /gone/" in said and "is gone" in said
     assert TRIVIAL in csv(forged)["detector"].to_list()
+
+
+def test_pixel_statistics_look_at_a_view_as_the_detectors_do(
+    forged: Forged, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """They are fitted to the training images as they are."""
+    seen = set()
+
+    def look(data: bytes, row: dict[str, Any], view: str) -> Image.Image:
+        seen.add((row["split"], view))
+        return view_image(data, row, view)
+
+    monkeypatch.setattr("sare_core.evaluation.baselines.view_image", look)
+    index = forged.index
+    shards = index.select(["test"])["shard"].to_list()
+    found, _ = controls(
+        index, index, (), shards, "jpeg:60", Store(str(tmp_path)), lambda count: nullcontext(lambda done: None)
+    )
+    assert PIXELS in found
+    assert seen == {("train", "raw"), ("test", "jpeg:60")}
 
 
 def test_the_near_copies_are_the_users(forged: Forged) -> None:
