@@ -9,8 +9,10 @@ WORKDIR /src
 COPY . .
 # An index with torch's wheels for the CPU alone, which are gigabytes smaller. Empty: the usual ones.
 ARG TORCH_INDEX=
-RUN if [ -n "$TORCH_INDEX" ]; then /opt/sare/bin/pip install --no-cache-dir --index-url "$TORCH_INDEX" torch torchvision; fi \
-    && /opt/sare/bin/pip install --no-cache-dir '.[web,provenance]'
+# Of every package the version that the tests passed with.
+ENV PIP_CONSTRAINT=docs/constraints.txt PIP_NO_CACHE_DIR=1
+RUN if [ -n "$TORCH_INDEX" ]; then /opt/sare/bin/pip install --index-url "$TORCH_INDEX" torch torchvision; fi \
+    && /opt/sare/bin/pip install '.[web,provenance]'
 
 FROM ${BASE}
 COPY --from=build /opt/sare /opt/sare

@@ -6,10 +6,13 @@ import re
 import signal
 import subprocess
 import sys
+import tomllib
 import urllib.request
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 import sare_core
 from sare_core.config import load_settings
@@ -70,6 +73,18 @@ def test_numbers_without_end(
         run_command(serve)
     assert ended.value.code == 2
     assert f"{' '.join(given)}: give a number" in capsys.readouterr().err
+
+
+def test_the_container_gets_versions_that_the_tests_passed_with() -> None:
+    pinned = dict(line.split("==") for line in (ROOT / "docs" / "constraints.txt").read_text().split("\n")[1:-1])
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    extras = project["optional-dependencies"]
+    wanted = map(Requirement, [*project["dependencies"], *extras["web"], *extras["provenance"]])
+    for each in wanted:
+        if each.marker is None or each.marker.evaluate():
+            assert each.specifier.contains(pinned[canonicalize_name(each.name)]), each
+    assert "PIP_CONSTRAINT=docs/constraints.txt" in (ROOT / "Dockerfile").read_text()
+    assert "!docs/constraints.txt" in (ROOT / ".dockerignore").read_text().split()
 
 
 def test_models_are_found_where_the_container_has_them() -> None:
