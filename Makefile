@@ -57,8 +57,8 @@ help: ## print the targets
 
 install: $(BIN)/.installed ## make .venv and install sare into it
 
-# Bytecode is left to the first import: of most files there is none. Without it a stage takes twice as long to start, so
-# an image that forbids it (many set this variable) does not forbid it here.
+# Bytecode is left to the first import: of most files there is none. Without it a stage starts much later, so
+# containers that forbid it, as many do, do not forbid it here.
 unexport PYTHONDONTWRITEBYTECODE
 $(BIN)/.installed: pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv

@@ -96,12 +96,7 @@ def detect(
         raise ConfigError(f"{', '.join(images)}: no images there.")
     places = {"--jsonl": jsonl, "--json": json, "--csv": csv, "--parquet": parquet, "--report": report}
     require_places(places, [*images, *(source.path for source in wanted)])
-    if (
-        save_pictures
-        and "://" not in save_pictures
-        and Path(save_pictures).exists()
-        and not Path(save_pictures).is_dir()
-    ):
+    if save_pictures and Path(save_pictures).is_file():
         raise ConfigError(f"--save-pictures {save_pictures}: is no folder. Name one; it is made if need be.")
     if jsonl and has_results(jsonl) and (report or save_pictures):
         raise ConfigError(

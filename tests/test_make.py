@@ -17,6 +17,13 @@ def made(target: str, *variables: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, cwd=REPOSITORY, env=environment, capture_output=True, text=True, check=False)
 
 
+def test_what_make_starts_keeps_its_bytecode() -> None:
+    say = ["make", "--eval", 'say: ; @echo "[$$PYTHONDONTWRITEBYTECODE]"', "say"]
+    environment = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1"}
+    done = subprocess.run(say, cwd=REPOSITORY, env=environment, capture_output=True, text=True, check=True)
+    assert "[]" in done.stdout
+
+
 @pytest.mark.parametrize(
     ("target", "variables", "command"),
     [

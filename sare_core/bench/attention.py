@@ -42,20 +42,16 @@ def rows(
     if not passes:
         return
     guided = method.needs_captions and settings.guidance_scale != 1
-    calls, dtype = _calls(settings, size), getattr(torch, settings.dtype)
-    flops = (
-        passes
-        * (2 if guided else 1)
-        * sum(times * 4 * heads * queries * keys * width for (heads, queries, keys, width), times in calls.items())
-    )
+    evaluated, calls = batch * (2 if guided else 1), _calls(settings, size)
+    products = sum(heads * queries * keys * width * times for (heads, queries, keys, width), times in calls.items())
+    flops, dtype = passes * evaluated * 4 * products, getattr(torch, settings.dtype)
     for padded in (False, True):
         for name, kernel in KERNELS.items():
             what = f"attention, {name}{', padded heads' * padded}"
             tell(f"{what}, batch {batch}")
             try:
                 step = sum(
-                    times * _seconds(shape, batch * (2 if guided else 1), dtype, kernel, padded, device)
-                    for shape, times in calls.items()
+                    times * _seconds(shape, evaluated, dtype, kernel, padded, device) for shape, times in calls.items()
                 )
             except RuntimeError as error:
                 memory = isinstance(error, torch.OutOfMemoryError)
@@ -68,7 +64,7 @@ def rows(
                 f"{size[0]}×{size[1]}",
                 batch,
                 batch / took,
-                batch * flops / took,
+                flops / took,
                 "",
                 peak_memory(device),
             )

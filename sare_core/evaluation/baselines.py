@@ -39,9 +39,8 @@ def controls(
     """What every detector has to beat: the trivial detector, and a logistic regression on pixel statistics.
 
     Both are fitted to the training images of `source` (None: not at hand, no controls), as they are; view: of the test
-    images. Pixel statistics are of at most
-    PER_CELL images a subset, split and class, and kept in `store`. With them the reasons why one is missing, or is of
-    fewer images.
+    images. Pixel statistics are of at most PER_CELL images a subset, split and class, and kept in `store`. With them
+    the reasons why one is missing, or is of fewer images.
     """
     if source is None:
         return {}, ["No controls beside them: the index of the data that they were trained on is not at hand."]

@@ -97,8 +97,8 @@ def _missing(rows: Sequence[Found]) -> str:
 
 def _ablation(study: Study, published: Published, wanted: Sequence[Found], classify: Classifier | None) -> Content:
     index, shards = study.index, study.shards("test")
-    is_papers = index.about["layout"] == GENIMAGE and study.settings().view == "raw"
-    is_papers = is_papers and is_release(GENIMAGE, index.frame(), "test")
+    as_is = index.about["layout"] == GENIMAGE and study.settings().view == "raw"
+    is_papers = as_is and is_release(GENIMAGE, index.frame(), "test")
     baseline, rows = wanted[0].name, [row for row in wanted if row.whole]
     measures = _measures(study, rows)
     detectors = dict.fromkeys(row.settings.detector.detector for row in rows)

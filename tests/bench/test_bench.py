@@ -2,6 +2,7 @@
 
 import csv
 import time
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -72,7 +73,7 @@ def test_quick_measures_one_step_and_says_how_long_images_take(configurations: l
     assert reconstruct.PEERS not in text and "train" not in text
 
 
-def test_attention_by_each_kernel(configurations: list[str], console: Console) -> None:
+def test_attention_by_each_kernel(configurations: list[str], console: Console, monkeypatch: pytest.MonkeyPatch) -> None:
     settings = load_settings(STANDIN, configurations).reconstruct
     model = models.diffusion(settings)
     shape = (2, model.unet.config.in_channels, 32 // model.multiple, 32 // model.multiple)
@@ -84,6 +85,16 @@ def test_attention_by_each_kernel(configurations: list[str], console: Console) -
     rows = list(attention.rows(settings, (32, 32), 2, "cpu", lambda what: None))
     each = step * sum(method_of(settings).passes(settings))
     assert [row.flops / row.rate for row in rows] == pytest.approx([each] * len(rows))
+    tried = []
+
+    def attended(run: Callable[[], torch.Tensor], device: str) -> float:
+        tried.append(run().shape[-1])
+        return 1.0
+
+    with monkeypatch.context() as patched:
+        patched.setattr(attention, "seconds", attended)
+        list(attention.rows(settings, (32, 32), 2, "cpu", lambda what: None))
+    assert len(tried) > 2 and set(tried[-2:]) == {64} and max(tried[:2]) < 64, "padded heads come last"
     kernels = [row.what.removeprefix("attention, ") for row in rows]
     assert kernels[0] == "as torch chooses" and "math, padded heads" in kernels
     bench.bench(STANDIN, configurations, only=[bench.Part.attention], device="cpu", batch_size=[2])

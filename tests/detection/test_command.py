@@ -18,7 +18,7 @@ import polars as pl
 import pytest
 from PIL import Image, PngImagePlugin
 
-from sare_core.detection.calibration import Calibration
+from sare_core.detection.calibration import Calibration, Drift
 from sare_core.detection.examining import UNCHECKED
 from sare_core.detection.outputs import json_lines
 from sare_core.detection.results import schema_text
@@ -290,7 +290,9 @@ def test_tables_lists_and_standard_input(
     assert [Path(found[n]["path"]).name for n in (0, 2, 4, 5)] == ["0.png", "1.png", "2.png", "3.png"]
 
 
-def test_calibrate_finds_drift(sare: Sare, stand_in: StandIn, reals: Path, tmp_path: Path) -> None:
+def test_calibrate_finds_drift(
+    sare: Sare, stand_in: StandIn, reals: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     assert sare("calibrate", "--check", reals)[0] == 2, "there is none to check"
     assert sare("calibrate")[0] == 2
     stand_in.batches.clear()
@@ -304,6 +306,10 @@ def test_calibrate_finds_drift(sare: Sare, stand_in: StandIn, reals: Path, tmp_p
     assert code == 0 and "No difference was noticed" in told
     assert "reals: 40 real photographs (left out: 40 of the calibration itself)" in told
     assert "than was promised" not in told
+    with monkeypatch.context() as patched:
+        patched.setattr("sare_core.detection.calibration.drift", lambda *_: Drift(40, 0.1, 0.5, 9, (0.1, 0.4), 3))
+        code, told = sare("calibrate", "--check", reals)
+    assert code == 1 and "No difference was noticed" in told and "at most 3 would" in told
     later = tmp_path / "later"
     later.mkdir()
     for number in range(40):

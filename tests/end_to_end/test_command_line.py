@@ -59,6 +59,7 @@ def test_exit_codes_and_messages_tell(sare: Sare, tmp_path: Path) -> None:
     waits = sare("reconstruct", "--shard", "0").wait()
     assert waits.returncode == 1
     assert "waits for captions" in waits.stdout
+    assert "Run the stage before with the same settings, then this command again." in waits.stdout
     wrong = sare("caption", "--set", "caption.bach_size=3").wait()
     assert wrong.returncode == 2
     assert "Did you mean 'caption.batch_size'?" in wrong.stderr
