@@ -97,7 +97,8 @@ class Pipeline:
         found: list[str] = []
         for batch in in_batches(images, settings.batch_size):
             rows = [{"image_id": image_id(image), "path": ""} for image in batch]
-            said = self._captions.say(each_of(self.view, batch, len(found), len(images)), rows)
+            views = each_of(self.view, batch, len(found), len(images))
+            said = self._captions.say(self._captions.prepare(views, rows))
             texts = [good(each, place, len(images)) for place, each in enumerate(said, len(found))]
             found += [self._captions.cut(text).text for text in texts]
         return found

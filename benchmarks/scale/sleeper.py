@@ -47,6 +47,9 @@ class SleepStage:
     def read(self, row: dict[str, Any]) -> str:
         return row["image_id"]
 
+    def collate(self, items: list[Any]) -> list[Any]:
+        return items
+
     def process(self, items: list[Any]) -> list[Any]:
         time.sleep(self.seconds)
         self.slept += self.seconds

@@ -4,7 +4,7 @@ A captioner is one file in this folder with a function `load`, and one line in `
 """
 
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from PIL import Image
 
@@ -37,6 +37,20 @@ class Captioner(Protocol):
         images: RGB, any sizes. rows: of the index, with at least image_id and path. An image's caption does not depend
         on the others of its batch, beyond rounding in half precision.
         """
+        ...
+
+
+@runtime_checkable
+class Preparing(Protocol):
+    """What a captioner may offer besides: `caption(images, rows)` is `generate(prepare(images))`, and the images of the
+    next batches are prepared in threads while a model is at work."""
+
+    def prepare(self, images: list[Image.Image]) -> Any:
+        """The images of a batch as `generate` takes them, on the CPU. Threads call it."""
+        ...
+
+    def generate(self, prepared: Any) -> Sequence[str | ImageError | None]:
+        """What `caption` gives of them."""
         ...
 
 

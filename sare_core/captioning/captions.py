@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 from PIL import Image
 
-from sare_core.captioning import check_captioner, load_captioner
+from sare_core.captioning import Preparing, check_captioner, load_captioner
 from sare_core.captioning.cut import cut_caption
 from sare_core.config.captioning import CaptionSettings
 from sare_core.errors import ConfigError, ImageError
@@ -52,9 +52,16 @@ class Captions:
         require_tokenizer(folder)
         self.tokenizer = CLIPTokenizer.from_pretrained(folder)
 
-    def say(self, images: list[Image.Image], rows: list[dict[str, Any]]) -> list[str | ImageError]:
-        """The captioner's own words for each RGB image; an ImageError where it has none. rows: image_id and path."""
-        captions = self.captioner.caption(images, rows)
+    def prepare(self, images: list[Image.Image], rows: list[dict[str, Any]]) -> Any:
+        """A batch of RGB images as `say` takes it. rows: image_id and path of each. Threads may call it."""
+        if isinstance(self.captioner, Preparing):
+            return self.captioner.prepare(images)
+        return images, rows
+
+    def say(self, batch: Any) -> list[str | ImageError]:
+        """The captioner's own words for each image of a batch from `prepare`; an ImageError where it has none."""
+        captioner = self.captioner
+        captions = captioner.generate(batch) if isinstance(captioner, Preparing) else captioner.caption(*batch)
         return [ImageError("there is no caption for it") if caption is None else caption for caption in captions]
 
     def cut(self, text: str) -> Caption:

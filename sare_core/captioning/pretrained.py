@@ -3,6 +3,7 @@
 import json
 import pickle
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import torch
@@ -84,18 +85,29 @@ class Generating:
     ) -> None:
         self.name, self.settings, self.processor, self.model = name, settings, processor, model
         self.text, self.answers, self.options = text, answers, options
+        # Two threads that use one fast tokenizer may get "Already borrowed" (transformers' issue 47085).
+        self.one_at_a_time = Lock()
 
-    @torch.inference_mode()
     def caption(self, images: list[Image.Image], rows: list[dict[str, Any]]) -> list[str | None]:
         """See Captioner. Where the model says nothing, the empty caption."""
+        return self.generate(self.prepare(images))
+
+    def prepare(self, images: list[Image.Image]) -> Any:
+        """See Preparing."""
         text = [self.text] * len(images) if self.text else None
-        inputs = self.processor(images=images, text=text, padding=True, return_tensors="pt")
+        with self.one_at_a_time:
+            return self.processor(images=images, text=text, padding=True, return_tensors="pt")
+
+    @torch.inference_mode()
+    def generate(self, prepared: Any) -> list[str | None]:
+        """See Preparing."""
         tokens = self.model.generate(
-            **inputs.to(self.model.device, self.model.dtype),  # casts pixels only: token ids stay whole numbers
+            **prepared.to(self.model.device, self.model.dtype),  # casts pixels only: token ids stay whole numbers
             max_new_tokens=self.settings.max_new_tokens,
             num_beams=self.settings.num_beams,
             do_sample=False,
             **self.options,
         )
-        said = tokens[:, inputs["input_ids"].shape[1] :] if self.answers else tokens
-        return [words.strip() for words in self.processor.batch_decode(said, skip_special_tokens=True)]
+        said = tokens[:, prepared["input_ids"].shape[1] :] if self.answers else tokens
+        with self.one_at_a_time:
+            return [words.strip() for words in self.processor.batch_decode(said, skip_special_tokens=True)]

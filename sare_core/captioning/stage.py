@@ -58,9 +58,12 @@ class CaptionStage:
     def read(self, row: dict[str, Any]) -> Any:
         return row, view_image(read_source(self.root, row), row, self.view)
 
-    def process(self, items: list[Any]) -> list[Any]:
+    def collate(self, items: list[Any]) -> Any:
         rows, images = zip(*items, strict=True)
-        return self.captions.say(list(images), list(rows))
+        return self.captions.prepare(list(images), list(rows))
+
+    def process(self, batch: Any) -> list[Any]:
+        return self.captions.say(batch)
 
     def encode(self, row: dict[str, Any], item: Any, result: str) -> dict[str, Any]:
         caption, n_tokens, truncated = self.captions.cut(result)

@@ -35,10 +35,18 @@ class TrainedDetector:
         """One image's parts, as `read_parts` gives them, to a sample that `logits` takes: the centre, unchanged."""
         return self.model.prepare(parts, self.settings)
 
-    @torch.no_grad()
     def logits(self, samples: list[dict[str, Tensor]]) -> Tensor:
         """Logits (N,) of N samples, float32 on the CPU; above 0 means fake, and sigmoid gives the chance of it."""
+        return self.logits_of(self.collate(samples))
+
+    def collate(self, samples: list[dict[str, Tensor]]) -> dict[str, Tensor]:
+        """The samples of a batch, stacked as `logits_of` takes them: the device need not wait for that."""
         stacked: dict[str, Tensor] = default_collate(samples)
+        return stacked
+
+    @torch.no_grad()
+    def logits_of(self, stacked: dict[str, Tensor]) -> Tensor:
+        """See `logits`; of the samples that `collate` has stacked."""
         batch = {
             name: values.to(self.device, self.dtype if values.is_floating_point() else None)
             for name, values in stacked.items()

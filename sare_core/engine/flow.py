@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import chain
-from typing import Any, Protocol, TypeVar
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 from sare_core.errors import ImageError
 
@@ -25,6 +25,16 @@ def in_batches(items: Sequence[T], size: int) -> list[Sequence[T]]:
     return [items[start : start + size] for start in range(0, len(items), size)]
 
 
+class Read(NamedTuple):
+    """A batch as the readers leave it. items: each row with what was read of it, or why nothing was.
+
+    collated: of those that were read; None: there is none.
+    """
+
+    items: list[tuple[Row, Any]]
+    collated: Any
+
+
 class Work(Protocol):
     """What a stage does with the images of one shard. Each image's result depends on that image alone."""
 
@@ -34,7 +44,10 @@ class Work(Protocol):
     def read(self, row: Row) -> Any:
         """What the model needs of one image. Runs in threads. Raises ImageError, which fails this image only."""
 
-    def process(self, items: list[Any]) -> list[Any]:
+    def collate(self, items: list[Any]) -> Any:
+        """What `process` takes of a batch, of which so many were read. Runs in threads."""
+
+    def process(self, batch: Any) -> list[Any]:
         """The model's results, one an item, each a result or an ImageError. Runs on the device."""
 
     def encode(self, row: Row, item: Any, result: Any) -> dict[str, Any]:
@@ -52,20 +65,22 @@ def samples(work: Work, rows: list[Row], threads: int) -> Generator[tuple[Row, d
         ThreadPoolExecutor(threads, initializer=give_way) as encoders,
     ):
 
-        def start(batch: list[Row]) -> list[tuple[Row, Future[Any]]]:
-            return [(row, readers.submit(work.read, row)) for row in batch]
+        def start(batch: list[Row]) -> tuple[list[Row], Future[Read]]:
+            found = [(row, readers.submit(work.read, row)) for row in batch]
+            # It waits in a reader's place, but for those alone that were begun before it.
+            return batch, readers.submit(_collated, work, found)
 
-        reading: deque[list[tuple[Row, Future[Any]]]] = deque()
+        reading: deque[tuple[list[Row], Future[Read]]] = deque()
         waiting: deque[list[tuple[Row, Future[Any] | ImageError]]] = deque()
         try:
             while plan or reading:
-                pixels = sum(_pixels(row) for batch in reading for row, _ in batch)
+                pixels = sum(_pixels(row) for batch, _ in reading for row in batch)
                 while plan and len(reading) <= AHEAD:
                     pixels += sum(map(_pixels, plan[0]))
                     if reading and pixels > PIXELS:
                         break
                     reading.append(start(plan.popleft()))
-                waiting.append(_work_through(work, reading[0], encoders))
+                waiting.append(_work_through(work, reading[0][1].result(), encoders))
                 reading.popleft()
                 if len(waiting) > AHEAD:
                     yield from _finished(waiting.popleft())
@@ -98,22 +113,25 @@ def _cut(batch: Sequence[Row]) -> Iterator[list[Row]]:
     yield part
 
 
-def _work_through(
-    work: Work, batch: list[tuple[Row, Future[Any]]], encoders: ThreadPoolExecutor
-) -> list[tuple[Row, Future[Any] | ImageError]]:
-    read: list[tuple[Row, Any]] = []
+def _collated(work: Work, batch: list[tuple[Row, Future[Any]]]) -> Read:
+    items: list[tuple[Row, Any]] = []
     for row, future in batch:
         try:
-            read.append((row, future.result()))
+            items.append((row, future.result()))
         except ImageError as error:
-            read.append((row, error))
-    good = [item for _, item in read if not isinstance(item, ImageError)]
-    made = work.process(good) if good else []
-    if len(made) != len(good):
-        raise RuntimeError(f"{len(good)} images went into the model, {len(made)} results came out")
+            items.append((row, error))
+    good = [item for _, item in items if not isinstance(item, ImageError)]
+    return Read(items, work.collate(good) if good else None)
+
+
+def _work_through(work: Work, batch: Read, encoders: ThreadPoolExecutor) -> list[tuple[Row, Future[Any] | ImageError]]:
+    good = sum(not isinstance(item, ImageError) for _, item in batch.items)
+    made = work.process(batch.collated) if good else []
+    if len(made) != good:
+        raise RuntimeError(f"{good} images went into the model, {len(made)} results came out")
     results = iter(made)
     out: list[tuple[Row, Future[Any] | ImageError]] = []
-    for row, item in read:
+    for row, item in batch.items:
         result = item if isinstance(item, ImageError) else next(results)
         failed = isinstance(result, ImageError)
         out.append((row, result if failed else encoders.submit(work.encode, row, item, result)))

@@ -5,6 +5,7 @@ anywhere: at most the shards in flight are done again, with the same bytes. Clai
 talk to each other. A shard that fails is recorded with the reason, and the others go on.
 """
 
+import gc
 import os
 import time
 from collections import deque
@@ -111,6 +112,7 @@ def run(
     together = 1 if retry else stage.shards_together
     with (
         stop_cleanly(),
+        ExitStack() as ended,
         bar(console, rank.title(folder.stage), sum(sizes[shard] for shard in todo), rank.first) as advance,
         _Finishing(done, failed_now, together) as finishing,
     ):
@@ -131,6 +133,8 @@ def run(
                 if not device:
                     device = rank.device()
                     stage.load(device)
+                    gc.freeze()  # models stay: to look through all their objects would stop every thread again and again
+                    ended.callback(gc.unfreeze)
                 made = compute_shards(stage, index, list(claimed), device, threads, advance, retry)
                 with closing(made):
                     for shard, computed in made:

@@ -68,8 +68,11 @@ class PredictStage:
         kind, root = type(self.trained.model), self.index.about["root"]
         return self.trained.prepare(read_parts(kind, self.readers, root, row, self.settings.view, scoring=True))
 
-    def process(self, items: list[Any]) -> list[Any]:
-        logits = self.trained.logits(items)
+    def collate(self, items: list[Any]) -> Any:
+        return self.trained.collate(items)
+
+    def process(self, batch: Any) -> list[Any]:
+        logits = self.trained.logits_of(batch)
         return list(zip(logits.tolist(), logits.sigmoid().tolist(), strict=True))
 
     def encode(self, row: dict[str, Any], item: Any, result: tuple[float, float]) -> dict[str, Any]:

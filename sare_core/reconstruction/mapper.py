@@ -1,7 +1,6 @@
 """Images in memory to reconstructions and SARE maps (paper 3.2, equation 4). The stage and the Python API use it."""
 
 import hashlib
-import threading
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -56,7 +55,6 @@ class Mapper:
     ) -> None:
         """Raises ConfigError: the model does not take reconstruct.size_multiple."""
         self.settings, self.seed, self.reconstructor, self.lpips = settings, seed, reconstructor, lpips
-        self._memory = threading.local()  # of each thread that reconstructs
         self.multiple = settings.size_multiple or reconstructor.multiple
         if self.multiple % reconstructor.multiple:
             raise ConfigError(
@@ -79,9 +77,9 @@ class Mapper:
         return np.asarray(resize(image, self.size(*image.size), self.settings.resample))
 
     def reconstruct(
-        self, images: list[np.ndarray], captions: list[str], image_ids: list[str]
+        self, images: np.ndarray, captions: list[str], image_ids: list[str]
     ) -> list[Reconstructed | ImageError]:
-        """A batch through the model: images from `fit`, all of one size, with a caption (empty: none) and an id each.
+        """A batch through the model: images from `fit`, stacked, with a caption (empty: none) and an id each.
 
         What an image gives does not depend on the others of its batch, beyond rounding in half precision. One that
         cannot be reconstructed, in any of its draws, comes back as an ImageError.
@@ -96,21 +94,21 @@ class Mapper:
         return results
 
     def _draw(
-        self, images: list[np.ndarray], captions: list[str], image_ids: list[str], number: int
+        self, images: np.ndarray, captions: list[str], image_ids: list[str], number: int
     ) -> list[Draw | ImageError]:
         """Each image's last round. All rounds of a draw have the same noise, so that they differ by their images."""
-        begun, found = images, self._once(images, captions, image_ids, number)
+        begun, found = list(images), self._once(images, captions, image_ids, number)
         for _ in range(1, self.settings.rounds):
             # One that has failed goes along as it came, and is not looked at again.
             begun = [x if isinstance(made, ImageError) else rounded(made) for x, made in zip(begun, found, strict=True)]
-            again = self._once(begun, captions, image_ids, number)
+            again = self._once(np.stack(begun), captions, image_ids, number)
             found = [made if isinstance(made, ImageError) else anew for made, anew in zip(found, again, strict=True)]
         return [made if isinstance(made, ImageError) else Draw(x, made) for x, made in zip(begun, found, strict=True)]
 
     def _once(
-        self, images: list[np.ndarray], captions: list[str], image_ids: list[str], number: int
+        self, images: np.ndarray, captions: list[str], image_ids: list[str], number: int
     ) -> list[np.ndarray | torch.Tensor | ImageError]:
-        pixels = torch.from_numpy(self._stacked(images)).to(getattr(self.reconstructor, "device", "cpu"))
+        pixels = torch.from_numpy(images).to(getattr(self.reconstructor, "device", "cpu"))
         batch = pixels.permute(0, 3, 1, 2).float() / 127.5 - 1
         generators = [generator_for(self.seed, image_id, number) for image_id in image_ids]
         found = self.reconstructor.reconstruct(batch, captions, generators)
@@ -122,13 +120,6 @@ class Mapper:
             return Reconstructed(draws)
         levels = [(x, rounded(x_hat)) for x, x_hat in draws]
         return Reconstructed([Draw(*each) for each in levels], float(np.mean([self.lpips(*each) for each in levels])))
-
-    def _stacked(self, images: list[np.ndarray]) -> np.ndarray:
-        """One array, to be read at once: its memory is used again, as fresh memory takes longer than the copy."""
-        shape = (len(images), *images[0].shape)
-        if getattr(self._memory, "array", np.empty(0)).shape != shape:
-            self._memory.array = np.empty(shape, np.uint8)
-        return np.stack(images, out=self._memory.array)
 
     def measure(self, found: Reconstructed) -> Mapped:
         """The map of one image. Needs no model and no device, so that it may run in a thread."""
@@ -143,8 +134,8 @@ class Mapper:
         return Mapped(draws[0][1], sare, found.lpips)
 
     def maps(self, images: list[np.ndarray], captions: list[str], image_ids: list[str]) -> list[Mapped | ImageError]:
-        """`reconstruct` and `measure` of images from `fit`."""
-        results = self.reconstruct(images, captions, image_ids)
+        """`reconstruct` and `measure` of images from `fit`, all of one size."""
+        results = self.reconstruct(np.stack(images), captions, image_ids)
         return [found if isinstance(found, ImageError) else self.measure(found) for found in results]
 
 

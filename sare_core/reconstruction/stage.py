@@ -94,9 +94,12 @@ class ReconstructStage:
         source = read_source(self.root, row)
         return Item(row["image_id"], source, self.mapper.fit(view_image(source, row, self.view)), caption)
 
-    def process(self, items: list[Item]) -> "list[Reconstructed | ImageError]":
-        ids, _, pixels, captions = (list(column) for column in zip(*items, strict=True))
-        return self.mapper.reconstruct(pixels, captions, ids)
+    def collate(self, items: list[Item]) -> Any:
+        ids, _, pixels, captions = zip(*items, strict=True)
+        return np.stack(pixels), list(captions), list(ids)
+
+    def process(self, batch: Any) -> "list[Reconstructed | ImageError]":
+        return self.mapper.reconstruct(*batch)
 
     def encode(self, row: dict[str, Any], item: Item, found: "Reconstructed") -> dict[str, Any]:
         settings, result = self.settings, self.mapper.measure(found)

@@ -1,4 +1,5 @@
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -98,6 +99,14 @@ def test_equals_transformers_one_by_one_for_mixed_aspect_ratios(llava_dir, pictu
             batch = pictures[first : first + size]
             told += captioner.caption(batch, [{}] * len(batch))
         assert told == expected
+
+
+def test_images_are_prepared_in_threads_while_the_model_works(llava_dir, pictures, settings):
+    captioner = load_captioner(settings(captioner="llava-next", prompt=PROMPT), str(llava_dir), "cpu")
+    batches = [pictures[first : first + 2] for first in range(0, len(pictures), 2)] * 4
+    expected = [captioner.caption(batch, [{}] * len(batch)) for batch in batches]
+    with ThreadPoolExecutor(4) as threads:
+        assert [captioner.generate(prepared) for prepared in threads.map(captioner.prepare, batches)] == expected
 
 
 def test_the_pictures_have_different_numbers_of_tiles(llava_dir, pictures):

@@ -1,5 +1,6 @@
 """A shard is checked, put in place and recorded while the next is computed; its claim is held until then."""
 
+import gc
 import os
 import signal
 import threading
@@ -60,6 +61,12 @@ def test_the_next_shard_begins_before_the_last_is_in_place(
     assert outcome.done == SHARDS and outcome.complete
     assert seen == [{0, 1}], "both are claimed"
     assert claimed_shards(stage.folder.store) == {}
+
+
+def test_the_garbage_collector_leaves_models_alone_while_they_work(index: Index, tmp_path: Path) -> None:
+    before, frozen = gc.get_freeze_count(), list[int]()
+    run(Watched(tmp_path / "work", lambda shard: frozen.append(gc.get_freeze_count())), index, SHARDS, QUIET)
+    assert min(frozen) > before == gc.get_freeze_count()
 
 
 def test_one_that_fails_there_is_told_and_the_others_go_on(

@@ -19,6 +19,7 @@ class Doubling:
         self.on_read: Callable[[int], Any] = lambda n: n
         self.on_process: Callable[[int], Any] = lambda n: 2 * n
         self.on_batch: Callable[[list[int]], None] = lambda items: None
+        self.on_collate: Callable[[list[int]], list[int]] = lambda items: items
         self.on_encode: Callable[[int], Any] = lambda n: None
 
     def batches(self, rows: list[Row]) -> list[list[Row]]:
@@ -26,6 +27,9 @@ class Doubling:
 
     def read(self, row: Row) -> Any:
         return self.on_read(row["n"])
+
+    def collate(self, items: list[Any]) -> list[Any]:
+        return self.on_collate(items)
 
     def process(self, items: list[Any]) -> list[Any]:
         self.on_batch(items)
@@ -66,6 +70,29 @@ def fail_on(number: int, error: Exception) -> Callable[[int], int]:
 def test_every_row_once_in_order_whatever_the_batch(batch_size: int, count: int) -> None:
     found = list(samples(Doubling(batch_size), rows(count), threads=3))
     assert found == [(row, doubled(row["n"])) for row in rows(count)]
+
+
+@pytest.mark.parametrize("threads", [1, 2, 4])
+def test_batches_are_collated_in_threads_of_what_was_read(threads: int) -> None:
+    work, collated = Doubling(4), list[tuple[list[int], bool]]()
+
+    def collate(items: list[int]) -> list[int]:
+        collated.append((items, threading.current_thread() is threading.main_thread()))
+        return [100 * item for item in items]
+
+    work.on_collate, work.on_read = collate, fail_on(5, ImageError("cannot be read"))
+    found = {row["n"]: sample for row, sample in samples(work, rows(8), threads)}
+    assert sorted(collated) == [([0, 1, 2, 3], False), ([4, 6, 7], False)]
+    assert found[4] == {"n": 4, "item": 4, "result": 800}, "the model got what was collated"
+    assert isinstance(found[5], ImageError)
+
+
+def test_of_a_batch_that_cannot_be_read_nothing_is_collated() -> None:
+    work, collated = Doubling(1), list[list[int]]()
+    work.on_read = fail_on(1, ImageError("cannot be read"))
+    work.on_collate = lambda items: collated.append(items) or items
+    list(samples(work, rows(3), threads=2))
+    assert sorted(collated) == [[0], [2]]
 
 
 def test_the_order_is_the_one_of_the_batches() -> None:

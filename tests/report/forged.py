@@ -51,6 +51,9 @@ def _rng(*words: object) -> np.random.Generator:
 class ForgedCaptions(CaptionStage):
     def load(self, device: str) -> None: ...
 
+    def collate(self, items: list[Any]) -> list[Any]:
+        return items
+
     def process(self, items: list[Any]) -> list[Any]:
         silent = self.settings.captioner == "none"
         return ["" if silent else WORDS[n % len(WORDS)] for n in range(len(items))]
@@ -75,6 +78,9 @@ class ForgedReconstructions(ReconstructStage):
         self.rows = {row["image_id"]: row for row in rows}
         return super().batches(rows)
 
+    def collate(self, items: list[Any]) -> list[Any]:
+        return items
+
     def process(self, items: list[Any]) -> list[Any]:
         captioned, results = any(item.caption for item in items), []
         for item in items:
@@ -96,6 +102,9 @@ class ForgedPredictions(PredictStage):
 
     def read(self, row: dict[str, Any]) -> Any:
         return row
+
+    def collate(self, items: list[Any]) -> list[Any]:
+        return items
 
     def process(self, items: list[Any]) -> list[Any]:
         logits = [3 * bool(row["label"]) - 1.5 + _rng("logit", row["image_id"]).normal(0, 1.5) for row in items]
