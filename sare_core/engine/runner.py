@@ -133,7 +133,7 @@ def run(
                 if not device:
                     device = rank.device()
                     stage.load(device)
-                    gc.freeze()  # models stay: to look through all their objects would stop every thread again and again
+                    gc.freeze()  # models stay: to look through their objects again and again stops every thread
                     ended.callback(gc.unfreeze)
                 made = compute_shards(stage, index, list(claimed), device, threads, advance, retry)
                 with closing(made):
