@@ -46,6 +46,9 @@ class CaptionStage:
     def begin(self, sources: dict[int, dict[str, Path]]) -> None:
         pass
 
+    def ran(self) -> dict[str, int]:
+        return {}
+
     def open(self, path: Path) -> ParquetWriter:
         return ParquetWriter(path, SCHEMA)
 

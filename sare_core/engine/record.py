@@ -51,6 +51,7 @@ class Record(BaseModel):
     started: str  # UTC, ISO 8601
     seconds: Seconds  # of shards that were computed together, its share by images
     together: list[int] = []  # the shards that it was computed with, itself among them; none: by itself
+    batches: dict[str, Count] = {}  # images that each part of a model took at once, at most, and rows left empty
     host: str
     device: str
     libraries: dict[str, str]

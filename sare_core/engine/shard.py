@@ -203,7 +203,9 @@ def _compute(shards: list[Computed], stage: Stage, threads: int, advance: Any) -
         )
         for shard in shards:
             shard.kept = _kept(stage, shard.rows, shard.before) if shard.before else {}
+        stage.ran()  # what was run in vain, of shards that failed, is not theirs
         _write_samples(by_number, stage, threads, advance)
+        batches = stage.ran()
         for shard in shards:
             failures = shard.record.failures
             if shard.own > max(MOST_FAIL * len(shard.rows), FEW_FAIL):
@@ -212,6 +214,7 @@ def _compute(shards: list[Computed], stage: Stage, threads: int, advance: Any) -
                     f"{failures[0].reason.rstrip('.')}. Mend the cause, then run the same command again."
                 )
             failures.sort(key=lambda failure: failure.image_id)
+            shard.record.batches = batches
             shard.record.together = sorted(by_number) if len(shards) > 1 else []
             point("spooled")
         seconds, images = time.monotonic() - clock, sum(len(shard.rows) for shard in shards)

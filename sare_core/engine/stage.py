@@ -24,6 +24,9 @@ class Stage(Work, Protocol):
         """Called before shards are computed together, mostly one: with the outputs that each is made from, by the roles
         of `Folder.upstream`."""
 
+    def ran(self) -> dict[str, int]:
+        """What a record is to say of the batches that were run since this was last asked (`Record.batches`)."""
+
     def open(self, path: Path) -> ShardWriter:
         """A writer of this stage's kind of file."""
 

@@ -55,6 +55,9 @@ class PredictStage:
         [files] = sources.values()
         self.readers = {role: TarReader(path) for role, path in files.items()}
 
+    def ran(self) -> dict[str, int]:
+        return {}
+
     def open(self, path: Path) -> ParquetWriter:
         return ParquetWriter(path, SCHEMA)
 

@@ -14,12 +14,13 @@ T = TypeVar("T")
 class Fitting:
     """Runs a part of the model over a batch: as a whole, or in halves, quarters … where memory ends.
 
-    The size that fits is kept for the batches to come, in `largest`; None: nothing was too large so far. A part that
+    The size that fits is kept for the batches to come, in `largest`; None: nothing was too large so far. `most`: images
+    that it took at once, since somebody set it to 0. A part that
     runs out of memory is run again, with the generators as they were, so that nothing but rounding tells of it.
     """
 
     def __init__(self, part: str) -> None:
-        self.part, self.largest = part, None  # type: str, int | None
+        self.part, self.largest, self.most = part, None, 0  # type: str, int | None, int
 
     def __call__(
         self, run: Callable[..., T], generators: list[torch.Generator], *columns: Sequence[Any] | torch.Tensor
@@ -36,6 +37,7 @@ class Fitting:
             try:
                 results.append(run(*chunk, own))
                 start += size
+                self.most = max(self.most, size)
                 continue
             except torch.OutOfMemoryError as error:
                 if size == 1:

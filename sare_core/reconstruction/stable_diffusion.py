@@ -50,6 +50,7 @@ class StableDiffusion:
         self.multiple = 2 ** (len(self.vae.config.block_out_channels) - 1)
         self._texts: dict[str, torch.Tensor] = {}
         self.encoding, self.changing, self.decoding = Fitting("encoder"), Fitting("U-Net"), Fitting("decoder")
+        self.empty_rows = 0  # since `ran` was last asked
         self.outer: Any = None  # the U-Net's outermost layers, for steps that take its deep features again
         if settings.cache_interval > 1:
             self.unet, self.outer = split(self.unet)
@@ -82,6 +83,7 @@ class StableDiffusion:
         """See `Reconstructor`. An image whose result is not finite or all black comes back as an ImageError."""
         count, full = len(images), self.settings.batch_size
         if missing := empty_rows(count, full, self.settings.speed):
+            self.empty_rows += missing
             images = torch.cat([images, images[-1:].expand(missing, -1, -1, -1)])
             captions = [*captions, *captions[-1:] * missing]
             generators = [*generators, *(torch.Generator().manual_seed(0) for _ in range(missing))]
@@ -90,6 +92,13 @@ class StableDiffusion:
             latents = torch.cat(self.encoding(self._encode, generators, images.to(self.device, self.dtype)))
             latents = torch.cat(self.changing(self.change, generators, latents, list(captions)))
             return list(chain.from_iterable(self.decoding(self._decode, generators, latents)))[:count]
+
+    def ran(self) -> dict[str, int]:
+        """Since it was last asked: images that each part took at once, at most, and empty rows that filled batches."""
+        parts = {"encoder": self.encoding, "unet": self.changing, "decoder": self.decoding}
+        found = {name: part.most for name, part in parts.items()} | {"empty_rows": self.empty_rows}
+        self.empty_rows = self.encoding.most = self.changing.most = self.decoding.most = 0
+        return found
 
     def steps_from_noise(self) -> list[int]:
         """The timesteps of the DDIM steps from z_T to z_0, where T = floor(strength * T_max), the noisiest first.

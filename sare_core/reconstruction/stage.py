@@ -69,6 +69,10 @@ class ReconstructStage:
             if "captions" in files
         }
 
+    def ran(self) -> dict[str, int]:
+        found: dict[str, int] = getattr(self.mapper.reconstructor, "ran", dict)()  # somebody's own method may not say
+        return found
+
     def open(self, path: Path) -> TarWriter:
         return TarWriter(path)
 

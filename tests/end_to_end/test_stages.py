@@ -142,6 +142,14 @@ def test_real_and_fake_leave_the_same_kind_of_files(done: Pipeline) -> None:
             assert (image.format, image.mode, image.info) == ("PNG", "RGB", {})
 
 
+def test_records_say_how_large_the_batches_were(done: Pipeline) -> None:
+    full = done.settings.reconstruct.batch_size
+    for record in only(done, "reconstructions").records().values():
+        most = {record.batches[part] for part in ("encoder", "unet", "decoder")}
+        assert len(most) == 1 and 0 < most.pop() <= min(full, record.images)
+        assert record.batches["empty_rows"] == 0, "nothing is compiled"
+
+
 def test_captions_say_how_they_were_made(done: Pipeline) -> None:
     folder = only(done, "captions")
     rows = pl.concat([pl.read_parquet(folder.store.local(r.output.name)) for r in folder.records().values()])

@@ -68,3 +68,4 @@ def test_a_cached_unet_has_a_graph_for_each_of_its_parts(
         for one, other in zip(ours, theirs, strict=True):
             torch.testing.assert_close(one, other, atol=1e-4, rtol=0)
     assert graphs.count(6) == 2 and len(graphs) == 4
+    assert compiled.ran() == {"encoder": 3, "unet": 3, "decoder": 3, "empty_rows": 1}
