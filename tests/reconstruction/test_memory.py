@@ -46,7 +46,7 @@ def test_a_batch_in_parts_gives_the_same_images(
     model.vae.encode = short_of_memory(model.vae.encode, 3, seen["encode"])
     model.vae.decode = short_of_memory(model.vae.decode, 1, seen["decode"])
     for _ in range(2):
-        torch.testing.assert_close(reconstruct(model), whole, atol=1e-5, rtol=0)
+        torch.testing.assert_close(reconstruct(model), whole, atol=1e-4, rtol=0)
         assert (model.encoding.largest, model.changing.largest, model.decoding.largest) == (3, 1, 1)
         assert model.ran() == {"encoder": 3, "unet": 1, "decoder": 1, "empty_rows": 0}
     assert seen["encode"] == [7, 3, 3, 1, 3, 3, 1], "what fits is remembered"
