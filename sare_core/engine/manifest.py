@@ -233,15 +233,24 @@ def write_index(manifests: str, dataset: str, frame: pl.DataFrame, about: dict[s
 def _shards(frame: pl.DataFrame) -> pl.DataFrame:
     rows = [
         {
-            "shard": shard,
+            "shard": part["shard"][0],
             "subset": part["subset"][0],
             "split": part["split"][0],
             "images": len(part),
             "digest": _digest(part),
         }
-        for (shard,), part in frame.drop_nulls("shard").group_by("shard", maintain_order=True)
+        for part in _runs(frame)
+        if part["shard"][0] is not None
     ]
     return pl.DataFrame(rows, schema=SHARD_SCHEMA).sort("shard")
+
+
+def _runs(frame: pl.DataFrame) -> Iterator[pl.DataFrame]:
+    """The rows of each shard, and the error rows at the end, without a copy."""
+    start = 0
+    for length in frame["shard"].rle().struct.field("len"):
+        yield frame.slice(start, length)
+        start += length
 
 
 def _digest(rows: pl.DataFrame) -> str:
@@ -250,15 +259,10 @@ def _digest(rows: pl.DataFrame) -> str:
 
 def _parquet(frame: pl.DataFrame) -> bytes:
     """Parquet bytes with one row group a shard, so that reading a shard does not read the dataset."""
-    table, out = frame.to_arrow(), io.BytesIO()
-    runs = frame["shard"].rle().struct.field("len").to_list() if "image_id" in frame.columns else [len(frame)]
-    with pq.ParquetWriter(out, table.schema, compression="zstd") as writer:
-        start = 0
-        for length in runs:
-            writer.write_table(table.slice(start, length))
-            start += length
-        if not runs:
-            writer.write_table(table)
+    out = io.BytesIO()
+    with pq.ParquetWriter(out, frame.clear().to_arrow().schema, compression="zstd") as writer:
+        for part in _runs(frame) if "image_id" in frame.columns and len(frame) else [frame]:
+            writer.write_table(part.to_arrow())  # each by itself: all of them at once are as large as the frame
     return out.getvalue()
 
 

@@ -9,8 +9,9 @@ import hashlib
 import multiprocessing
 import signal
 from collections import deque
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from contextlib import contextmanager
+from itertools import islice
 from multiprocessing.connection import Connection, wait
 from typing import Any
 
@@ -29,18 +30,22 @@ CHUNK = 20  # files that a process is given at a time
 TICK = 0.2  # seconds after which the caller gets its turn when no file is done
 
 
-def examined(base: str, files: list[File], workers: int) -> Generator[list[Row]]:
+def examined(base: str, files: Iterable[File], workers: int) -> Generator[list[Row]]:
     """The rows of files as they get ready, in any order; an empty list now and then, while none is.
 
     Raises StageError: a process died for a reason other than its alarms. ConfigError, TransientError: as read_bytes.
     """
-    todo = deque(files[start : start + CHUNK] for start in range(0, len(files), CHUNK))
-    team = [_Worker(base) for _ in range(min(workers, len(todo)))]
+    left = iter(files)
+    chunks = iter(lambda: list(islice(left, CHUNK)), [])
+    team = list[_Worker]()
     try:
+        for chunk in islice(chunks, workers):
+            team.append(_Worker(base))
+            team[-1].give(chunk)
         while True:
             for worker in team:
-                if not worker.files and todo:
-                    worker.give(todo.popleft())
+                if not worker.files and (more := next(chunks, None)):
+                    worker.give(more)
             busy = {worker.connection: worker for worker in team if worker.files}
             if not busy:
                 return

@@ -81,36 +81,44 @@ def build_index(
 
     problems: list[Problem] = []
     with spinner(console, f"listing {root}"):
-        found = _frame(find(layout, root, problems))
-    files = found.select(FILE).unique("path", keep="first").sort("path")
+        rows = _frame(find(layout, root, problems))
+    files = rows.select(FILE).unique("path", keep="first").sort("path")
     if before:
         _require_same_data(before, old, root, files)
     journal = Journal(store.at("scan"))
     known = pl.concat([old.select(SCAN_SCHEMA.names()), journal.read()])
     scanned, read = scan(files, base_folder(root), known, journal, workers or os.cpu_count() or 1, console)
 
-    rows = found.drop("bytes", "mtime_ns").join(scanned, on="path", how="left", maintain_order="left")
+    # What is decided by. The other facts of a file wait, so that the steps to the index hold little.
+    known = scanned.select("path", "image_id", "error")
+    rows = rows.drop("bytes", "mtime_ns").join(known, on="path", how="left", maintain_order="left")
     deviations = compare(layout, rows)
-    rows = find_copies(refuse_conflicts(hold_out(rows, holdout)))
+    rows = hold_out(rows, holdout)
+    again = pl.col("image_id").is_duplicated()  # few: only these can be in conflict, or copies
+    rows = pl.concat([rows.filter(~again), find_copies(refuse_conflicts(rows.filter(again)))], how="diagonal")
+    rows = rows.with_columns(pl.col("duplicates").fill_null([]))
     if not len(rows.filter(_IMAGE)):
         first = f" The first of them, {rows['path'][0]}: {rows['error'][0]}" if len(rows) else ""
         raise ConfigError(f"{root}: no image that can be used, among {len(rows):,} files.{first}")
     first_new = before.about["next_shard"] if before else 0
     images = number_shards(rows.filter(_IMAGE), old, shard_size, first_new)
     errors = rows.filter(pl.col("error").is_not_null()).with_columns(image_id=pl.lit(None, pl.String))
-    frame = pl.concat([images, errors], how="diagonal").with_columns(dataset=pl.lit(dataset))
-    frame = frame.select(INDEX_SCHEMA.names()).sort("shard", "image_id", "path", "subset", nulls_last=True)
+    frame = pl.concat([images.sort("shard", "image_id"), errors.sort("path", "subset")], how="diagonal")
+    frame = frame.with_columns(dataset=pl.lit(dataset))
+    frame = frame.join(scanned.drop("image_id", "error"), on="path", how="left", maintain_order="left")
     last = images.select(pl.col("shard").max()).item()
     about = {"dataset": dataset, "root": base_folder(root), "source": normalised(root)} | settings
     about |= {"next_shard": max(first_new, last + 1), "images": len(images), "errors": len(errors)}
-    index = write_index(manifests, dataset, frame, about)
-    # Copies have no row in the index: without this they would be read again by each run.
-    journal.replace(scanned.filter(pl.col("error").is_null()).join(images, on="path", how="anti"))
-
+    # Copies have no row in the index: if they were not in the journal, they would be read again by each run.
+    copies = scanned.filter(pl.col("error").is_null()).join(images, on="path", how="anti")
     problems += [Problem("", line) for line in deviations] + _trouble(rows)
+    table = _table(rows)
+    del rows, images, errors, scanned, known, old  # while it is written, the frame is all that is held
+    index = write_index(manifests, dataset, frame, about)
+    journal.replace(copies)
     listed = pl.DataFrame(problems, {"path": pl.String, "problem": pl.String}, orient="row")
     store.write("problems.csv", listed.write_csv().encode())
-    return IndexReport(index, _table(rows), deviations, listed, read, len(files))
+    return IndexReport(index, table, deviations, listed, read, len(files))
 
 
 def _check_settings(settings: dict[str, object], before: Index) -> None:
@@ -137,7 +145,7 @@ def _require_same_data(before: Index, old: pl.DataFrame, root: str, files: pl.Da
 def _frame(found: Iterator[Found]) -> pl.DataFrame:
     """In pieces, since a data set of millions would take gigabytes as Python objects."""
     frames = [_FOUND_SCHEMA.to_frame()]
-    while piece := list(islice(found, 100_000)):
+    while piece := list(islice(found, 1000)):
         frames.append(pl.DataFrame(piece, _FOUND_SCHEMA, orient="row"))
     return pl.concat(frames)
 
@@ -166,7 +174,7 @@ def _trouble(rows: pl.DataFrame) -> list[Problem]:
     problems = [Problem(path, error) for path, error in unusable.rows()]
     for path, kept in rows.filter(_leak()).sort("path").select("path", "copy_of").rows():
         problems.append(Problem(path, f"left out of training: same pixels as the test image {kept}"))
-    images = rows.filter(_IMAGE)
+    images = rows.filter(_IMAGE, pl.col("image_id").is_duplicated())
     contradicted = images.filter(pl.col("label").n_unique().over("image_id") > 1, pl.col("label").is_not_null())
     both = contradicted.filter(pl.col("label") == 1).join(contradicted.filter(pl.col("label") == 0), on="image_id")
     for path, real in both.sort("path", "path_right").select("path", "path_right").rows():

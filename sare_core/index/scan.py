@@ -70,7 +70,7 @@ def scan(
     """
     known = known.filter(pl.col("error").is_null()).unique(FILE, keep="first", maintain_order=True)
     kept = files.join(known, on=FILE, how="inner").select(SCAN_SCHEMA.names())
-    unread = files.join(kept, on="path", how="anti").select(FILE).rows()
+    unread = files.join(kept, on="path", how="anti").select(FILE)
     frames = [kept]
     rows: list[Row] = []
 
@@ -81,7 +81,7 @@ def scan(
 
     with stop_cleanly(), bar(console, "index", len(files), done=len(kept), unit="files") as advance:
         try:
-            with closing(examined(base, unread, workers)) as results:
+            with closing(examined(base, unread.iter_rows(), workers)) as results:
                 for result in results:
                     rows += result
                     advance(len(result))
