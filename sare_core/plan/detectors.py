@@ -6,7 +6,7 @@ from sare_core.config import Settings, load_settings
 from sare_core.detectors import detector_class, detector_names
 from sare_core.detectors.parts import maps_to_score
 from sare_core.errors import ConfigError
-from sare_core.plan.estimate import maps_read
+from sare_core.plan.estimate import captions_read, maps_read
 from sare_core.reconstruction import method_of
 
 
@@ -68,10 +68,11 @@ def _maps_cost(settings: Settings) -> int:
     if not maps_to_score(detector_class(settings.detector.detector)):
         return 0
     total = 0
+    for each in captions_read(settings).values():
+        total += flops.caption_flops(each.caption) if method_of(each.reconstruct).needs_captions else 0
     for each in maps_read(settings).values():
         size = (each.reconstruct.longer_side,) * 2
         captioned = each.caption.captioner != "none"
-        total += flops.caption_flops(each.caption) if method_of(each.reconstruct).needs_captions else 0
         found = flops.reconstruct_flops(each.reconstruct, models.diffusion(each.reconstruct), [size], captioned)
         total += found[size]
     return total

@@ -16,6 +16,7 @@ from sare_core.errors import ConfigError
 from sare_core.graph import ALL_SPLITS, Graph
 from sare_core.plan import disk
 from sare_core.plan.images import SHARD_SIZE, Images, Size, indexed_images, supposed_images
+from sare_core.reconstruction import method_of
 
 T = TypeVar("T")
 MOSTLY_FULL = 0.95
@@ -97,11 +98,11 @@ class Plan:
             full, batch = images.images / (images.batches * reconstruct.batch_size), reconstruct.batch_size
             if full < MOSTLY_FULL:
                 together = reconstruct.shards_together
+                coarser = ", a coarser reconstruct.size_multiple too (another x̂)" if others else ""
                 self.lines.append(
                     f"reconstruct: batches of {batch} are {full:.0%} full: each is of one size, and of "
                     f"{f'{together} shards' if together > 1 else 'one shard'}. A higher reconstruct.shards_together "
-                    "fills them (after a kill as many shards are done again), a coarser reconstruct.size_multiple too "
-                    "(another x̂)."
+                    f"fills them (after a kill as many shards are done again){coarser}."
                 )
             if images.empty_rows:
                 share = images.empty_rows / (images.images + images.empty_rows)
@@ -139,6 +140,12 @@ class Plan:
             self.lines.append("train, evaluate: of an image; only an index (sare index) tells training from test.")
         if epochs:
             self.lines.append(f"train: {epochs} epochs, forward and backward; held-out images are scored after each.")
+            from sare_core.training.tracking import installed_tracker  # torch: seconds
+
+            try:
+                installed_tracker(settings.train.tracker)
+            except ConfigError as error:
+                self.lines.append(f"train will refuse: {error}")
 
 
 class Split(NamedTuple):
@@ -180,8 +187,8 @@ def plan_dataset(settings: Settings, index: Index, work: str, given: float | Non
             plan.lines.append(f"{stage}: {rate:.3g} images/s, measured on {device} by its finished shards.")
         return todo, rate
 
-    for of, (each, captions, _) in read.items():
-        todo, rate = left("caption", captions, everything)
+    for of, each in captions_read(settings).items():
+        todo, rate = left("caption", read[of][1], everything)
         plan.add_caption(each, split(todo).images, len(todo), rate, of)
     for of, (each, _, reconstructions) in read.items():
         todo, rate = left("reconstruct", reconstructions, everything)
@@ -199,7 +206,7 @@ def plan_images(settings: Settings, count: int, size: Size, given: float | None)
     plan = Plan(f"to do: {count:,} images of {size[0]}×{size[1]}, in shards of {SHARD_SIZE:,}")
     images = supposed_images(count, settings, size, multiple_of(settings))
     plan.rows.append(Row("index", count, images.shards, disk=disk.index_bytes(count)))
-    for of, each in maps_read(settings).items():
+    for of, each in captions_read(settings).items():
         plan.add_caption(each, count, images.shards, None, of)
     for of, each in maps_read(settings).items():
         plan.add_reconstruct(each, images, given, of)
@@ -211,6 +218,16 @@ def maps_read(settings: Settings) -> dict[str, Settings]:
     """The settings of each map that the detector reads, by its name as rows show it; these, where it reads none."""
     maps = detector_class(settings.detector.detector).maps or {"": {}}
     return {f", {name}" if n else "": changed(settings, changes) for n, (name, changes) in enumerate(maps.items())}
+
+
+def captions_read(settings: Settings) -> dict[str, Settings]:
+    """Those of `maps_read` that are made under captions, one for maps that share them; the first, if none is."""
+    maps, found = maps_read(settings), dict[str, Settings]()
+    under = {of: each for of, each in maps.items() if method_of(each.reconstruct).needs_captions}
+    for of, each in (under or dict([*maps.items()][:1])).items():
+        if (each.caption, each.view) not in [(other.caption, other.view) for other in found.values()]:
+            found[of] = each
+    return found
 
 
 def remaining(folder: Folder | None, index: Index, shards: list[int]) -> tuple[list[int], float | None, str]:

@@ -71,6 +71,11 @@ def train_detector(
             f"train.batch_size={plan.batch_size} is more than the {len(train_part)} training images; lower it."
         )
     steps = plan.epochs * steps_per_epoch
+    if plan.warmup_steps > steps and accelerator.is_main_process:
+        console.print(
+            f"note: train.warmup_steps={plan.warmup_steps} is more than the {steps} steps of this training, so the "
+            "learning rate never gets as high as its schedule. Lower it, or train for more epochs."
+        )
 
     set_seed(plan.seed)
     model: Any = build_detector(settings.detector, {role: fetch(encoder) for role, encoder in encoders.items()})

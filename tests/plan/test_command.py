@@ -15,9 +15,10 @@ from sare_core.engine.flow import in_batches
 from sare_core.engine.manifest import INDEX_SCHEMA, read_index
 from sare_core.engine.terminal import console
 from sare_core.errors import ConfigError
+from sare_core.graph import Graph
 from sare_core.plan import disk
-from sare_core.plan.estimate import Plan, Row, plan_dataset, si
-from sare_core.plan.images import indexed_images, supposed_images
+from sare_core.plan.estimate import Plan, Row, plan_dataset, plan_images, si
+from sare_core.plan.images import count_batches, indexed_images, supposed_images
 from sare_core.plan.models import diffusion
 from sare_core.plan.show import Resources, print_plan
 from sare_core.reconstruction.mapper import Mapper
@@ -161,8 +162,6 @@ def test_sizes_and_batches_are_those_of_the_stage(
     )
     pipeline = Pipeline(settings, str(tmp_path / "manifests"), str(tmp_path / "work"))
     index = pipeline.index(genimage_tree(tmp_path / "data", per_cell=6, subsets=["sdv1.4"]))
-    from sare_core.graph import Graph
-
     stage = Graph(settings, "tree", pipeline.work).reconstruct(index)
     model: Any = diffusion(settings.reconstruct)  # it is asked for its multiple
     stage.mapper = Mapper(settings.reconstruct, settings.seed, model)
@@ -205,3 +204,42 @@ def test_supposed_images_are_all_of_one_size() -> None:
     assert (images.images, images.shards) == (2500, 3)
     assert images.sizes == {(512, 304): 2500}
     assert images.pixels == 2500 * 512 * 304
+
+
+def test_coarser_sizes_are_no_advice_where_all_are_one(standin_settings: MakeSettings) -> None:
+    def said(sizes: list[tuple[int, int]]) -> str:
+        plan = Plan("")
+        settings = standin_settings("reconstruct.batch_size=4")
+        plan.add_reconstruct(settings, count_batches({(0, size): 1 for size in sizes}, 1, settings), None)
+        return " ".join(plan.lines)
+
+    one, two = said([(64, 64)]), said([(64, 64), (64, 48)])
+    assert "are 25% full" in one and "are 25% full" in two and "reconstruct.shards_together" in one
+    assert ("reconstruct.size_multiple" in one, "reconstruct.size_multiple" in two) == (False, True)
+
+
+def test_a_tracker_that_train_will_refuse(standin_settings: MakeSettings, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sare_core.training.tracking.get_available_trackers", lambda: ["tensorboard"])
+    lines = [
+        plan_images(standin_settings(f"train.tracker={name}"), 9, (64, 64), None).lines
+        for name in ("tensorboard", "none", "wandb")
+    ]
+    refused = [[line for line in of_one if "pip" in line] for of_one in lines]
+    assert refused[:2] == [[], []]
+    assert refused[2] == [
+        "train will refuse: train.tracker=wandb: not installed. Run: pip install wandb; or set train.tracker=none."
+    ]
+
+
+@pytest.mark.parametrize("detector", ["sare", "difference", "difference_in_difference"])
+def test_captions_that_maps_share_are_counted_once(
+    standin_settings: MakeSettings, tmp_path: Path, detector: str
+) -> None:
+    settings = standin_settings(f"detector.detector={detector}")
+    pipeline = Pipeline(settings, str(tmp_path / "manifests"), str(tmp_path / "work"))
+    index = pipeline.index(genimage_tree(tmp_path / "data", per_cell=6, subsets=["sdv1.4"]))
+    graph = Graph(settings, "tree", pipeline.work)
+    for plan in (plan_dataset(settings, index, pipeline.work, None), plan_images(settings, 9, (64, 64), None)):
+        stages = [row.stage.partition(",")[0] for row in plan.rows]
+        assert stages.count("caption") == len(graph.caption_stages(index))
+        assert stages.count("reconstruct") == len(graph.reconstruct_stages(index))

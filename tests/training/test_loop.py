@@ -219,6 +219,21 @@ def test_a_tracker_that_is_not_installed(pipeline: Make, monkeypatch: pytest.Mon
         pipeline("train.tracker=wandb").detector()
 
 
+def test_a_warm_up_longer_than_the_training_is_told(pipeline: Make, capsys: pytest.CaptureFixture[str]) -> None:
+    told = []
+    for warmup in (0, 1000):
+        folder = pipeline("train.epochs=1", "train.tracker=none", f"train.warmup_steps={warmup}").detector()
+        told.append(f"train.warmup_steps={warmup} is more than the {last(folder).step} steps" in plain(capsys))
+    assert told == [False, True]
+    as_long = pipeline("train.epochs=1", "train.tracker=none", f"train.warmup_steps={last(folder).step}")
+    as_long.detector()
+    assert "train.warmup_steps" not in plain(capsys)
+
+
+def plain(capsys: pytest.CaptureFixture[str]) -> str:
+    return " ".join(capsys.readouterr().out.split())
+
+
 @pytest.mark.parametrize(("tf32", "precision"), [("true", "high"), ("false", "highest")])
 def test_tf32_is_of_float32_products(pipeline: Make, tf32: str, precision: str) -> None:
     before = torch.get_float32_matmul_precision()
