@@ -145,7 +145,7 @@ def _require_same_data(before: Index, old: pl.DataFrame, root: str, files: pl.Da
 def _frame(found: Iterator[Found]) -> pl.DataFrame:
     """In pieces, since a data set of millions would take gigabytes as Python objects."""
     frames = [_FOUND_SCHEMA.to_frame()]
-    while piece := list(islice(found, 1000)):
+    while piece := list(islice(found, 5000)):
         frames.append(pl.DataFrame(piece, _FOUND_SCHEMA, orient="row"))
     return pl.concat(frames)
 

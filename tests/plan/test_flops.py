@@ -107,7 +107,7 @@ def test_reconstruct_is_counted_as_it_runs(changes: tuple[str, ...], standin_set
     planned = models.diffusion(settings)
     assert planned.multiple == real.multiple
     for width, height in ((64, 64), (64, 40)):
-        images, captions = [np.zeros((height, width, 3), np.uint8)] * 2, ["a dog", "a red star"]
+        images, captions = np.zeros((2, height, width, 3), np.uint8), ["a dog", "a red star"]
         if real.denoises:
             real.encode_texts([""])  # the null text, once a process
         ran = measured(lambda: Mapper(settings, 0, real).reconstruct(images, captions, captions))  # noqa: B023
