@@ -1,7 +1,6 @@
 """The U-Net's attention alone, by each of torch's kernels, with its heads as wide as they are and padded with zeros.
 
-torch chooses a kernel by rule. This says what the choice is worth on a device, and what padding would bring: SD v1 has
-heads of 40, 80 and 160, and kernels may be built for 64, 128 and 256.
+So it says what the settings reconstruct.attention and reconstruct.pad_heads are worth on a device.
 """
 
 from collections import Counter
@@ -18,15 +17,8 @@ from sare_core.bench.timing import peak_memory, seconds
 from sare_core.config.reconstruction import ReconstructSettings
 from sare_core.plan import models
 from sare_core.reconstruction import method_of
+from sare_core.reconstruction.attention import KERNELS, PADDED
 
-KERNELS = {
-    "as torch chooses": None,
-    "flash": SDPBackend.FLASH_ATTENTION,
-    "cudnn": SDPBackend.CUDNN_ATTENTION,
-    "efficient": SDPBackend.EFFICIENT_ATTENTION,
-    "math": SDPBackend.MATH,
-}
-PADDED = 64  # heads to the next multiple
 Shape = tuple[int, int, int, int]  # heads, queries, keys, width of a head
 
 
@@ -46,8 +38,8 @@ def rows(
     products = sum(heads * queries * keys * width * times for (heads, queries, keys, width), times in calls.items())
     flops, dtype = passes * evaluated * 4 * products, getattr(torch, settings.dtype)
     for padded in (False, True):
-        for name, kernel in KERNELS.items():
-            what = f"attention, {name}{', padded heads' * padded}"
+        for name, kernel in {"default": None, **KERNELS}.items():
+            what = f"attention={name}{' pad_heads=true' * padded}"
             tell(f"{what}, batch {batch}")
             try:
                 step = sum(

@@ -17,6 +17,8 @@ class ReconstructSettings(Section):
         "method": "img2img",
         "noise_draws": 1,
         "speed": "exact",
+        "attention": "default",
+        "pad_heads": False,
         "size_multiple": None,
         "cache_interval": 1,
         "rounds": 1,
@@ -55,6 +57,10 @@ class ReconstructSettings(Section):
     cache_interval: int = Field(1, ge=1)
     # exact: as PyTorch runs it. rounding: compiled, channels last, all batches of a size alike; differs by rounding.
     speed: Literal["exact", "rounding"] = "exact"
+    # torch's kernel for the U-Net's attention; default: as torch chooses. And its heads padded with zeros to multiples
+    # of 64. Both differ by rounding; `sare bench --only attention` says what pays.
+    attention: Literal["default", "flash", "cudnn", "efficient", "math"] = "default"
+    pad_heads: bool = False
     batch_size: int = Field(ge=1)
     # Shards that a process computes together, so that batches of rare sizes are filled from all of them. A process that
     # is killed has so many to do again.

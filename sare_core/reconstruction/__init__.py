@@ -156,7 +156,7 @@ register(
 register(
     "autoencoder",
     "sare_core.reconstruction.autoencoder:Autoencoder",
-    unused={"steps", "strength", "guidance_scale", "eta", "cache_interval"},
+    unused={"steps", "strength", "guidance_scale", "eta", "cache_interval", "attention", "pad_heads"},
 )
 register(
     "ddim_inversion",

@@ -16,6 +16,7 @@ from sare_core.config.reconstruction import ReconstructSettings
 from sare_core.errors import ConfigError, ImageError
 from sare_core.models.compiled import compiler_errors
 from sare_core.models.weights import CURE, require_tokenizer, require_whole
+from sare_core.reconstruction.attention import attend_by, pad_heads
 from sare_core.reconstruction.batching import empty_rows
 from sare_core.reconstruction.caching import split
 from sare_core.reconstruction.compiling import compile_parts
@@ -51,9 +52,13 @@ class StableDiffusion:
         self._texts: dict[str, torch.Tensor] = {}
         self.encoding, self.changing, self.decoding = Fitting("encoder"), Fitting("U-Net"), Fitting("decoder")
         self.empty_rows = 0  # since `ran` was last asked
+        if self.unet is not None and settings.pad_heads:
+            pad_heads(self.unet)
         self.outer: Any = None  # the U-Net's outermost layers, for steps that take its deep features again
         if settings.cache_interval > 1:
             self.unet, self.outer = split(self.unet)
+        if self.unet is not None and settings.attention != "default":
+            attend_by(settings.attention, self.unet, self.outer)
         if settings.speed == "rounding":
             compile_parts(self.vae, self.unet, self.outer)
 

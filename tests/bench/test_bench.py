@@ -95,10 +95,10 @@ def test_attention_by_each_kernel(configurations: list[str], console: Console, m
         patched.setattr(attention, "seconds", attended)
         list(attention.rows(settings, (32, 32), 2, "cpu", lambda what: None))
     assert len(tried) > 2 and set(tried[-2:]) == {64} and max(tried[:2]) < 64, "padded heads come last"
-    kernels = [row.what.removeprefix("attention, ") for row in rows]
-    assert kernels[0] == "as torch chooses" and "math, padded heads" in kernels
+    kernels = [row.what for row in rows]
+    assert kernels[0] == "attention=default" and "attention=math pad_heads=true" in kernels
     bench.bench(STANDIN, configurations, only=[bench.Part.attention], device="cpu", batch_size=[2])
-    assert "attention, math, padded heads" in console.export_text()
+    assert "attention=math pad_heads=true" in console.export_text()
 
 
 def test_a_device_that_is_not_there(configurations: list[str]) -> None:

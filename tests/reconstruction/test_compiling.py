@@ -69,3 +69,21 @@ def test_a_cached_unet_has_a_graph_for_each_of_its_parts(
             torch.testing.assert_close(one, other, atol=1e-4, rtol=0)
     assert graphs.count(6) == 2 and len(graphs) == 4
     assert compiled.ran() == {"encoder": 3, "unet": 3, "decoder": 3, "empty_rows": 1}
+
+
+def test_a_chosen_kernel_and_padded_heads_are_part_of_the_graph(
+    graphs: list[int], standin_settings: MakeSettings, standin_models: Path
+) -> None:
+    folder = str(standin_models / "diffusion")
+    common = ("reconstruct.steps=6", "reconstruct.batch_size=3")
+    exact = Img2Img(standin_settings(*common).reconstruct, folder, "cpu")
+    chosen = ("reconstruct.speed=rounding", "reconstruct.attention=flash", "reconstruct.pad_heads=true")
+    compiled = Img2Img(standin_settings(*common, *chosen).reconstruct, folder, "cpu")
+    images = torch.rand(3, 3, 32, 24) * 2 - 1
+    ours, theirs = (
+        model.reconstruct(images, list("abc"), [generator_for(0, name) for name in "xyz"])
+        for model in (compiled, exact)
+    )
+    for one, other in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(one, other, atol=1e-4, rtol=0)
+    assert graphs.count(6) == 1 and len(graphs) == 3
