@@ -1,8 +1,8 @@
 """Caption-guided reconstruction: equations 1 to 3 of the paper (3.2) with diffusers' own models and DDIM scheduler.
 
 Gives what `StableDiffusionImg2ImgPipeline` with `DDIMScheduler` gives for the same generators; unlike it, the guidance
-pass is left out where it cannot matter. With the setting sampler=lcm, what `LatentConsistencyModelImg2ImgPipeline` gives;
-a U-Net that is not told the guidance is guided as usual there.
+pass is left out where it cannot matter. With the setting sampler=lcm, what `LatentConsistencyModelImg2ImgPipeline`
+gives; a U-Net that is not told the guidance is guided as usual there.
 """
 
 from collections.abc import Callable

@@ -56,7 +56,8 @@ class StableDiffusion:
         elif self.unet is not None and self.unet.config.time_cond_proj_dim is not None:
             raise ConfigError(
                 f"reconstruct.model={settings.model}: its U-Net is told the guidance (time_cond_proj_dim), as those of "
-                "latent consistency models are. Set reconstruct.method=img2img reconstruct.sampler=lcm, or name another."
+                "latent consistency models are. Set reconstruct.method=img2img reconstruct.sampler=lcm, or name "
+                "another model."
             )
         if settings.token_merging:
             self.unet = merging(self.unet, settings.token_merging)
@@ -102,9 +103,9 @@ class StableDiffusion:
             return list(chain.from_iterable(self.decoding(self._decode, generators, latents)))[:count]
 
     def steps_from_noise(self) -> list[int]:
-        """The timesteps of the steps from z_T to z_0, the noisiest first: of DDIM, where T = floor(strength * T_max), or
-        as `LatentConsistencyModelImg2ImgPipeline` takes them.
+        """The timesteps of the steps from z_T to z_0, the noisiest first.
 
+        DDIM's, where T = floor(strength * T_max); or those that `LatentConsistencyModelImg2ImgPipeline` takes.
         Python numbers, for the scheduler: a step indexed by a tensor on the device would wait for it. The U-Net takes
         them from `on_device`. Raises ConfigError: there is none.
         """

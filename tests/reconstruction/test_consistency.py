@@ -17,7 +17,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from sare_core.config import Settings, load_settings
 from sare_core.errors import ConfigError
 from sare_core.plan import flops, models
-from sare_core.reconstruction import method_of, method_names
+from sare_core.reconstruction import method_names, method_of
 from sare_core.reconstruction.consistency import told_guidance
 from sare_core.reconstruction.ddim_inversion import DDIMInversion
 from sare_core.reconstruction.img2img import Img2Img, OneStep
