@@ -1,9 +1,9 @@
 """Faster and less exact reconstructions on the scale model: `python -m benchmarks.engine.turbo`, after `sare mini` and
 `python -m benchmarks.engine.lcm`, which makes the distilled model.
 
-Writes benchmarks/engine/turbo.md; with --only a tier's rows are put into it, and the others stay.
-Each tier makes maps of the same images, with and without caption, from one noise and
-from another: what the noise alone does is the floor that a tier is held against.
+Writes benchmarks/engine/turbo.md; with --only a tier's rows are put into it, and the others stay. Each tier makes maps
+of the same images, with and without caption, from one noise and from another: what the noise alone does is the floor
+that a tier is held against.
 """
 
 import io
@@ -38,8 +38,10 @@ from sare_core.study.variants import NO_CAPTION
 from tests.pipeline import Pipeline
 
 # The settings of `reconstruct` that make each tier; the first is the preset as it is.
-TIERS = ("exact", "steps=6", "steps=4", "cache_interval=2", "cache_interval=3", "method=one_step")
-TIERS += ("token_merging=0.5", "sampler=lcm steps=4", "sampler=lcm steps=8")
+TIERS = (
+    *("exact", "steps=6", "steps=4", "cache_interval=2", "cache_interval=3", "method=one_step"),
+    *("token_merging=0.5", "sampler=lcm steps=4", "sampler=lcm steps=8"),
+)
 OTHER_NOISE = "seed=1"
 # sdv1.4, whose training images detectors see, and the unseen generators that read text and are no near-copies of it.
 FOLDERS = ("stable_diffusion_v_1_4", "glide", "Midjourney", "VQDM")

@@ -43,7 +43,8 @@ def _merge_in(layer: Any, share: float) -> None:
     processor = Merging(share)
 
     def note(_: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-        processor.size = inputs[0].shape[-2:]  # attention sees tokens in a row
+        *_, height, width = inputs[0].shape
+        processor.size = (height, width)  # attention sees tokens in a row
 
     layer.register_forward_pre_hook(note)
     for block in layer.transformer_blocks:

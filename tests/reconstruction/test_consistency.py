@@ -173,7 +173,13 @@ def test_the_noise_is_drawn_before_the_first_step(
     happened = list[str]()
     model = model_of(standin_settings, "sampler=lcm", "steps=4")
     draw = model.noise
-    monkeypatch.setattr(model, "noise", lambda *given: happened.append("noise") or draw(*given))
+
+    def drawn(*given: Any) -> torch.Tensor:
+        happened.append("noise")
+        noise: torch.Tensor = draw(*given)
+        return noise
+
+    monkeypatch.setattr(model, "noise", drawn)
     model.unet.register_forward_hook(lambda *_: happened.append("step"))
     x_hats(model, 0)
     assert happened == ["noise"] * 4 + ["step"] * 4
