@@ -180,8 +180,10 @@ def test_runtime_and_files_name_fields(section: type[Settings]) -> None:
 
 def test_what_is_not_part_of_the_meaning() -> None:
     settings = load_settings("paper")
-    # As the preset has them:
-    neutral = {"method", "noise_draws", "speed", "attention", "pad_heads", "size_multiple", "rounds", "cache_interval"}
+    neutral = {
+        *("method", "noise_draws", "speed", "attention", "pad_heads", "size_multiple", "rounds"),
+        *("sampler", "cache_interval", "token_merging"),  # as the preset has them
+    }
     left_out = {
         "caption": {
             *("batch_size", "model", "revision", "table", "text_tokenizer", "text_tokenizer_revision"),

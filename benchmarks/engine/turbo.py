@@ -1,7 +1,9 @@
-"""Faster and less exact reconstructions on the scale model: `python -m benchmarks.engine.turbo`, after `sare mini`.
+"""Faster and less exact reconstructions on the scale model: `python -m benchmarks.engine.turbo`, after `sare mini` and
+`python -m benchmarks.engine.lcm`, which makes the distilled model.
 
-Writes benchmarks/engine/turbo.md. Each tier makes maps of the same images, with and without caption, from one noise and
-from another: what the noise alone does is the floor that a tier is held against.
+Writes benchmarks/engine/turbo.md; with --only a tier's rows are put into it, and the others stay. Each tier makes maps
+of the same images, with and without caption, from one noise and from another: what the noise alone does is the floor
+that a tier is held against.
 """
 
 import io
@@ -21,8 +23,8 @@ from rich.console import Console
 from sklearn.metrics import roc_auc_score
 
 from benchmarks.bars import made_by
+from benchmarks.engine.lcm import OUT
 from sare_core.config import load_settings
-from sare_core.config.reconstruction import ReconstructSettings
 from sare_core.detectors.folder import open_detector
 from sare_core.engine.folders import Folder
 from sare_core.engine.manifest import read_index
@@ -35,21 +37,27 @@ from sare_core.reconstruction.mapper import Mapper
 from sare_core.study.variants import NO_CAPTION
 from tests.pipeline import Pipeline
 
-# The setting of `reconstruct` that makes each tier; the first is the preset as it is.
-TIERS = ("exact", "steps=6", "steps=4", "cache_interval=2", "cache_interval=3", "method=one_step")
+# The settings of `reconstruct` that make each tier; the first is the preset as it is.
+TIERS = (
+    *("exact", "steps=6", "steps=4", "cache_interval=2", "cache_interval=3", "method=one_step"),
+    *("token_merging=0.5", "sampler=lcm steps=4", "sampler=lcm steps=8"),
+)
 OTHER_NOISE = "seed=1"
 # sdv1.4, whose training images detectors see, and the unseen generators that read text and are no near-copies of it.
 FOLDERS = ("stable_diffusion_v_1_4", "glide", "Midjourney", "VQDM")
 KNOWN = "sdv1.4"
 DETECTORS = ("map", "difference", "difference_in_difference")
+TABLE = Path(__file__).with_suffix(".md")
 TRAININGS = 3  # seeds, over which AUCs are averaged
 TIMED, TURNS = 50, 7  # images of a batch, and how often each tier's turn comes
 COLUMNS = ["", "passes", "GFLOP", "ms", "Δx̂", "Δx̂, 99 %", "correlation"]
 COLUMNS += [f"{what}, {on}" for what in ("number", "head kept", "head retrained") for on in (KNOWN, "unseen")]
 NOTES = [
-    "Each tier is the preset with that one setting of reconstruct; below it, the same with another noise.",
+    "Each tier is the preset with those settings of reconstruct; below it, the same with another noise. sampler=lcm: "
+    f"with {OUT}, the U-Net distilled by benchmarks.engine.lcm.",
     "passes: of the U-Net an image, the guidance pass counted; + of its outermost layers alone. GFLOP, ms: an image "
-    f"with its caption; ms of the processor, the least of {TURNS} turns, in batches of {TIMED}, one thread.",
+    f"with its caption; ms of the processor, the least of {TURNS} turns, in batches of {TIMED}, one thread; – where "
+    "the row was added later, by --only.",
     "Δx̂: mean change of x̂ in levels, and its 99th percentile; correlation: of the images' mean errors. A tier is "
     "compared with exact, another noise with its own tier.",
     f"Columns from number on: AUC (%), of {KNOWN} and the mean of the unseen generators that read text (glide, "
@@ -127,19 +135,27 @@ class World:
         return self.pipeline(*sets, f"detector.detector={detector}", f"train.seed={seed}")
 
 
-def tiers(world: World) -> ResultTable:
-    rows, costs = list[list[str]](), _costs()
-    exact = heads = None
-    for tier, cost in zip(TIERS, costs, strict=True):
-        sets = _sets(tier)
-        made = world.made(*sets)
-        exact = exact or made
-        own = world.heads("map", *sets)
-        heads = heads or own
-        rows.append([tier, *cost, *_compared(world, made, exact, heads, own, *sets)])
-        noise = [*sets, OTHER_NOISE]
+def tiers(world: World, only: list[str] | None) -> ResultTable:
+    """A row a tier and one with another noise; of those not in `only`, as they stand in the table."""
+    milliseconds = [UNDEFINED] * len(TIERS) if only else _milliseconds()
+    standing = _standing() if only else {}
+    rows, exact, heads = list[list[str]](), world.made(), world.heads("map")
+    for tier, taken in zip(TIERS, milliseconds, strict=True):
+        if only and tier not in only:
+            rows += standing.get(tier, [])
+            continue
+        sets, noise = _sets(tier), [*_sets(tier), OTHER_NOISE]
+        made, own = world.made(*sets), world.heads("map", *sets)
+        rows.append([tier, *_cost(sets), taken, *_compared(world, made, exact, heads, own, *sets)])
         rows.append(["other noise", *[UNDEFINED] * 3, *_compared(world, world.made(*noise), made, heads, own, *noise)])
     return ResultTable("Tiers", COLUMNS, rows, NOTES)
+
+
+def _standing() -> dict[str, list[list[str]]]:
+    """The two rows of each tier in the table."""
+    lines = TABLE.read_text(encoding="utf-8").partition("## Detectors")[0].splitlines()
+    rows = [line.strip("| ").split(" | ") for line in lines if line.startswith("| ")][2:]
+    return {first[0]: [first, second] for first, second in zip(rows[::2], rows[1::2], strict=True)}
 
 
 def detectors(world: World) -> ResultTable:
@@ -174,11 +190,14 @@ def _compared(
 
 
 def _sets(tier: str) -> list[str]:
-    return [] if tier == TIERS[0] else [f"reconstruct.{tier}"]
+    if tier == TIERS[0]:
+        return []
+    model = [f"model={OUT}"] if "sampler=lcm" in tier else []
+    return [f"reconstruct.{each}" for each in (*tier.split(), *model)]
 
 
-def _costs() -> list[list[str]]:
-    """Passes, GFLOP and milliseconds of each tier."""
+def _milliseconds() -> list[str]:
+    """Of each tier."""
     configs = [load_settings("mini", _sets(tier)).reconstruct for tier in TIERS]
     mappers = [Mapper.load(config, 0, config.model, "cpu") for config in configs]
     images = [np.random.default_rng(number).integers(0, 256, (32, 32, 3), dtype=np.uint8) for number in range(TIMED)]
@@ -189,24 +208,21 @@ def _costs() -> list[list[str]]:
             started = time.process_time()
             mapper.maps(images, captions, names)
             turn[place] = time.process_time() - started
-    return [
-        [_passes(config), f"{_flops(config) / 1e9:.2f}", f"{1000 * seconds / TIMED:.1f}"]
-        for config, seconds in zip(configs, taken.min(axis=0), strict=True)
-    ]
+    return [f"{1000 * seconds / TIMED:.1f}" for seconds in taken.min(axis=0)]
 
 
-def _passes(config: ReconstructSettings) -> str:
-    whole, outer = method_of(config).passes(config)
-    return f"{2 * whole}" + f" + {2 * outer}" * (outer > 0)
-
-
-def _flops(config: ReconstructSettings) -> int:
-    size = (config.longer_side, config.longer_side)
-    return flops.reconstruct_flops(config, models.diffusion(config), [size], captioned=True)[size]
+def _cost(sets: list[str]) -> list[str]:
+    """Passes and GFLOP of a tier."""
+    config = load_settings("mini", sets).reconstruct
+    method, model, size = method_of(config), models.diffusion(config), (config.longer_side, config.longer_side)
+    rows, (whole, outer) = method.rows(config, model.unet), method.passes(config)
+    needed = flops.reconstruct_flops(config, model, [size], captioned=True)[size]
+    return [f"{rows * whole}" + f" + {rows * outer}" * (outer > 0), f"{needed / 1e9:.2f}"]
 
 
 def main(
     folder: Annotated[Path | None, typer.Option(help="Where data go, and are found again. Default: temporary.")] = None,
+    only: Annotated[list[str] | None, typer.Option(help="A tier to measure; the rows of the others stay.")] = None,
 ) -> None:
     """Measure, print and write down."""
     os.environ |= {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
@@ -214,11 +230,13 @@ def main(
     console = Console(highlight=False)
     with tempfile.TemporaryDirectory() as temporary:
         world = World(folder or Path(temporary))
-        tables = [tiers(world), detectors(world)]
+        tables = [tiers(world, only), *([] if only else [detectors(world)])]
     for table in tables:
         console.print(to_terminal(table, console.width))
-    head = made_by("turbo", "python -m benchmarks.engine.turbo")
-    Path(__file__).with_suffix(".md").write_text(head + to_markdown(tables), encoding="utf-8")
+    text = made_by("turbo", "python -m benchmarks.engine.turbo") + to_markdown(tables)
+    if only:
+        text += "\n" + "".join(TABLE.read_text(encoding="utf-8").partition("## Detectors")[1:])
+    TABLE.write_text(text, encoding="utf-8")
 
 
 if __name__ == "__main__":

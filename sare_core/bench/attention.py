@@ -18,6 +18,7 @@ from sare_core.config.reconstruction import ReconstructSettings
 from sare_core.plan import models
 from sare_core.reconstruction import method_of
 from sare_core.reconstruction.attention import KERNELS, PADDED
+from sare_core.reconstruction.merging import merging
 
 Shape = tuple[int, int, int, int]  # heads, queries, keys, width of a head
 
@@ -33,8 +34,8 @@ def rows(
     passes = sum(method.passes(settings))
     if not passes:
         return
-    guided = method.needs_captions and settings.guidance_scale != 1
-    evaluated, calls = batch * (2 if guided else 1), _calls(settings, size)
+    evaluated = batch * method.rows(settings, models.diffusion(settings).unet)
+    calls = _calls(settings, size)
     products = sum(heads * queries * keys * width * times for (heads, queries, keys, width), times in calls.items())
     flops, dtype = passes * evaluated * 4 * products, getattr(torch, settings.dtype)
     for padded in (False, True):
@@ -77,7 +78,7 @@ def _calls(settings: ReconstructSettings, size: tuple[int, int]) -> Counter[Shap
     latents = torch.empty(1, config.in_channels, size[1] // model.multiple, size[0] // model.multiple, device="meta")
     texts = torch.empty(1, model.tokens, model.text_encoder.config.hidden_size, device="meta")
     with torch.no_grad(), torch.device("meta"), Watch():
-        model.unet.eval()(latents, 1, encoder_hidden_states=texts)
+        merging(model.unet.eval(), settings.token_merging)(latents, 1, encoder_hidden_states=texts)
     return found
 
 

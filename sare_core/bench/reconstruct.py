@@ -112,8 +112,7 @@ def _by_part(model: StableDiffusion, size: tuple[int, int], batch: int, device: 
     method = method_of(model.settings)
     passes = method.passes(model.settings)
     if passes.whole:
-        guided = method.needs_captions and model.settings.guidance_scale != 1
-        rows = torch.cat([latents] * (2 if guided else 1))
+        rows = torch.cat([latents] * method.rows(model.settings, model.unet))
         texts, t = model.encode_texts([CAPTION] * len(rows)), model.on_device(model.steps_from_noise())[0]
         found["U-Net"] = sum(
             times * seconds(lambda: unet(rows, t, encoder_hidden_states=texts, return_dict=False), device)  # noqa: B023

@@ -20,7 +20,9 @@ class ReconstructSettings(Section):
         "attention": "default",
         "pad_heads": False,
         "size_multiple": None,
+        "sampler": "ddim",
         "cache_interval": 1,
+        "token_merging": 0.0,
         "rounds": 1,
     }
 
@@ -34,6 +36,9 @@ class ReconstructSettings(Section):
     # as 64, makes fewer sizes, so fuller batches and fewer compilations.
     size_multiple: int | None = Field(None, ge=1)
     resample: Literal["lanczos", "bicubic", "bilinear"]  # silent: diffusers' own default, Lanczos
+    # "DDIM sampling"; lcm: as latent consistency models are sampled (arXiv 2310.04378), with fresh noise at every step
+    # but the last. There steps is the number of steps that are run, from the noise that strength says.
+    sampler: Literal["ddim", "lcm"] = "ddim"
     steps: int = Field(ge=1, le=1000)  # T_max; Stable Diffusion was trained on 1000
     strength: float = Field(ge=0, le=1)  # T = floor(strength * T_max); 0: x̂ = D(E(x)), the autoencoder alone
     guidance_scale: float = Field(ge=0)  # w of equation 2; 1 is the plain conditional model
@@ -55,6 +60,9 @@ class ReconstructSettings(Section):
     # DeepCache's: all of the U-Net runs at one of so many steps; at the others its outermost layers alone do, on the
     # deep features of the last of these. 1: at every step. Faster, and another x̂ (docs/speed.md).
     cache_interval: int = Field(1, ge=1)
+    # Share of the tokens that the U-Net's self-attention at its highest resolution leaves out: each goes into the one
+    # most like it (ToMe, arXiv 2303.17604). 0: none. Faster, and another x̂ (docs/speed.md).
+    token_merging: float = Field(0.0, ge=0, le=0.75)
     # exact: as PyTorch runs it. rounding: compiled, channels last, all batches of a size alike; differs by rounding.
     speed: Literal["exact", "rounding"] = "exact"
     # torch's kernel for the U-Net's attention; default: as torch chooses. And its heads padded with zeros to multiples
@@ -69,10 +77,19 @@ class ReconstructSettings(Section):
     @property
     def denoising_steps(self) -> int:
         """T of equation 1, in steps: as many lead from z_T to z_0."""
+        if self.sampler == "lcm":
+            return self.steps if self.strength > 0 else 0
         return min(int(self.steps * self.strength), self.steps)
 
     @model_validator(mode="after")
     def _grid_fits(self) -> Self:
         if self.size_multiple is not None and self.size_multiple > self.longer_side:
             raise ValueError(f"size_multiple={self.size_multiple} is above longer_side={self.longer_side}")
+        return self
+
+    @model_validator(mode="after")
+    def _sampler_fits(self) -> Self:
+        for name, value in {"eta": 0, "cache_interval": 1}.items():
+            if self.sampler == "lcm" and getattr(self, name) != value:
+                raise ValueError(f"sampler=lcm: {name}={getattr(self, name)} plays no part in it. Set {name}={value}.")
         return self

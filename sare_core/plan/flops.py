@@ -20,6 +20,7 @@ from sare_core.errors import ConfigError
 from sare_core.plan import models
 from sare_core.reconstruction import method_of
 from sare_core.reconstruction.caching import split
+from sare_core.reconstruction.merging import merging
 
 Size = tuple[int, int]  # width, height in pixels
 
@@ -69,9 +70,10 @@ def reconstruct_flops(
     """
     method = method_of(settings)
     captioned = captioned and method.needs_captions
-    whole, outer = split(model.unet.eval())
+    whole, outer = split(merging(model.unet.eval(), settings.token_merging))
     passes = dict(zip((whole, outer), method.passes(settings), strict=True))
-    rows = 2 if captioned and settings.guidance_scale != 1 else 1
+    rows = method.rows(settings, model.unet) if captioned else 1
+    told = model.unet.config.time_cond_proj_dim
     vae, width = model.vae.eval(), model.text_encoder.config.hidden_size
     channels = vae.config.latent_channels
 
@@ -81,6 +83,8 @@ def reconstruct_flops(
         total += count(lambda: vae.decode(empty(1, channels, h, w)))
         latents = (1, model.unet.config.in_channels, h, w)  # of in-painting models more than the autoencoder's
         inputs = {"encoder_hidden_states": empty(1, model.tokens, width, device="meta")}
+        if told is not None:
+            inputs["timestep_cond"] = empty(1, told, device="meta")
         for unet, times in passes.items():
             if times:
                 total += times * rows * count(lambda: unet(empty(latents), 1, **inputs))  # noqa: B023

@@ -71,6 +71,12 @@ class Method:
         whole = ceil(steps / settings.cache_interval)
         return Passes(self.unet_passes * whole, self.unet_passes * (steps - whole))
 
+    def rows(self, settings: ReconstructSettings, unet: Any) -> int:
+        """Of the U-Net's batch, for an image with a caption: 2, with the guidance pass. 1: nothing is guided, or the
+        U-Net, a diffusers model, is told the guidance (`time_cond_proj_dim`)."""
+        guided = self.needs_captions and settings.guidance_scale != 1 and unet.config.time_cond_proj_dim is None
+        return 2 if guided else 1
+
     def load(self, settings: ReconstructSettings, folder: str, device: str) -> Reconstructor:
         """The method ready to work. folder: of the model. device: as torch names it, e.g. cuda:0.
 
@@ -148,7 +154,7 @@ register(
     "one_step",
     "sare_core.reconstruction.img2img:OneStep",
     needs_captions=True,
-    unused={"eta", "cache_interval"},
+    unused={"eta", "sampler", "cache_interval"},
     adds_noise=True,
     unet_passes=1,
     one_step=True,
@@ -156,18 +162,21 @@ register(
 register(
     "autoencoder",
     "sare_core.reconstruction.autoencoder:Autoencoder",
-    unused={"steps", "strength", "guidance_scale", "eta", "cache_interval", "attention", "pad_heads"},
+    unused={
+        *("steps", "strength", "guidance_scale", "eta", "sampler"),
+        *("cache_interval", "token_merging", "attention", "pad_heads"),
+    },
 )
 register(
     "ddim_inversion",
     "sare_core.reconstruction.ddim_inversion:DDIMInversion",
-    unused={"guidance_scale", "eta", "cache_interval"},
+    unused={"guidance_scale", "eta", "sampler", "cache_interval"},
     unet_passes=2,
 )
 register(
     "inpaint",
     "sare_core.reconstruction.inpaint:Inpaint",
-    unused={"guidance_scale", "cache_interval"},
+    unused={"guidance_scale", "sampler", "cache_interval"},
     adds_noise=True,
     unet_passes=1,
 )

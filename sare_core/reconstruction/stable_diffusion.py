@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
 import torch
-from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
+from diffusers import AutoencoderKL, DDIMScheduler, LCMScheduler, UNet2DConditionModel
 from diffusers.utils.torch_utils import randn_tensor
 from transformers import CLIPTextModel, CLIPTokenizer
 
@@ -21,6 +21,7 @@ from sare_core.reconstruction.batching import empty_rows
 from sare_core.reconstruction.caching import split
 from sare_core.reconstruction.compiling import compile_parts
 from sare_core.reconstruction.memory import Fitting
+from sare_core.reconstruction.merging import merging
 
 
 class Parts(NamedTuple):
@@ -52,15 +53,30 @@ class StableDiffusion:
         self._texts: dict[str, torch.Tensor] = {}
         self.encoding, self.changing, self.decoding = Fitting("encoder"), Fitting("U-Net"), Fitting("decoder")
         self.empty_rows = 0  # since `ran` was last asked
-        if self.unet is not None and settings.pad_heads:
-            pad_heads(self.unet)
+        if settings.sampler == "lcm":
+            self.scheduler = LCMScheduler.from_config(self.scheduler.config)
+        elif self.unet is not None and self.unet.config.time_cond_proj_dim is not None:
+            raise ConfigError(
+                f"reconstruct.model={settings.model}: its U-Net is told the guidance (time_cond_proj_dim), as those of "
+                "latent consistency models are. Set reconstruct.method=img2img reconstruct.sampler=lcm, or name "
+                "another model."
+            )
         self.outer: Any = None  # the U-Net's outermost layers, for steps that take its deep features again
-        if settings.cache_interval > 1:
-            self.unet, self.outer = split(self.unet)
-        if self.unet is not None and settings.attention != "default":
-            attend_by(settings.attention, self.unet, self.outer)
+        if self.unet is not None:
+            self._prepare_unet()
         if settings.speed == "rounding":
             compile_parts(self.vae, self.unet, self.outer)
+
+    def _prepare_unet(self) -> None:
+        """As the settings have it. Raises ConfigError: this U-Net or device cannot."""
+        settings = self.settings
+        if settings.pad_heads:
+            pad_heads(self.unet)
+        self.unet = merging(self.unet, settings.token_merging)
+        if settings.cache_interval > 1:
+            self.unet, self.outer = split(self.unet)
+        if settings.attention != "default":
+            attend_by(settings.attention, self.unet, self.outer)
 
     def _load(self, folder: str) -> Parts:
         require_whole(folder)
@@ -106,12 +122,22 @@ class StableDiffusion:
         return found
 
     def steps_from_noise(self) -> list[int]:
-        """The timesteps of the DDIM steps from z_T to z_0, where T = floor(strength * T_max), the noisiest first.
+        """The timesteps of the steps from z_T to z_0, the noisiest first.
 
+        DDIM's, where T = floor(strength * T_max); or those that `LatentConsistencyModelImg2ImgPipeline` takes.
         Python numbers, for the scheduler: a step indexed by a tensor on the device would wait for it. The U-Net takes
         them from `on_device`. Raises ConfigError: there is none.
         """
         settings = self.settings
+        if settings.sampler == "lcm":
+            learnt = self.scheduler.config.original_inference_steps
+            if settings.steps > (known := int(learnt * settings.strength)):
+                raise ConfigError(
+                    f"reconstruct.steps={settings.steps}: the model knows {known} steps at strength "
+                    f"{settings.strength} (original_inference_steps={learnt}). Take fewer steps, or more strength."
+                )
+            self.scheduler.set_timesteps(settings.steps, strength=settings.strength)
+            return list[int](self.scheduler.timesteps.tolist())
         self.scheduler.set_timesteps(settings.steps)
         count = settings.denoising_steps
         if count == 0:

@@ -99,6 +99,9 @@ def test_the_papers_stages_cost_what_was_measured_of_them() -> None:
         ("reconstruct.method=ddim_inversion", "reconstruct.strength=0.7"),
         ("reconstruct.cache_interval=3", "reconstruct.noise_draws=2"),
         ("reconstruct.method=one_step", "reconstruct.rounds=2"),
+        ("reconstruct.token_merging=0.5", "reconstruct.cache_interval=2"),
+        ("reconstruct.token_merging=0.75", "reconstruct.method=ddim_inversion"),
+        ("reconstruct.sampler=lcm", "reconstruct.strength=0.7"),
     ],
 )
 def test_reconstruct_is_counted_as_it_runs(changes: tuple[str, ...], standin_settings: MakeSettings) -> None:

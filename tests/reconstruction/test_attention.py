@@ -76,7 +76,7 @@ def test_a_kernel_that_the_device_lacks_is_refused(model: Callable[..., Img2Img]
         model(f"attention={kernel}")
 
 
-@pytest.mark.parametrize("changes", [(), ("cache_interval=2",), ("attention=math",)])
+@pytest.mark.parametrize("changes", [(), ("cache_interval=2",), ("attention=math",), ("token_merging=0.5",)])
 def test_padded_heads_are_as_wide_as_kernels_want_them(model: Callable[..., Img2Img], changes: tuple[str, ...]) -> None:
     padded = model("pad_heads=true", *changes)
     texts = torch.zeros(1, 77, padded.unet.config.cross_attention_dim)

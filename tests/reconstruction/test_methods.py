@@ -93,12 +93,13 @@ def test_the_folders_of_the_paper_keep_their_names(models: Path) -> None:
 
 def test_a_neutral_value_is_left_out_and_another_counts(models: Path) -> None:
     values = {"noise_draws": 1, "method": "img2img", "cache_interval": 1, "rounds": 1}
+    values |= {"sampler": "ddim", "token_merging": 0}
     neutral = of(*(f"reconstruct.{name}={value}" for name, value in values.items())).fingerprint_fields()
     assert not values.keys() & neutral.keys()
     assert of("reconstruct.noise_draws=3").fingerprint_fields() == neutral | {"noise_draws": 3}
-    others = ("noise_draws=3", "cache_interval=2", "cache_interval=3", "rounds=2")
+    others = ("noise_draws=3", "cache_interval=2", "cache_interval=3", "rounds=2", "sampler=lcm", "token_merging=0.5")
     made = {folder(models, "img2img", f"reconstruct.{other}") for other in others}
-    assert len(made | {folder(models, "img2img")}) == 5
+    assert len(made | {folder(models, "img2img")}) == 7
     assert len({folder(models, method) for method in METHODS}) == len(METHODS)
 
 
