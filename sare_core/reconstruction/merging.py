@@ -43,7 +43,7 @@ def _merge_in(layer: Any, share: float) -> None:
     processor = Merging(share)
 
     def note(_: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-        height, width = inputs[0].shape[-2:]
+        height, width = inputs[0].shape[2:]
         processor.size = (height, width)  # attention sees tokens in a row
 
     layer.register_forward_pre_hook(note)

@@ -165,6 +165,8 @@ def test_what_cannot_be_measured_is_said(configurations: list[str], console: Con
     [
         ("method=img2img", True),
         ("cache_interval=2", True),
+        ("token_merging=0.5", True),
+        ("sampler=lcm", True),
         ("method=one_step", True),
         ("method=autoencoder", False),
         ("method=ddim_inversion", True),
