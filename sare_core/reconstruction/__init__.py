@@ -21,7 +21,8 @@ class Reconstructor(Protocol):
     """What a method's class or function gives for (settings, folder of the model, device).
 
     Attributes: multiple, the pixels that height and width are multiples of. device, where it wants its images; without,
-    they are on the CPU.
+    they are on the CPU. ran, a method that gives what records are to say of the batches since it was last called
+    (`Record.batches`); without, they say nothing.
     """
 
     multiple: int
