@@ -38,6 +38,7 @@ class Speed(StrEnum):
 
     exact = "exact"
     rounding = "rounding"
+    quantised = "quantised"
 
 
 def bench(
@@ -45,7 +46,7 @@ def bench(
     set_: Set = None,
     only: Annotated[list[Part] | None, typer.Option(help="Only these parts. Default: all but attention.")] = None,
     speed: Annotated[
-        list[Speed] | None, typer.Option(help="Of reconstruct.speed. Default: exact; on a GPU both.")
+        list[Speed] | None, typer.Option(help="Of reconstruct.speed. Default: exact; on a GPU rounding too.")
     ] = None,
     batch_size: Annotated[
         list[int] | None, typer.Option(min=1, help="Images at once. Default: 1, and the preset's.")

@@ -31,8 +31,9 @@ from sare_core.engine.manifest import read_index
 from sare_core.engine.shardfiles import TarReader
 from sare_core.evaluation.results import read_outputs
 from sare_core.evaluation.tables import UNDEFINED, ResultTable, to_markdown, to_terminal
+from sare_core.models import compiled
 from sare_core.plan import flops, models
-from sare_core.reconstruction import method_of
+from sare_core.reconstruction import method_of, quantising
 from sare_core.reconstruction.mapper import Mapper
 from sare_core.study.variants import NO_CAPTION
 from tests.pipeline import Pipeline
@@ -40,7 +41,7 @@ from tests.pipeline import Pipeline
 # The settings of `reconstruct` that make each tier; the first is the preset as it is.
 TIERS = (
     *("exact", "steps=6", "steps=4", "cache_interval=2", "cache_interval=3", "method=one_step"),
-    *("token_merging=0.5", "sampler=lcm steps=4", "sampler=lcm steps=8"),
+    *("token_merging=0.5", "sampler=lcm steps=4", "sampler=lcm steps=8", "speed=quantised"),
 )
 OTHER_NOISE = "seed=1"
 # sdv1.4, whose training images detectors see, and the unseen generators that read text and are no near-copies of it.
@@ -58,6 +59,8 @@ NOTES = [
     "passes: of the U-Net an image, the guidance pass counted; + of its outermost layers alone. GFLOP, ms: an image "
     f"with its caption; ms of the processor, the least of {TURNS} turns, in batches of {TIMED}, one thread; – where "
     "the row was added later, by --only.",
+    "speed=quantised: not compiled, and products of 8-bit integers in float32, which holds them exactly at these "
+    "widths; so its ms are not those of a GPU.",
     "Δx̂: mean change of x̂ in levels, and its 99th percentile; correlation: of the images' mean errors. A tier is "
     "compared with exact, another noise with its own tier.",
     f"Columns from number on: AUC (%), of {KNOWN} and the mean of the unseen generators that read text (glide, "
@@ -227,6 +230,8 @@ def main(
     """Measure, print and write down."""
     os.environ |= {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
     torch.set_num_threads(1)
+    compiled.BACKEND = "eager"  # inductor takes minutes, and changes rounding alone
+    quantising.multiply = lambda one, other: one.float() @ other.float()  # CPUs without VNNI take 30 times as long
     console = Console(highlight=False)
     with tempfile.TemporaryDirectory() as temporary:
         world = World(folder or Path(temporary))

@@ -64,7 +64,8 @@ class ReconstructSettings(Section):
     # most like it (ToMe, arXiv 2303.17604). 0: none. Faster, and another x̂ (docs/speed.md).
     token_merging: float = Field(0.0, ge=0, le=0.75)
     # exact: as PyTorch runs it. rounding: compiled, channels last, all batches of a size alike; differs by rounding.
-    speed: Literal["exact", "rounding"] = "exact"
+    # quantised: likewise, and linear layers of the U-Net multiply 8-bit integers; another x̂ (docs/speed.md).
+    speed: Literal["exact", "rounding", "quantised"] = "exact"
     # torch's kernel for the U-Net's attention; default: as torch chooses. And its heads padded with zeros to multiples
     # of 64. Both differ by rounding; `sare bench --only attention` says what pays.
     attention: Literal["default", "flash", "cudnn", "efficient", "math"] = "default"

@@ -1,4 +1,4 @@
-"""Models that torch compiles: reconstruct.speed=rounding and train.compile."""
+"""Models that torch compiles: reconstruct.speed and train.compile."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

@@ -141,6 +141,10 @@ def method_of(settings: ReconstructSettings) -> Method:
                 f"reconstruct.{name}={value}: plays no part in {method.name}. "
                 f"Set reconstruct.{name}={settings.neutral[name]}."
             )
+    if settings.speed == "quantised" and not method.unet_passes:
+        raise ConfigError(
+            f"reconstruct.speed=quantised: {method.name} has no U-Net to quantise. Set reconstruct.speed=rounding."
+        )
     random = settings.latents == "sample" or (method.adds_noise and settings.strength > 0)
     if settings.noise_draws > 1 and not random:
         raise ConfigError(

@@ -11,4 +11,4 @@ def empty_rows(count: int, batch_size: int, speed: str) -> int:
     Only compiled models need it, which take batches of one size; a batch that is far from full runs uncompiled.
     """
     missing = -count % batch_size
-    return missing if speed == "rounding" and count >= COMPILED_FROM * batch_size else 0
+    return missing if speed != "exact" and count >= COMPILED_FROM * batch_size else 0

@@ -22,6 +22,7 @@ from sare_core.reconstruction.caching import split
 from sare_core.reconstruction.compiling import compile_parts
 from sare_core.reconstruction.memory import Fitting
 from sare_core.reconstruction.merging import merging
+from sare_core.reconstruction.quantising import quantise
 
 
 class Parts(NamedTuple):
@@ -64,7 +65,7 @@ class StableDiffusion:
         self.outer: Any = None  # the U-Net's outermost layers, for steps that take its deep features again
         if self.unet is not None:
             self._prepare_unet()
-        if settings.speed == "rounding":
+        if settings.speed != "exact":
             compile_parts(self.vae, self.unet, self.outer)
 
     def _prepare_unet(self) -> None:
@@ -72,6 +73,8 @@ class StableDiffusion:
         settings = self.settings
         if settings.pad_heads:
             pad_heads(self.unet)
+        if settings.speed == "quantised":
+            quantise(self.unet)
         self.unet = merging(self.unet, settings.token_merging)
         if settings.cache_interval > 1:
             self.unet, self.outer = split(self.unet)

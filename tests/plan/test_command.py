@@ -174,9 +174,10 @@ def test_sizes_and_batches_are_those_of_the_stage(
     assert len(lots) < len(index.digests) or together == 1
     batches = [stage.batches([row for shard in lot for row in index.rows(shard)]) for lot in lots]
     assert found.batches == sum(map(len, batches)) and found.empty_rows == 0
-    compiled = changed(settings, {"reconstruct.speed": "rounding"})
     empty = sum(4 - len(batch) for lot in batches for batch in lot if len(batch) == 3)
-    assert indexed_images(index, compiled, list(index.digests), 8).empty_rows == empty
+    for speed in ("rounding", "quantised"):
+        compiled = changed(settings, {"reconstruct.speed": speed})
+        assert indexed_images(index, compiled, list(index.digests), 8).empty_rows == empty
     said = plan_dataset(settings, index, pipeline.work, None).lines
     full = len(rows) / (found.batches * settings.reconstruct.batch_size)
     assert any(f"batches of {settings.reconstruct.batch_size} are {full:.0%} full" in line for line in said)
