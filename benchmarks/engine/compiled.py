@@ -24,8 +24,8 @@ IMAGES, TURNS = 16, 5
 HEIGHTS = (32, 24)  # of images 32 wide; the lower ones are cut from the middle
 COLUMNS = ["size", "graphs", "compiled in, s", "graphs later", "Δx̂, most", "Δx̂", "ms, exact", "ms, rounding"]
 NOTES = [
-    f"{IMAGES} images in one batch, one thread. graphs: compiled in the first call, of encoder, U-Net and decoder, with "
-    f"an empty cache; later: in the {TURNS} calls after it.",
+    f"{IMAGES} images in one batch, one thread. graphs: compiled in the first call, of encoder, U-Net and decoder, "
+    f"with an empty cache; later: in the {TURNS} calls after it.",
     "Δx̂: between exact and rounding, in levels, the largest and the mean; ms: of the processor, an image, the least of "
     f"{TURNS} turns.",
 ]

@@ -1,4 +1,4 @@
-"""The setting reconstruct.speed, not exact: autoencoder and U-Net compiled by torch, a static graph for each image size.
+"""The setting reconstruct.speed, not exact: autoencoder and U-Net compiled by torch, a static graph an image size.
 
 All of the U-Net is compiled: its ResNet blocks, where fusing pays most, are no repeated blocks in diffusers' sense.
 """

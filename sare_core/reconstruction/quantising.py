@@ -30,6 +30,9 @@ def quantise(unet: Any) -> None:
 class Quantised(nn.Module):
     """A linear layer in 8 bits. It takes and gives what the layer does, in the dtype of what comes in."""
 
+    weight: Tensor
+    scale: Tensor
+
     def __init__(self, linear: nn.Linear) -> None:
         super().__init__()
         self.in_features, self.out_features = linear.in_features, linear.out_features
