@@ -109,7 +109,7 @@ def test_linear_layers_of_transformers_alone_are_quantised(model: Callable[..., 
     assert min(rows for rows, *_ in ran.shapes) > 16, "cuBLAS takes no fewer"
 
 
-@pytest.mark.parametrize("changes", [(), ("cache_interval=2",), ("pad_heads=true",), ("token_merging=0.5",)])
+@pytest.mark.parametrize("changes", [(), ("cache_interval=2", "pad_heads=true", "token_merging=0.5")])
 def test_images_move_by_little(model: Callable[..., Img2Img], changes: tuple[str, ...]) -> None:
     exact = reconstruct(model(*changes))
     quantised = model("speed=quantised", *changes)
