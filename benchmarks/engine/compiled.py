@@ -78,7 +78,7 @@ def main() -> None:
     """Measure, print and write down."""
     torch.set_num_threads(1)
     console = Console(highlight=False)
-    with tempfile.TemporaryDirectory() as cache:
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as cache:  # the compiler still writes there
         os.environ |= {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "TORCHINDUCTOR_CACHE_DIR": cache}
         table = ResultTable("Compiled", COLUMNS, rows(), NOTES)
     console.print(to_terminal(table, console.width))
