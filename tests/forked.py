@@ -59,7 +59,7 @@ class Command:
         assert self._process.pid is not None
         os.kill(self._process.pid, signum)
 
-    def wait(self, seconds: float = 240) -> Done:
+    def wait(self, seconds: float = 1200) -> Done:
         """To its end. Raises AssertionError when it does not come."""
         self._process.join(seconds)
         if self._process.exitcode is None:

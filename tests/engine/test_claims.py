@@ -184,7 +184,7 @@ def test_the_heart_beats_until_the_claim_is_given_up(store: Store, monkeypatch: 
     mine = Claims(store)
     assert mine.take(3)
     first = store.modified("claims/00003.json")
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     while store.modified("claims/00003.json") == first:
         assert time.monotonic() < deadline, "no second beat"
         time.sleep(0.01)
@@ -219,7 +219,7 @@ def test_a_heartbeat_outlives_a_fault_of_the_disk(store: Store, monkeypatch: pyt
     time.sleep(0.1)
     fail.clear()
     before = store.modified("claims/00003.json")
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     while store.modified("claims/00003.json") == before:
         assert time.monotonic() < deadline, "the heart has stopped"
         time.sleep(0.01)

@@ -40,7 +40,7 @@ def start(title: str, total: int, stdout: int, clock: str = "forged clock") -> "
 
 
 def until(held: Callable[[], bool]) -> None:
-    end = time.monotonic() + 30
+    end = time.monotonic() + 120
     while not held():
         assert time.monotonic() < end
         time.sleep(0.02)
@@ -66,7 +66,7 @@ def test_a_log_has_a_line_a_minute_and_each_is_there_at_once(log: Path) -> None:
     until(lambda: log.read_text().count("\n") == 2)
     say(*["1;2;"] * 59)
     process.stdin.close()
-    assert process.wait(30) == 0
+    assert process.wait(120) == 0
     lines = log.read_text().splitlines()
     assert all(re.match(STAMP + "caption: ", line) for line in lines)
     assert [re.sub(f"^{STAMP}", "", line) for line in lines] == [
@@ -79,7 +79,7 @@ def test_a_log_has_a_line_a_minute_and_each_is_there_at_once(log: Path) -> None:
 def test_a_log_of_work_that_ends_early_says_how_far_it_came(log: Path) -> None:
     with log.open("w") as file:
         process = start("x[/b]\x1b[31m", 2000, file.fileno())
-    process.communicate("1;10;fail\n", timeout=30)
+    process.communicate("1;10;fail\n", timeout=120)
     first, last = log.read_text().splitlines()
     assert first.endswith(r" x[/b]\x1b[31m: 1,000 of 2,000 images")
     assert last.endswith(r" x[/b]\x1b[31m: 1,010 of 2,000 images, 10.0/s, took 0:00:01")
@@ -102,7 +102,7 @@ def test_a_terminal_of_80_columns_has_a_bar_and_all_words(title: str) -> None:
         except OSError:  # the other end is closed
             break
     os.close(ours)
-    assert process.wait(30) == 0
+    assert process.wait(120) == 0
     plain = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", shown.decode())
     lines = [line for line in re.split(r"[\r\n]+", plain) if title in line]
     assert all("/1,600,000 images " in line and "ETA" in line and "/s" in line for line in lines)

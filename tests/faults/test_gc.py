@@ -1,4 +1,4 @@
-"""`gc --delete` beside running stages, for real and without pause: nothing that a record names is lost.
+"""`gc --delete` beside running stages, for real and again and again: nothing that a record names is lost.
 
 Before a shard is done, its file lies there already, from a run that was killed long ago: until the stage puts the same
 bytes under the same name, it is an orphan that gc may remove.
@@ -59,9 +59,11 @@ def collect(tmp_path: Path) -> None:
     """
     index, folder, removed = read_index(str(tmp_path / "manifests"), "it"), folder_in(tmp_path), 0
     while not (tmp_path / "stop").exists():
+        started = time.monotonic()
         with suppress(ConfigError):  # the records that it read were gathered anew, and the other gc removed them
             found = [name for name in orphaned_files(folder, index, grace=0) if not name.endswith(".tmp")]
             removed += bool(found) and remove_orphans(folder, index, found, grace=0)
+        time.sleep(time.monotonic() - started)  # the folder is left to the stages for as long, on any machine
     sys.exit(0 if removed > ROUNDS else 1)
 
 

@@ -17,6 +17,7 @@ from benchmarks.scale.sleeper import SleepStage, folder_of
 from sare_core.engine import claims, runner
 from sare_core.engine.audit import integrity_errors
 from sare_core.engine.garbage import orphaned_files
+from sare_core.engine.ranks import Rank
 from sare_core.engine.runner import run
 
 QUIET = Console(quiet=True)
@@ -31,6 +32,7 @@ def test_two_runners_compute_few_shards_twice(tmp_path: Path) -> None:
 def test_a_dead_hosts_claim_is_waited_for_and_taken_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(claims, "LOST", 1.5)
     monkeypatch.setattr(runner, "POLL", 0.2)
+    monkeypatch.setattr(Rank, "device", lambda self: "cpu")  # to ask torch takes longer, on a slow machine
     index, folder = make_index(str(tmp_path / "manifests"), 4, 4), folder_of(str(tmp_path / "work"))
     folder.store.write("claims/00001.json", json.dumps({"host": "node7", "pid": 1, "started": 0.0}).encode())
     start = time.monotonic()

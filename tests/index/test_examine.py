@@ -151,7 +151,7 @@ def test_signals_end_each_phase(tmp_path: Path, phase: str, signum: signal.Signa
         assert process.poll() is None
         process.send_signal(signum)
         started = time.monotonic()
-        _, said = process.communicate(timeout=20)
+        _, said = process.communicate(timeout=120)
     assert time.monotonic() - started < 10
     assert process.returncode == 128 + signum
     assert f"stopped by signal {signum.value}; what was finished is kept" in said and "Traceback" not in said

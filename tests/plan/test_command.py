@@ -40,7 +40,7 @@ def test_a_hundred_million_images(capsys: pytest.CaptureFixture[str]) -> None:
     command.plan(preset="paper", images=100_000_000, images_per_second=3, gpus=64, price=2.5, tflops=990)
     said, took = capsys.readouterr().out, time.monotonic() - start
     assert max(map(len, said.splitlines())) <= 100
-    assert took < 60  # about 5 s; the machine may be busy
+    assert took < 300  # about 5 s; the machine may be slow and busy
     (row,) = [line.split() for line in said.splitlines() if line.startswith("reconstruct ")]
     hours = 1e8 / 3 / 3600
     assert row[1:3] == ["100,000,000", "100,000"]

@@ -62,7 +62,7 @@ class Launch:
         return ended(self.start(target, *variables, changed=changed))
 
 
-def ended(process: "subprocess.Popen[str]", seconds: float = 200) -> tuple[int, str]:
+def ended(process: "subprocess.Popen[str]", seconds: float = 1200) -> tuple[int, str]:
     """Exit code and output of a process, once it has come to its end."""
     said, _ = process.communicate(timeout=seconds)
     return process.returncode, said

@@ -32,7 +32,7 @@ class Gate:
 
     def __call__(self, image: Image.Image, name: str) -> float:
         self.entered.set()
-        assert self.open.wait(30)
+        assert self.open.wait(120)
         if image.size == self.fails_at:
             raise RuntimeError("the model broke")
         return brightness(image)
@@ -48,7 +48,7 @@ class Running(NamedTuple):
 
     def ask(self, method: str, path: str, body: bytes | None = None) -> tuple[int, dict[str, str], bytes]:
         """Status, headers by lower-case names, and body."""
-        asked = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
+        asked = http.client.HTTPConnection("127.0.0.1", self.port, timeout=120)
         try:
             asked.request(method, path, body)
             answer = asked.getresponse()
@@ -77,7 +77,7 @@ def running(detector: StandIn, calibration: Calibration | None = None, limits: L
         thread.join(30)
 
 
-def wait_for(what: Callable[[], object], seconds: float = 20) -> None:
+def wait_for(what: Callable[[], object], seconds: float = 120) -> None:
     end = time.monotonic() + seconds
     while not what():
         assert time.monotonic() < end, "it did not come to pass"

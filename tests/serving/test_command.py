@@ -46,7 +46,7 @@ def test_from_start_to_end(tmp_path: Path, standin_models: Path) -> None:
                 found = json.load(answer)
         finally:
             server.send_signal(signal.SIGTERM)
-        assert server.wait(30) == 0
+        assert server.wait(120) == 0
     logit = sare_core.Detector.from_pretrained(folder, device="cpu").explain(image).logit
     assert found["logit"] == pytest.approx(logit, abs=2e-3)
     assert set(found["encodings"]) == set(ENCODINGS)

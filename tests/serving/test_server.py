@@ -116,7 +116,7 @@ def test_who_has_gone_costs_no_batch(stand_in: StandIn, photo: bytes, monkeypatc
     """Also where the batch that its image is to be in is made up already."""
     monkeypatch.setattr(running_module, "PIXELS", 1)  # each image is a part of its own
     passes = threading.Semaphore(1)
-    stand_in.of = lambda image, _: brightness(image) * passes.acquire(timeout=20)
+    stand_in.of = lambda image, _: brightness(image) * passes.acquire(timeout=120)
 
     async def ask() -> None:
         queue = Queue(Examiner(stand_in, None), Limits(), Metrics())  # type: ignore[arg-type]
@@ -244,7 +244,7 @@ def test_a_port_that_is_taken_is_named() -> None:
 
 
 def connected(port: int) -> socket.socket:
-    return socket.create_connection(("127.0.0.1", port), timeout=20)
+    return socket.create_connection(("127.0.0.1", port), timeout=120)
 
 
 def answer_of(connection: socket.socket) -> bytes:

@@ -149,7 +149,7 @@ class Cluster:
     def _show(self, job: str) -> list[str]:
         return self("scontrol", "--oneliner", "show", "job", job).splitlines()
 
-    def until(self, holds: Callable[[], bool], what: str, seconds: float = 60) -> None:
+    def until(self, holds: Callable[[], bool], what: str, seconds: float = 300) -> None:
         """Wait until something holds. Raises RuntimeError when it does not come to."""
         end = time.monotonic() + seconds
         while time.monotonic() < end:
@@ -159,7 +159,7 @@ class Cluster:
             time.sleep(0.1)
         raise RuntimeError(f"waited {seconds} s for {what}\n{self.logs()}")
 
-    def until_over(self, *jobs: str, seconds: float = 240) -> dict[str, dict[str, tuple[str, int]]]:
+    def until_over(self, *jobs: str, seconds: float = 1200) -> dict[str, dict[str, tuple[str, int]]]:
         """Wait until no task of the jobs is in the queue; their states."""
         listed = ",".join(jobs)
         self.until(lambda: not self("squeue", "-h", "-j", listed), f"jobs {listed} to end", seconds)
