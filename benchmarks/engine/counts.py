@@ -50,7 +50,7 @@ def _reconstruct(model: Img2Img, height: int, width: int, count: int = 3) -> Non
     model.reconstruct(images, captions, [generator_for(0, caption) for caption in captions])
 
 
-class _Reads(TorchDispatchMode):
+class Reads(TorchDispatchMode):
     """Counts values that are read from a tensor: on a GPU each waits for all work before it."""
 
     count = 0
@@ -62,7 +62,7 @@ class _Reads(TorchDispatchMode):
 
 def _waits(config: Any) -> int:
     model = Img2Img(config, str(config.model), "cpu")
-    with _Reads() as reads:
+    with Reads() as reads:
         _reconstruct(model, *SIZES[0])
     return reads.count
 

@@ -14,9 +14,10 @@ T = TypeVar("T")
 class Fitting:
     """Runs a part of the model over a batch: as a whole, or in halves, quarters … where memory ends.
 
-    The size that fits is kept for the batches to come, in `largest`; None: nothing was too large so far. `most`: images
-    that it took at once, since somebody set it to 0. A part that
+    The size that fits is kept for the batches to come, in `largest`; None: nothing was too large so far. A part that
     runs out of memory is run again, with the generators as they were, so that nothing but rounding tells of it.
+
+    most: images that it took at once, at most, since somebody set it to 0.
     """
 
     def __init__(self, part: str) -> None:

@@ -1,4 +1,6 @@
 import shutil
+import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -101,8 +103,30 @@ def test_equals_transformers_one_by_one_for_mixed_aspect_ratios(llava_dir, pictu
         assert told == expected
 
 
+class OneAtATime:
+    """A processor whose tokenizer fails, as a fast one may ("Already borrowed"), when two threads are in it."""
+
+    def __init__(self, processor):
+        self.processor, self.busy = processor, threading.Lock()
+
+    def alone(self, call, *args, **kwargs):
+        assert self.busy.acquire(blocking=False), "Already borrowed"
+        try:
+            time.sleep(0.01)
+            return call(*args, **kwargs)
+        finally:
+            self.busy.release()
+
+    def __call__(self, **kwargs):
+        return self.alone(self.processor, **kwargs)
+
+    def batch_decode(self, tokens, **kwargs):
+        return self.alone(self.processor.batch_decode, tokens, **kwargs)
+
+
 def test_images_are_prepared_in_threads_while_the_model_works(llava_dir, pictures, settings):
     captioner = load_captioner(settings(captioner="llava-next", prompt=PROMPT), str(llava_dir), "cpu")
+    captioner.processor = OneAtATime(captioner.processor)
     batches = [pictures[first : first + 2] for first in range(0, len(pictures), 2)] * 4
     expected = [captioner.caption(batch, [{}] * len(batch)) for batch in batches]
     with ThreadPoolExecutor(4) as threads:

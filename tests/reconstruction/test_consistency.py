@@ -12,8 +12,8 @@ from diffusers import (
     StableDiffusionImg2ImgPipeline,
     UNet2DConditionModel,
 )
-from torch.utils._python_dispatch import TorchDispatchMode
 
+from benchmarks.engine.counts import Reads
 from sare_core.config import Settings, load_settings
 from sare_core.errors import ConfigError
 from sare_core.plan import flops, models
@@ -151,18 +151,11 @@ def test_a_schedule_of_the_checkpoint_counts(standin_settings: MakeSettings) -> 
 def test_no_step_waits_for_the_device(standin_settings: MakeSettings) -> None:
     """Neither a number that is read back nor a copy to the device, of which there is one a draw, before the steps."""
 
-    class Count(TorchDispatchMode):
-        reads = 0
-
-        def __torch_dispatch__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
-            self.reads += "_local_scalar_dense" in str(func)
-            return func(*args, **(kwargs or {}))
-
     def reads(steps: int) -> int:
         model = model_of(standin_settings, "sampler=lcm", f"steps={steps}")
-        with Count() as counter:
+        with Reads() as counter:
             x_hats(model, 0, 1)
-        return counter.reads
+        return counter.count
 
     assert reads(12) == reads(3)
 

@@ -10,6 +10,7 @@ import torch
 from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionImg2ImgPipeline
 from PIL import Image
 
+from benchmarks.engine.counts import Reads
 from sare_core.config import Settings
 from sare_core.errors import ConfigError, ImageError
 from sare_core.images.decoding import fit_size, resize
@@ -178,21 +179,13 @@ def test_no_step_of_the_loop_waits_for_the_device(
     standin_settings: Callable[..., Settings], standin_models: Path
 ) -> None:
     """Each number read back from a tensor is a wait on a GPU; they must not grow with the steps."""
-    from torch.utils._python_dispatch import TorchDispatchMode
-
-    class Count(TorchDispatchMode):
-        reads = 0
-
-        def __torch_dispatch__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
-            self.reads += "_local_scalar_dense" in str(func)
-            return func(*args, **(kwargs or {}))
 
     def reads(steps: int) -> int:
         settings = standin_settings(f"reconstruct.steps={steps}").reconstruct
         reconstructor = Img2Img(settings, str(standin_models / "diffusion"), "cpu")
-        with Count() as counter:
+        with Reads() as counter:
             reconstructor.reconstruct(torch.zeros(1, 3, 32, 32), ["a cat"], [generator_for(0, "x")])
-        return counter.reads
+        return counter.count
 
     assert reads(20) == reads(4)
 
