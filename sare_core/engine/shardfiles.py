@@ -6,9 +6,7 @@ error, so what was read back is compared with what was written, key by key, and 
 
 import io
 import os
-import queue
 import tarfile
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Protocol
@@ -46,8 +44,9 @@ class TarWriter:
     def __init__(self, path: Path) -> None:
         import webdataset
 
+        # tarfile writes 10 KB at a time; if each went to the disk, the thread would wait for the GIL as often.
+        self._file = path.open("wb", buffering=1 << 22)
         # Bytes only (encoder off): webdataset would save a PIL image under jpg lossily.
-        self._file = path.open("wb")
         self._tar = webdataset.TarWriter(self._file, encoder=False, mtime=0)
 
     def write(self, sample: dict[str, Any]) -> None:
@@ -56,41 +55,6 @@ class TarWriter:
     def close(self) -> None:
         self._tar.close()
         self._file.close()
-
-
-class WriteBehind:
-    """Another writer at work in a thread, so that the model need not wait for the disk.
-
-    `write` raises what a write before has raised; so does `close`, after which the file is whole.
-    """
-
-    WAITING = 64  # samples at most
-
-    def __init__(self, writer: ShardWriter) -> None:
-        self._writer, self._error = writer, None  # type: ShardWriter, BaseException | None
-        self._samples: queue.Queue[dict[str, Any] | None] = queue.Queue(self.WAITING)
-        self._thread = threading.Thread(target=self._work, daemon=True)
-        self._thread.start()
-
-    def write(self, sample: dict[str, Any]) -> None:
-        if self._error is not None:
-            raise self._error
-        self._samples.put(sample)
-
-    def close(self) -> None:
-        self._samples.put(None)
-        self._thread.join()
-        self._writer.close()
-        if self._error is not None:
-            raise self._error
-
-    def _work(self) -> None:
-        while (sample := self._samples.get()) is not None:
-            if self._error is None:  # else it takes them, so that nobody waits, and drops them
-                try:
-                    self._writer.write(sample)
-                except BaseException as error:
-                    self._error = error
 
 
 def read_back(path: Path) -> dict[str, set[str]]:

@@ -31,7 +31,7 @@ def encode_png(image: Image.Image | np.ndarray) -> bytes:
     up = len(_compressed(_UP, less[tried])) < len(_compressed(_NONE, rows[tried]))
     data = _compressed(_UP, less) if up else _compressed(_NONE, rows)
     header = struct.pack(">2I5B", width, height, *_FORMAT)
-    return _SIGNATURE + _chunk(b"IHDR", header) + _chunk(b"IDAT", data) + _chunk(b"IEND", b"")
+    return b"".join([_SIGNATURE, *_chunk(b"IHDR", header), *_chunk(b"IDAT", data), *_chunk(b"IEND", b"")])
 
 
 def decode_png(data: bytes) -> Image.Image:
@@ -70,5 +70,5 @@ def _compressed(kind: int, rows: np.ndarray) -> bytes:
     return isal_zlib.compress(filtered.data, LEVEL)
 
 
-def _chunk(kind: bytes, data: bytes) -> bytes:
-    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", isal_zlib.crc32(kind + data))
+def _chunk(kind: bytes, data: bytes) -> list[bytes]:
+    return [struct.pack(">I", len(data)), kind, data, struct.pack(">I", isal_zlib.crc32(data, isal_zlib.crc32(kind)))]
