@@ -35,6 +35,9 @@ class SleepStage:
             os.write(file, "".join(f"{shard}\n" for shard in sources).encode())
             os.close(file)
 
+    def end(self, shards: list[int]) -> None:
+        pass
+
     def ran(self) -> dict[str, int]:
         return {}
 

@@ -46,6 +46,9 @@ class CaptionStage:
     def begin(self, sources: dict[int, dict[str, Path]]) -> None:
         pass
 
+    def end(self, shards: list[int]) -> None:
+        pass
+
     def ran(self) -> dict[str, int]:
         return {}
 

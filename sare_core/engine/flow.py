@@ -1,19 +1,20 @@
-"""One shard through a stage: files are read and results encoded in threads, so that neither holds up the model."""
+"""Images through a stage: files are read and results encoded in threads, so that neither holds up the model."""
 
 import os
+import queue
 import sys
 import threading
 from collections import deque
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from itertools import chain
 from typing import Any, NamedTuple, Protocol, TypeVar
 
-from sare_core.errors import ImageError
+from sare_core.errors import ImageError, NotReached
 
 BEHIND = 10  # niceness of what is not the model; 0 is usual, 19 the least
 T = TypeVar("T")
 Row = dict[str, Any]
+Made = list[tuple[Row, "Future[Any] | ImageError"]]  # a batch behind the model: samples as they are encoded
 AHEAD = 2  # batches that are read while the model works, and batches of results that may wait to be written
 # Of the images that are read and not yet through the model, by the index: 0.5 GB as Pillow holds them. A larger batch
 # is cut, and less is read ahead; an image that is larger by itself is alone. Ordinary batches never come near it.
@@ -54,40 +55,73 @@ class Work(Protocol):
         """A result as the sample to write. Runs in threads."""
 
 
-def samples(work: Work, rows: list[Row], threads: int) -> Generator[tuple[Row, dict[str, Any] | ImageError]]:
-    """Each row with its sample or the error that failed it, in the order of the batches.
+class Flow:
+    """The images of some shards on their way through a stage's model. Reading begins at once, in threads.
+
+    `run`, in the model's thread, and `samples`, in another, meet in a queue, so that neither waits for the other before
+    a few batches lie between them.
 
     Memory: a few batches, of PIXELS pixels in all. rows: of the index; width and height say what an image takes.
     """
-    plan = deque(part for batch in work.batches(rows) for part in _cut(batch))
-    with (
-        ThreadPoolExecutor(threads, initializer=give_way) as readers,
-        ThreadPoolExecutor(threads, initializer=give_way) as encoders,
-    ):
 
-        def start(batch: list[Row]) -> tuple[list[Row], Future[Read]]:
-            found = [(row, readers.submit(work.read, row)) for row in batch]
-            # It waits in a reader's place, but for those alone that were begun before it.
-            return batch, readers.submit(_collated, work, found)
+    def __init__(self, work: Work, rows: list[Row], threads: int) -> None:
+        self._work = work
+        self._plan = deque(part for batch in work.batches(rows) for part in _cut(batch))
+        self._readers = ThreadPoolExecutor(threads, initializer=give_way)
+        self._encoders = ThreadPoolExecutor(threads, initializer=give_way)
+        self._reading: deque[tuple[list[Row], Future[Read]]] = deque()
+        self._made: queue.Queue[Made | None] = queue.Queue(AHEAD)
+        self.failed = 0  # images so far, but for those that a stage before has failed
+        self.dropped = False  # whoever took the samples has left
+        self._read_ahead()
 
-        reading: deque[tuple[list[Row], Future[Read]]] = deque()
-        waiting: deque[list[tuple[Row, Future[Any] | ImageError]]] = deque()
+    def run(self, before_batch: Callable[[bool], None]) -> None:
+        """Run the model over all batches. Raises what anything in the way raises, but for an ImageError.
+
+        before_batch: called when a batch is read, before the model gets it; True: it is the last.
+        """
         try:
-            while plan or reading:
-                pixels = sum(_pixels(row) for batch, _ in reading for row in batch)
-                while plan and len(reading) <= AHEAD:
-                    pixels += sum(map(_pixels, plan[0]))
-                    if reading and pixels > PIXELS:
-                        break
-                    reading.append(start(plan.popleft()))
-                waiting.append(_work_through(work, reading[0][1].result(), encoders))
-                reading.popleft()
-                if len(waiting) > AHEAD:
-                    yield from _finished(waiting.popleft())
-            yield from chain.from_iterable(_finished(done) for done in waiting)
+            while self._reading and not self.dropped:
+                batch = self._reading[0][1].result()
+                before_batch(len(self._reading) == 1 and not self._plan)
+                made = _work_through(self._work, batch, self._encoders)
+                self._reading.popleft()
+                self.failed += sum(_failed(outcome) for _, outcome in made)
+                self._made.put(made)
+                self._read_ahead()
         finally:
-            readers.shutdown(cancel_futures=True)
-            encoders.shutdown(cancel_futures=True)
+            self._made.put(None)
+
+    def samples(self) -> Generator[tuple[Row, dict[str, Any] | ImageError]]:
+        """Each row with its sample or the error that failed it, in the order of the batches; as far as `run` came.
+
+        Whoever closes it before its end ends `run`, too.
+        """
+        made: Made | None = []
+        try:
+            while (made := self._made.get()) is not None:
+                for row, outcome in made:
+                    yield row, outcome if isinstance(outcome, ImageError) else outcome.result()
+        finally:
+            self.dropped = made is not None
+            while made is not None:  # so that the model's thread does not wait for room
+                made = self._made.get()
+
+    def close(self) -> None:
+        """Nothing more is read or encoded."""
+        self._readers.shutdown(cancel_futures=True)
+        self._encoders.shutdown(cancel_futures=True)
+
+    def _read_ahead(self) -> None:
+        pixels = sum(_pixels(row) for batch, _ in self._reading for row in batch)
+        while self._plan and len(self._reading) <= AHEAD:
+            pixels += sum(map(_pixels, self._plan[0]))
+            if self._reading and pixels > PIXELS:
+                break
+            batch = self._plan.popleft()
+            found = [(row, self._readers.submit(self._work.read, row)) for row in batch]
+            # It waits in a reader's place, but for those alone that were begun before it.
+            self._reading.append((batch, self._readers.submit(_collated, self._work, found)))
 
 
 def give_way() -> None:
@@ -124,13 +158,13 @@ def _collated(work: Work, batch: list[tuple[Row, Future[Any]]]) -> Read:
     return Read(items, work.collate(good) if good else None)
 
 
-def _work_through(work: Work, batch: Read, encoders: ThreadPoolExecutor) -> list[tuple[Row, Future[Any] | ImageError]]:
+def _work_through(work: Work, batch: Read, encoders: ThreadPoolExecutor) -> Made:
     good = sum(not isinstance(item, ImageError) for _, item in batch.items)
     made = work.process(batch.collated) if good else []
     if len(made) != good:
         raise RuntimeError(f"{good} images went into the model, {len(made)} results came out")
     results = iter(made)
-    out: list[tuple[Row, Future[Any] | ImageError]] = []
+    out: Made = []
     for row, item in batch.items:
         result = item if isinstance(item, ImageError) else next(results)
         failed = isinstance(result, ImageError)
@@ -138,8 +172,5 @@ def _work_through(work: Work, batch: Read, encoders: ThreadPoolExecutor) -> list
     return out
 
 
-def _finished(
-    batch: list[tuple[Row, Future[Any] | ImageError]],
-) -> Iterator[tuple[Row, dict[str, Any] | ImageError]]:
-    for row, outcome in batch:
-        yield row, outcome if isinstance(outcome, ImageError) else outcome.result()
+def _failed(outcome: Future[Any] | ImageError) -> bool:
+    return isinstance(outcome, ImageError) and not isinstance(outcome, NotReached)

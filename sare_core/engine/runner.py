@@ -9,25 +9,24 @@ import gc
 import os
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack, closing, suppress
-from functools import partial
-from typing import NamedTuple
+from contextlib import ExitStack, closing, contextmanager, suppress
 
 from rich.console import Console
 
 from sare_core.engine.claims import Claims
 from sare_core.engine.faults import point
 from sare_core.engine.folders import Folder, Record
+from sare_core.engine.lot import Lot
 from sare_core.engine.manifest import Index
 from sare_core.engine.progress import bar
 from sare_core.engine.ranks import Rank
-from sare_core.engine.shard import compute_shards, finish_shard
 from sare_core.engine.shardqueue import ShardQueue
 from sare_core.engine.signals import check_stop, release_on_preemption, stop_cleanly, wait
 from sare_core.engine.stage import Outcome, Stage
-from sare_core.errors import StageError
+from sare_core.engine.terminal import console as terminal
+from sare_core.errors import StageError, TransientError
 
 # So many shards that fail one after the other, far from each other, have one cause: a disk is away, a setting is wrong.
 # The run stops then, since it would only mark all the others as failed; not before half as many failed as were done,
@@ -109,41 +108,65 @@ def run(
             claimed[shard] = own
         return claimed
 
-    together = 1 if retry else stage.shards_together
-    with (
-        stop_cleanly(),
-        ExitStack() as ended,
-        bar(console, rank.title(folder.stage), sum(sizes[shard] for shard in todo), rank.first) as advance,
-        _Finishing(done, failed_now, together) as finishing,
-    ):
-        while queue:
-            check_stop()
-            for other, state in queue.look().items():
-                outcome.by_another(other, state)
-                advance(sizes[other])
-            with ExitStack() as held:
-                claimed = claim(together, held)
-                if not claimed:
-                    finishing.settle()
-                    if queue:
-                        advance(0, f"waits for {len(queue)} shards that others work on")
-                        wait(POLL)
-                        queue.ask_again()
-                    continue
+    def begin() -> None:
+        """Claim the next shards, if there are any, and have their images read."""
+        nonlocal device
+        with ExitStack() as held:
+            if claimed := claim(together, held):
                 if not device:
                     device = rank.device()
                     stage.load(device)
                     gc.freeze()  # models stay: to look through their objects again and again stops every thread
                     ended.callback(gc.unfreeze)
-                made = compute_shards(stage, index, list(claimed), device, threads, advance, retry)
-                with closing(made):
-                    for shard, computed in made:
-                        if isinstance(computed, StageError):
-                            finishing.settle()  # so that shards are told of in their order
-                            failed_now(shard, computed)
-                        else:
-                            finish = partial(finish_shard, folder, computed)
-                            finishing.start(shard, claimed[shard].pop_all(), finish)
+                lots.append(Lot(stage, index, claimed, device, threads, advance, retry))
+                held.pop_all()
+                lots[-1].begin()
+
+    def begin_ahead() -> None:
+        try:
+            begin()
+        except (StageError, TransientError, OSError) as error:
+            postponed.append(error)  # the lot that is at the model is not to blame
+
+    def one_by_one(lot: Lot) -> Iterator[tuple[int, Record | StageError]]:
+        """Shards that failed together, so that it is known whose fault it is, and the others are done."""
+        advance(-lot.counted)
+        reason = str(lot.error).partition(" Mend the cause")[0].rstrip(".")
+        terminal.print(f"{folder.stage}: {reason}. These {len(lot.claims)} shards are now done one by one.")
+        for shard, claims in lot.claims.items():
+            alone = Lot(stage, index, {shard: claims}, device, threads, advance, retry)
+            with closing(alone):
+                alone.begin()
+                alone.run()
+                yield from alone.finish() or []
+
+    together = 1 if retry else stage.shards_together
+    lots, postponed = deque[Lot](), list[Exception]()  # at most two: one at the model, one that is being read
+    with (
+        stop_cleanly(),
+        ExitStack() as ended,
+        bar(console, rank.title(folder.stage), sum(sizes[shard] for shard in todo), rank.first) as advance,
+        _Finishing(done, failed_now, one_by_one) as finishing,
+        _closing_all(lots),
+    ):
+        while queue or lots:
+            check_stop()
+            if postponed:
+                raise postponed[0]
+            for other, state in queue.look().items():
+                outcome.by_another(other, state)
+                advance(sizes[other])
+            if not lots:
+                begin()
+            if not lots:
+                finishing.settle()
+                if queue:
+                    advance(0, f"waits for {len(queue)} shards that others work on")
+                    wait(POLL)
+                    queue.ask_again()
+                continue
+            lots[0].run(begin_ahead)
+            finishing.start(lots.popleft())
     if rank.first or outcome.done:
         _compact(folder, index)
     outcome.seconds = time.monotonic() - started
@@ -160,54 +183,70 @@ def _compact(folder: Folder, index: Index) -> None:
         folder.ledger.compact(index.digests.keys())
 
 
-class _Shard(NamedTuple):
-    number: int
-    held: ExitStack  # its claim
-    record: Future[Record]
+@contextmanager
+def _closing_all(lots: deque[Lot]) -> Iterator[None]:
+    """Whatever ends a run: nothing stays in the spool, and nothing claimed."""
+    try:
+        yield
+    finally:
+        with ExitStack() as left:
+            for lot in lots:
+                left.callback(lot.close)
+
+
+Ended = Iterable[tuple[int, Record | StageError]]
 
 
 class _Finishing:
-    """Shards that are checked, put in place and recorded in a thread, while the next are computed; at most so many.
+    """The lot that is written, checked, put in place and recorded in a thread, while the next is computed.
 
-    Their claims are held until then. At the end of a run, however it comes, they are waited for.
+    Its claims are held until then. At the end of a run, however it comes, it is waited for.
     """
 
-    def __init__(self, done: Callable[[Record], None], failed: Callable[[int, StageError], None], most: int) -> None:
-        self._done, self._failed, self._most = done, failed, most
+    def __init__(
+        self,
+        done: Callable[[Record], None],
+        failed: Callable[[int, StageError], None],
+        one_by_one: Callable[[Lot], Ended],
+    ) -> None:
+        self._done, self._failed, self._one_by_one = done, failed, one_by_one
         self._thread = ThreadPoolExecutor(1)
-        self._shards: deque[_Shard] = deque()
+        self._lot: tuple[Lot, Future[Ended | None]] | None = None
 
     def __enter__(self) -> "_Finishing":
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: object, trace: object) -> None:
         try:
-            while self._shards:
-                with suppress(*(() if kind is None else (Exception,))):  # else what has ended the run is what is raised
-                    self.settle()
+            with suppress(*(() if kind is None else (Exception,))):  # else what has ended the run is what is raised
+                if kind is not None:
+                    self._one_by_one = lambda lot: []
+                self.settle()
         finally:
             self._thread.shutdown()
-            for shard in self._shards:
-                shard.held.close()
 
-    def start(self, shard: int, held: ExitStack, finish: Callable[[], Record]) -> None:
-        """Finish a shard, once there is room. Raises as `settle`, of those before it."""
-        try:
-            self.settle(self._most - 1)
-        finally:
-            self._shards.append(_Shard(shard, held, self._thread.submit(finish)))
+    def start(self, lot: Lot) -> None:
+        """Finish a lot, once the one before is; at once, if it may have failed. Raises as `settle`."""
+        with ExitStack() as unless_started:
+            unless_started.callback(lot.close)
+            self.settle()
+            self._lot = lot, self._thread.submit(lot.finish)
+            unless_started.pop_all()
+        if lot.doubtful:
+            self.settle()
 
-    def settle(self, left: int = 0) -> None:
-        """Wait for the shards that are being finished, all but so many, and tell how each ended.
+    def settle(self) -> None:
+        """Wait for the lot that is being finished, and tell how each of its shards ended.
 
         Raises StageError: one too many failed. Errors that are no shard's own, such as a full disk, pass.
         """
-        while len(self._shards) > left:
-            shard = self._shards.popleft()
-            with shard.held:
-                try:
-                    record = shard.record.result()
-                except StageError as error:
-                    self._failed(shard.number, error)
+        if self._lot is None:
+            return
+        (lot, finished), self._lot = self._lot, None
+        with closing(lot):
+            ended = finished.result()
+            for shard, found in self._one_by_one(lot) if ended is None else ended:
+                if isinstance(found, StageError):
+                    self._failed(shard, found)
                 else:
-                    self._done(record)
+                    self._done(found)

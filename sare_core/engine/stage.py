@@ -22,7 +22,10 @@ class Stage(Work, Protocol):
 
     def begin(self, sources: dict[int, dict[str, Path]]) -> None:
         """Called before shards are computed together, mostly one: with the outputs that each is made from, by the roles
-        of `Folder.upstream`."""
+        of `Folder.upstream`. Others, begun before, may still be at work."""
+
+    def end(self, shards: list[int]) -> None:
+        """What `begin` was given of these is not needed any more. Called from another thread."""
 
     def ran(self) -> dict[str, int]:
         """What a record is to say of the batches that were run since this was last asked (`Record.batches`)."""

@@ -43,6 +43,7 @@ class PredictStage:
     ) -> None:
         self.settings, self.index, self.folder = settings, index, folder
         self.encoders, self.detector = encoders, detector
+        self.readers = dict[int, dict[str, TarReader]]()  # by shard and role
 
     def load(self, device: str) -> None:
         from sare_core.detectors.trained import TrainedDetector
@@ -52,8 +53,12 @@ class PredictStage:
         self.trained = TrainedDetector(self.settings.detector, encoders, tensors, device, self.settings.evaluate.dtype)
 
     def begin(self, sources: dict[int, dict[str, Path]]) -> None:
-        [files] = sources.values()
-        self.readers = {role: TarReader(path) for role, path in files.items()}
+        for shard, files in sources.items():
+            self.readers[shard] = {role: TarReader(path) for role, path in files.items()}
+
+    def end(self, shards: list[int]) -> None:
+        for shard in shards:
+            self.readers.pop(shard, None)
 
     def ran(self) -> dict[str, int]:
         return {}
@@ -69,7 +74,9 @@ class PredictStage:
 
     def read(self, row: dict[str, Any]) -> Any:
         kind, root = type(self.trained.model), self.index.about["root"]
-        return self.trained.prepare(read_parts(kind, self.readers, root, row, self.settings.view, scoring=True))
+        return self.trained.prepare(
+            read_parts(kind, self.readers[row["shard"]], root, row, self.settings.view, scoring=True)
+        )
 
     def collate(self, items: list[Any]) -> Any:
         return self.trained.collate(items)

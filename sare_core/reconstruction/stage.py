@@ -51,6 +51,7 @@ class ReconstructStage:
         self.settings, self.view, self.seed = settings, view, seed
         self.root, self.folder = index.about["root"], folder
         self.shards_together = settings.shards_together
+        self.captions = dict[int, dict[str, str | None]]()  # by shard and image_id
         self.fields: tuple[str, ...] = ("json", "sare.png")
         if settings.keep_reconstruction:
             self.fields += ("reconstruction.png",)
@@ -63,11 +64,13 @@ class ReconstructStage:
 
     def begin(self, sources: dict[int, dict[str, Path]]) -> None:
         """sources: each shard's captions, where the method reads captions; else each image counts as without."""
-        self.captions = {
-            shard: {row["image_id"]: row["caption"] for row in read_rows(files["captions"])}
-            for shard, files in sources.items()
-            if "captions" in files
-        }
+        for shard, files in sources.items():
+            if "captions" in files:
+                self.captions[shard] = {row["image_id"]: row["caption"] for row in read_rows(files["captions"])}
+
+    def end(self, shards: list[int]) -> None:
+        for shard in shards:
+            self.captions.pop(shard, None)
 
     def ran(self) -> dict[str, int]:
         found: dict[str, int] = getattr(self.mapper.reconstructor, "ran", dict)()  # somebody's own method may not say

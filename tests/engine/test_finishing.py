@@ -12,11 +12,11 @@ import pytest
 from benchmarks.scale.made_up import make_index
 from benchmarks.scale.sleeper import SleepStage, folder_of
 from sare_core.engine import shard as shards
-from sare_core.engine.claims import claimed_shards
+from sare_core.engine.claims import Claims, claimed_shards
 from sare_core.engine.manifest import Index
 from sare_core.engine.ranks import Rank
 from sare_core.engine.runner import run
-from sare_core.errors import StageError, Stopped
+from sare_core.errors import StageError, Stopped, TransientError
 from sare_core.store.storage import sha256_file
 from tests.pipeline import QUIET
 
@@ -52,7 +52,7 @@ def test_the_next_shard_begins_before_the_last_is_in_place(
             next_began.set()
 
     def digest(path: Path) -> str:
-        assert next_began.wait(10), "the next shard waits for this one"
+        assert next_began.wait(60), "the next shard waits for this one"
         return sha256_file(path)
 
     monkeypatch.setattr(shards, "sha256_file", digest)
@@ -111,3 +111,64 @@ def test_a_stop_waits_for_the_one_that_is_nearly_done(index: Index, tmp_path: Pa
     assert claimed_shards(stage.folder.store) == {}
     stage.at = lambda shard: None
     assert run(stage, index, SHARDS, QUIET).done == [1, 2, 3]
+
+
+class Meeting(SleepStage):
+    """The model's last batch of shard 0 waits until shard 1 is read, and what it made until the model has shard 1."""
+
+    def __init__(self, work: Path) -> None:
+        super().__init__(folder_of(str(work)), seconds=0.0)
+        self.next_read, self.next_at_the_model, self.met = threading.Event(), threading.Event(), list[bool]()
+        self.known = set[int]()
+
+    def begin(self, sources: dict[int, dict[str, Path]]) -> None:
+        self.known |= sources.keys()
+
+    def end(self, shards: list[int]) -> None:
+        self.known -= set(shards)
+
+    def read(self, row: dict[str, Any]) -> Any:
+        assert row["shard"] in self.known, "`begin` comes before, and `end` after"
+        if row["shard"] == 1:
+            self.next_read.set()
+        return row["shard"]
+
+    def process(self, items: list[Any]) -> list[Any]:
+        if items[0] == 0:
+            self.met.append(self.next_read.wait(60))
+        elif items[0] == 1:
+            self.next_at_the_model.set()
+        return super().process(items)
+
+    def encode(self, row: dict[str, Any], item: Any, result: float) -> dict[str, Any]:
+        if row["shard"] == 0:
+            self.met.append(self.next_at_the_model.wait(60))
+        assert row["shard"] in self.known
+        return super().encode(row, row["image_id"], result)
+
+
+def test_the_model_waits_neither_for_the_first_images_nor_for_the_last_results(index: Index, tmp_path: Path) -> None:
+    stage = Meeting(tmp_path / "work")
+    outcome = run(stage, index, SHARDS, QUIET)
+    assert outcome.done == SHARDS
+    assert stage.met == [True] * 5, "one batch, and four images"
+    assert stage.known == set()
+
+
+def test_a_shard_that_cannot_be_begun_early_costs_nothing_of_the_one_before(
+    index: Index, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    take = Claims.take
+
+    def fails_for_1(self: Claims, shard: int | str) -> bool:
+        if shard == 1:
+            raise TransientError("the store does not answer")
+        return take(self, shard)
+
+    monkeypatch.setattr(Claims, "take", fails_for_1)
+    stage = Watched(tmp_path / "work", lambda shard: None)
+    with pytest.raises(TransientError, match="does not answer"):
+        run(stage, index, SHARDS, QUIET)
+    states = stage.folder.states(index.digests)
+    assert [states[shard].kind for shard in SHARDS] == ["done", "open", "open", "open"]
+    assert claimed_shards(stage.folder.store) == {}

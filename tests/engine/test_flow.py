@@ -1,11 +1,13 @@
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from typing import Any
 
 import pytest
 
-from sare_core.engine.flow import PIXELS, Row, samples
+from sare_core.engine.flow import PIXELS, Flow, Row
 from sare_core.errors import ConfigError, ImageError, NotReached
 
 WAIT = 20.0  # seconds after which a test gives up
@@ -65,6 +67,14 @@ def fail_on(number: int, error: Exception) -> Callable[[int], int]:
     return work
 
 
+def samples(work: Doubling, rows: list[Row], threads: int) -> Iterator[tuple[Row, Any]]:
+    """What comes of the rows. The model has a thread of its own."""
+    with closing(Flow(work, rows, threads)) as flow, ThreadPoolExecutor(1, thread_name_prefix="model") as model:
+        running = model.submit(flow.run, lambda last: None)
+        yield from flow.samples()
+        running.result()
+
+
 @pytest.mark.parametrize("batch_size", [1, 3, 8])
 @pytest.mark.parametrize("count", [0, 1, 2, 7, 30])
 def test_every_row_once_in_order_whatever_the_batch(batch_size: int, count: int) -> None:
@@ -77,7 +87,7 @@ def test_batches_are_collated_in_threads_of_what_was_read(threads: int) -> None:
     work, collated = Doubling(4), list[tuple[list[int], bool]]()
 
     def collate(items: list[int]) -> list[int]:
-        collated.append((items, threading.current_thread() is threading.main_thread()))
+        collated.append((items, threading.current_thread().name.startswith("model")))
         return [100 * item for item in items]
 
     work.on_collate, work.on_read = collate, fail_on(5, ImageError("cannot be read"))
@@ -250,3 +260,43 @@ def test_the_images_of_a_batch_are_read_at_once() -> None:
     work, together = Doubling(3), threading.Barrier(3)
     work.on_read = lambda n: (together.wait(WAIT), n)[1]
     assert len(list(samples(work, rows(9), threads=3))) == 9
+
+
+def test_it_says_before_each_batch_whether_it_is_the_last_and_how_many_failed() -> None:
+    def read(n: int) -> int:
+        if n in (1, 2):
+            raise ImageError("bad") if n == 1 else NotReached("no caption")
+        return n
+
+    work, told = Doubling(2), list[tuple[bool, int]]()
+    work.on_read = read
+    with closing(Flow(work, rows(5), 2)) as flow:
+        flow.run(lambda last: told.append((last, flow.failed)))
+        assert len(list(flow.samples())) == 5
+    assert told == [(False, 0), (False, 1), (True, 1)]
+
+
+def test_what_it_is_told_before_a_batch_may_end_it() -> None:
+    def stop(last: bool) -> None:
+        if last:
+            raise ConfigError("enough")
+
+    with closing(Flow(Doubling(2), rows(6), 2)) as flow:
+        with pytest.raises(ConfigError, match="enough"):
+            flow.run(stop)
+        assert [row["n"] for row, _ in flow.samples()] == [0, 1, 2, 3], "what is through the model is given"
+
+
+def test_one_that_takes_the_samples_and_fails_ends_the_model_s_work() -> None:
+    def take() -> None:
+        with closing(flow.samples()) as made:
+            next(made)
+            raise OSError(28, "No space left on device")
+
+    work, batches = Doubling(1), list[bool]()
+    with closing(Flow(work, rows(1000), 2)) as flow, ThreadPoolExecutor(1) as writer:
+        taken = writer.submit(take)
+        flow.run(batches.append)
+        assert flow.dropped and len(batches) < 1000
+        with pytest.raises(OSError, match="No space"):
+            taken.result()

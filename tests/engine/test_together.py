@@ -36,7 +36,7 @@ class Together(SleepStage):
 
     def __init__(self, work: Path, errors: dict[int, Exception] | None = None) -> None:
         super().__init__(folder_of(str(work)), seconds=0.0)
-        self.errors, self.batch_sizes = errors or {}, list[int]()
+        self.errors, self.batch_sizes, self.batches_since = errors or {}, list[int](), 0
 
     def read(self, row: dict[str, Any]) -> str:
         if row["shard"] in self.errors:
@@ -45,7 +45,12 @@ class Together(SleepStage):
 
     def process(self, items: list[Any]) -> list[Any]:
         self.batch_sizes.append(len(items))
+        self.batches_since += 1
         return super().process(items)
+
+    def ran(self) -> dict[str, int]:
+        found, self.batches_since = {"batches": self.batches_since}, 0
+        return found
 
 
 def alone(work: Path) -> Together:
@@ -72,6 +77,7 @@ def test_batches_are_filled_from_all_of_them_and_each_file_is_as_if_alone(index:
     records = two.folder.records(SHARDS)
     assert [records[shard].together for shard in SHARDS] == [[0, 1], [0, 1], [2, 3], [2, 3], []]
     assert [record.together for record in one.folder.records(SHARDS).values()] == [[]] * 5
+    assert [records[shard].batches["batches"] for shard in SHARDS] == [3, 3, 3, 3, 2]
     assert claimed_shards(two.folder.store) == {}
 
 
@@ -84,7 +90,27 @@ def test_one_that_fails_does_not_take_the_others_along(index: Index, tmp_path: P
     records = stage.folder.records(SHARDS)
     assert records[2].status == "failed" and records[2].together == []
     assert records[0].together == [0, 1] and records[3].together == [], "done by itself once its neighbour had failed"
+    assert records[3].batches == {"batches": 2}, "not those that its neighbour's failure made vain"
     assert claimed_shards(stage.folder.store) == {}
+
+
+def test_a_retry_of_one_image_leaves_what_is_said_of_the_others(index: Index, tmp_path: Path) -> None:
+    class Gone(Together):
+        gone = index.rows(0)[0]["image_id"]
+
+        def read(self, row: dict[str, Any]) -> str:
+            if row["image_id"] == self.gone:
+                raise ImageError("is gone")
+            return super().read(row)
+
+    stage = Gone(tmp_path / "work")
+    run(stage, index, [0, 1], QUIET)
+    before = stage.folder.records([0])[0]
+    stage.gone = ""
+    assert run(stage, index, [0, 1], QUIET, retry=True).done == [0]
+    after = stage.folder.records([0])[0]
+    assert (before.ok, after.ok) == (5, 6)
+    assert (after.batches, after.together) == (before.batches, before.together) == ({"batches": 3}, [0, 1])
 
 
 def test_progress_counts_each_image_once(index: Index, tmp_path: Path) -> None:
@@ -117,12 +143,10 @@ def test_a_stop_leaves_nothing_behind_and_the_next_run_makes_the_same(index: Ind
 def test_the_seconds_of_several_are_shared_out(index: Index, tmp_path: Path) -> None:
     stage, started = Together(tmp_path / "work"), time.monotonic()
     stage.seconds = 0.05
-    found = [
-        computed for _, computed in shards.compute_shards(stage, index, [0, 1], "cpu", 2, lambda count: None, False)
-    ]
+    run(stage, index, [0, 1], QUIET)
     took = time.monotonic() - started
-    seconds = [computed.seconds for computed in found if isinstance(computed, shards.Computed)]
-    assert seconds[0] == seconds[1] > 0.07, "three batches, shared by two"
+    seconds = [record.seconds for record in stage.folder.records([0, 1]).values()]
+    assert min(seconds) > 0.07, "three batches, shared by two"
     assert sum(seconds) <= took
 
 
