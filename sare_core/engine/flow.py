@@ -16,8 +16,9 @@ T = TypeVar("T")
 Row = dict[str, Any]
 Made = list[tuple[Row, "Future[Any] | ImageError"]]  # a batch behind the model: samples as they are encoded
 AHEAD = 2  # batches that are read while the model works, and batches of results that may wait to be written
-# Of the images that are read and not yet through the model, by the index: 0.5 GB as Pillow holds them. A larger batch
-# is cut, and less is read ahead; an image that is larger by itself is alone. Ordinary batches never come near it.
+# Of the images that are read and not yet through the model, by the index: 0.5 GB as Pillow holds them, and at the end
+# of a shard as much of the next. A larger batch is cut, and less is read ahead; an image that is larger by itself is
+# alone. Ordinary batches never come near it.
 PIXELS = 1 << 27
 
 

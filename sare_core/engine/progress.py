@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from datetime import datetime, timedelta
+from threading import Lock
 
 from rich.console import Console
 from rich.progress import (
@@ -31,10 +32,15 @@ def bar(
     """The progress over `total` units, of which `done` were done before. Yields `advance(count, note="")`.
 
     In a terminal it is a bar. In a file, a pipe or a Slurm log it is a line at the start, one at the end, and one a
-    minute between (INTERVAL), each written at once. shown: False prints nothing.
+    minute between (INTERVAL), each written at once. shown: False prints nothing. Threads may call `advance`.
     """
-    progress = (_live if _is_live(console) else _lines)(console, printable(title), total, done, unit)
-    with progress if shown else nullcontext(lambda count, note="": None) as advance:
+    progress, lock = (_live if _is_live(console) else _lines)(console, printable(title), total, done, unit), Lock()
+    with progress if shown else nullcontext(lambda count, note="": None) as show:
+
+        def advance(count: int, note: str = "") -> None:
+            with lock:
+                show(count, note)
+
         yield advance
 
 
