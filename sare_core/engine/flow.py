@@ -7,6 +7,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from typing import Any, NamedTuple, Protocol, TypeVar
 
 from sare_core.errors import ImageError, NotReached
@@ -73,7 +74,7 @@ class Flow:
         self._reading: deque[tuple[list[Row], Future[Read]]] = deque()
         self._made: queue.Queue[Made | None] = queue.Queue(AHEAD)
         self.failed = 0  # images so far, but for those that a stage before has failed
-        self.dropped = False  # whoever took the samples has left
+        self.dropped = False
         self._read_ahead()
 
     def run(self, before_batch: Callable[[bool], None]) -> None:
@@ -83,35 +84,43 @@ class Flow:
         """
         try:
             while self._reading and not self.dropped:
-                batch = self._reading[0][1].result()
-                before_batch(len(self._reading) == 1 and not self._plan)
-                made = _work_through(self._work, batch, self._encoders)
-                self._reading.popleft()
-                self.failed += sum(_failed(outcome) for _, outcome in made)
-                self._made.put(made)
+                self._give(self._next(before_batch))
                 self._read_ahead()
         finally:
-            self._made.put(None)
+            self._give(None)
+
+    def _next(self, before_batch: Callable[[bool], None]) -> Made:
+        """The next batch through the model. Nothing keeps its images but what encodes them."""
+        batch = self._reading[0][1].result()
+        before_batch(len(self._reading) == 1 and not self._plan)
+        made = _work_through(self._work, batch, self._encoders)
+        self._reading.popleft()
+        self.failed += sum(_failed(outcome) for _, outcome in made)
+        return made
 
     def samples(self) -> Generator[tuple[Row, dict[str, Any] | ImageError]]:
         """Each row with its sample or the error that failed it, in the order of the batches; as far as `run` came.
 
-        Whoever closes it before its end ends `run`, too.
+        Whoever takes no more before the end has to say so: `drop`.
         """
-        made: Made | None = []
-        try:
-            while (made := self._made.get()) is not None:
-                for row, outcome in made:
-                    yield row, outcome if isinstance(outcome, ImageError) else outcome.result()
-        finally:
-            self.dropped = made is not None
-            while made is not None:  # so that the model's thread does not wait for room
-                made = self._made.get()
+        while (made := self._made.get()) is not None:
+            for row, outcome in made:
+                yield row, outcome if isinstance(outcome, ImageError) else outcome.result()
+
+    def drop(self) -> None:
+        """Nobody takes samples any more: `run` ends."""
+        self.dropped = True
 
     def close(self) -> None:
         """Nothing more is read or encoded."""
         self._readers.shutdown(cancel_futures=True)
         self._encoders.shutdown(cancel_futures=True)
+
+    def _give(self, made: Made | None) -> None:
+        while not self.dropped:
+            with suppress(queue.Full):
+                self._made.put(made, timeout=0.1)
+                return
 
     def _read_ahead(self) -> None:
         pixels = sum(_pixels(row) for batch, _ in self._reading for row in batch)

@@ -7,7 +7,7 @@ threads while the model is at the next: so the model hardly waits between two lo
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from itertools import chain
 from typing import Any
@@ -148,6 +148,13 @@ class Lot:
             self.error = error
 
     def _write(self) -> None:
+        try:
+            self._write_samples()
+        except BaseException:
+            self._flow.drop()
+            raise
+
+    def _write_samples(self) -> None:
         """What is made of each image to the file of its shard, or into its record why there is nothing."""
         failed_before = {
             failure.image_id
@@ -156,8 +163,8 @@ class Lot:
             if record
             for failure in record.failures
         }
+        made = self._flow.samples()
         with ExitStack() as writing:
-            made = writing.enter_context(closing(self._flow.samples()))
             writers = dict[int, ShardWriter]()
             for number, shard in self._shards.items():
                 writers[number] = self._stage.open(shard.path)

@@ -16,7 +16,7 @@ from sare_core.engine.claims import Claims, claimed_shards
 from sare_core.engine.manifest import Index
 from sare_core.engine.ranks import Rank
 from sare_core.engine.runner import run
-from sare_core.errors import StageError, Stopped, TransientError
+from sare_core.errors import ConfigError, StageError, Stopped, TransientError
 from sare_core.store.storage import sha256_file
 from tests.pipeline import QUIET
 
@@ -171,4 +171,18 @@ def test_a_shard_that_cannot_be_begun_early_costs_nothing_of_the_one_before(
         run(stage, index, SHARDS, QUIET)
     states = stage.folder.states(index.digests)
     assert [states[shard].kind for shard in SHARDS] == ["done", "open", "open", "open"]
+    assert claimed_shards(stage.folder.store) == {}
+
+
+def test_a_file_that_cannot_be_opened_ends_the_run(index: Index, tmp_path: Path) -> None:
+    class Full(SleepStage):
+        def batches(self, rows: list[dict[str, Any]]) -> list[list[dict[str, Any]]]:
+            return [[row] for row in rows]  # more than may wait to be written
+
+        def open(self, path: Path) -> Any:
+            raise OSError(28, "No space left on device", str(path))
+
+    stage = Full(folder_of(str(tmp_path / "work")), seconds=0.0)
+    with pytest.raises(ConfigError, match="no space left"):
+        run(stage, index, SHARDS, QUIET)
     assert claimed_shards(stage.folder.store) == {}
