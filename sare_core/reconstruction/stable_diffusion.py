@@ -3,6 +3,7 @@
 Each distinct text is encoded once while it is in use, and no step waits for the device.
 """
 
+from inspect import signature
 from itertools import chain
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
@@ -55,7 +56,7 @@ class StableDiffusion:
         self.encoding, self.changing, self.decoding = Fitting("encoder"), Fitting("U-Net"), Fitting("decoder")
         self.empty_rows = 0  # since `ran` was last asked
         if settings.sampler == "lcm":
-            self.scheduler = LCMScheduler.from_config(self.scheduler.config)
+            self.scheduler = _consistent(self.scheduler.config)
         elif self.unet is not None and self.unet.config.time_cond_proj_dim is not None:
             raise ConfigError(
                 f"reconstruct.model={settings.model}: its U-Net is told the guidance (time_cond_proj_dim), as those of "
@@ -206,6 +207,15 @@ class StableDiffusion:
         return [
             _verdict(image, ok, dark) for image, ok, dark in zip(decoded, finite.tolist(), black.tolist(), strict=True)
         ]
+
+
+def _consistent(config: Any) -> LCMScheduler:
+    """Of a checkpoint's scheduler, without what an LCMScheduler does not take, of which diffusers would warn."""
+    known = signature(LCMScheduler).parameters
+    # diffusers' own notes begin with _, such as which values nobody gave and are LCMScheduler's to choose.
+    kept = {name: value for name, value in config.items() if name in known or name.startswith("_")}
+    scheduler: LCMScheduler = LCMScheduler.from_config(kept)
+    return scheduler
 
 
 def _verdict(decoded: torch.Tensor, finite: bool, black: bool) -> torch.Tensor | ImageError:

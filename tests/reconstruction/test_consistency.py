@@ -12,6 +12,7 @@ from diffusers import (
     StableDiffusionImg2ImgPipeline,
     UNet2DConditionModel,
 )
+from diffusers.utils import logging
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from sare_core.config import Settings, load_settings
@@ -218,3 +219,20 @@ def test_what_plays_no_part_is_refused() -> None:
         settings = load_settings("paper", ["reconstruct.sampler=lcm", f"reconstruct.method={name}"]).reconstruct
         with pytest.raises(ConfigError, match=rf"sampler=lcm: plays no part in {name}\. Set reconstruct\.sampler=ddim"):
             method_of(settings)
+
+
+def test_a_checkpoints_scheduler_is_taken_over_without_a_warning(
+    standin_settings: MakeSettings, caplog: pytest.LogCaptureFixture
+) -> None:
+    settings = standin_settings().reconstruct
+    checkpoints = StableDiffusion(settings, settings.model, "cpu").scheduler.config
+    expected = dict(LCMScheduler.from_config(checkpoints).config)
+    assert expected.pop("skip_prk_steps") and not expected["set_alpha_to_one"], "Stable Diffusion's own"
+    logging.enable_propagation()
+    try:
+        caplog.clear()
+        found = model_of(standin_settings, "sampler=lcm", "steps=4").scheduler.config
+    finally:
+        logging.disable_propagation()
+    assert not [record.message for record in caplog.records if "LCMScheduler" in record.message]
+    assert {name: found[name] for name in expected} == expected
