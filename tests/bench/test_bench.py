@@ -5,10 +5,12 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
 from rich.console import Console
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from sare_core.bench import attention, reconstruct, timing, train
@@ -18,6 +20,8 @@ from sare_core.config import load_settings
 from sare_core.errors import ConfigError
 from sare_core.plan import flops, models
 from sare_core.reconstruction import method_of
+from sare_core.reconstruction.img2img import Img2Img
+from sare_core.reconstruction.mapper import generator_for
 from stages import bench
 from tests.conftest import STANDIN, standin_overrides
 
@@ -99,6 +103,21 @@ def test_attention_by_each_kernel(configurations: list[str], console: Console, m
     assert kernels[0] == "attention=default" and "attention=math pad_heads=true" in kernels
     bench.bench(STANDIN, configurations, only=[bench.Part.attention], device="cpu", batch_size=[2])
     assert "attention=math pad_heads=true" in console.export_text()
+
+
+def test_attention_of_steps_that_take_deep_features_again_is_that_of_the_outermost_layers(
+    configurations: list[str],
+) -> None:
+    changes = ["reconstruct.steps=10", "reconstruct.cache_interval=4"]
+    reconstruction = load_settings(STANDIN, [*configurations, *changes]).reconstruct
+    model: Any = Img2Img(reconstruction, reconstruct.parts_of(reconstruction, "cpu"), "cpu")
+    model.encode_texts(["", "a dog"])
+    with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+        model.changing(model.change, [generator_for(0, "")], torch.zeros(1, 4, 4, 4), ["a dog"])
+    attended = sum(flops for kernel, flops in counter.get_flop_counts()["Global"].items() if "bmm" in str(kernel))
+    rows = list(attention.rows(reconstruction, (32, 32), 1, "cpu", lambda what: None))
+    assert method_of(reconstruction).passes(reconstruction) == (2, 3)
+    assert [row.flops / row.rate for row in rows] == pytest.approx([attended] * len(rows))
 
 
 def test_a_device_that_is_not_there(configurations: list[str]) -> None:
