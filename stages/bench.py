@@ -46,7 +46,8 @@ def bench(
     set_: Set = None,
     only: Annotated[list[Part] | None, typer.Option(help="Only these parts. Default: all but attention.")] = None,
     speed: Annotated[
-        list[Speed] | None, typer.Option(help="Of reconstruct.speed. Default: exact; on a GPU rounding too.")
+        list[Speed] | None,
+        typer.Option(help="Of reconstruct.speed. Default: the preset's; where that is exact, on a GPU rounding too."),
     ] = None,
     batch_size: Annotated[
         list[int] | None, typer.Option(min=1, help="Images at once. Default: 1, and the preset's.")
@@ -81,7 +82,8 @@ def bench(
     except (RuntimeError, AssertionError) as error:
         raise ConfigError(f"--device {where}: not to be had here ({str(error).splitlines()[0]}).") from error
     cuda = torch.device(where).type == "cuda"
-    speeds = [str(each) for each in speed or ([Speed.exact, Speed.rounding] if cuda else [Speed.exact])]
+    own = settings.reconstruct.speed
+    speeds = [str(each) for each in speed or (["exact", "rounding"] if cuda and own == "exact" else [own])]
     parts = only or ([Part.reconstruct] if quick else [each for each in Part if each is not Part.attention])
     if settings.caption.captioner != "blip" and Part.caption in parts:
         parts = [part for part in parts if part is not Part.caption]

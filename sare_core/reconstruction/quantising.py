@@ -31,7 +31,7 @@ def quantise(unet: Any) -> None:
         (parent, name, layer)
         for parent in chain.from_iterable(transformer.modules() for transformer in transformers)
         for name, layer in parent.named_children()
-        if isinstance(layer, nn.Linear) and layer.in_features % 8 == layer.out_features % 8 == 0
+        if isinstance(layer, nn.Linear | Quantised) and layer.in_features % 8 == layer.out_features % 8 == 0
     ]
     if not found:
         raise ConfigError(
@@ -39,7 +39,8 @@ def quantise(unet: Any) -> None:
             "multiples of 8. Set reconstruct.speed=rounding."
         )
     for parent, name, layer in found:
-        setattr(parent, name, Quantised(layer))
+        if isinstance(layer, nn.Linear):  # else it was quantised before
+            setattr(parent, name, Quantised(layer))
 
 
 class Quantised(nn.Module):

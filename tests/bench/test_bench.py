@@ -18,6 +18,7 @@ from sare_core.bench.loader import IMAGES, DrawnSamples, rate
 from sare_core.bench.train import fill
 from sare_core.config import load_settings
 from sare_core.errors import ConfigError
+from sare_core.models import compiled
 from sare_core.plan import flops, models
 from sare_core.reconstruction import method_of
 from sare_core.reconstruction.img2img import Img2Img
@@ -75,6 +76,18 @@ def test_quick_measures_one_step_and_says_how_long_images_take(configurations: l
     text = console.export_text()
     assert "3,600,000 images of 32×32 take" in text and "one step of the U-Net" in text
     assert reconstruct.PEERS not in text and "train" not in text
+
+
+def test_the_speed_that_the_settings_name_is_measured(
+    configurations: list[str], console: Console, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(compiled, "BACKEND", "eager")  # inductor takes minutes here
+    settings = [*configurations, "reconstruct.speed=quantised"]
+    bench.bench(STANDIN, settings, device="cpu", quick=True, batch_size=[1, 2])
+    told = console.export_text()
+    assert "reconstruct, quantised, batch 2" in told and "reconstruct, exact" not in told
+    bench.bench(STANDIN, settings, device="cpu", quick=True, speed=[bench.Speed.exact])
+    assert "reconstruct, quantised" not in console.export_text(), "what is asked for goes before"
 
 
 def test_attention_by_each_kernel(configurations: list[str], console: Console, monkeypatch: pytest.MonkeyPatch) -> None:
