@@ -74,6 +74,7 @@ def bench(
     from sare_core.bench import attention, caption, reconstruct, table, timing, train
     from sare_core.evaluation.tables import to_terminal
     from sare_core.plan.estimate import multiple_of
+    from sare_core.reconstruction import method_of
 
     where = device or Rank().device()
     try:
@@ -88,6 +89,10 @@ def bench(
     if settings.caption.captioner != "blip" and Part.caption in parts:
         parts = [part for part in parts if part is not Part.caption]
         tell(f"caption is left out: only blip can be built without weights, not {settings.caption.captioner}")
+    method = method_of(settings.reconstruct)
+    if not method.passes(settings.reconstruct).whole and Part.attention in parts:
+        parts = [part for part in parts if part is not Part.attention]
+        tell(f"attention is left out: {method.name} runs no U-Net under these settings")
     if not parts:
         raise ConfigError("there is nothing to measure.")
     if out is not None:

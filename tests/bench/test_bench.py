@@ -186,6 +186,11 @@ def test_what_cannot_be_measured_is_said(configurations: list[str], console: Con
     with pytest.raises(ConfigError, match="nothing to measure"):
         bench.bench(STANDIN, none, device="cpu", only=[bench.Part.caption])
     assert "only blip can be built without weights, not none" in console.export_text()
+    for change, name in (("method=autoencoder", "autoencoder"), ("strength=0", "img2img")):
+        with pytest.raises(ConfigError, match="nothing to measure"):
+            changed = [*configurations, f"reconstruct.{change}"]
+            bench.bench(STANDIN, changed, device="cpu", only=[bench.Part.attention], batch_size=[1])
+        assert f"attention is left out: {name} runs no U-Net" in console.export_text()
     (tmp_path / "file").write_text("")
     with pytest.raises(OSError):
         bench.bench(STANDIN, configurations, device="cpu", quick=True, out=tmp_path / "file" / "out")
