@@ -208,15 +208,22 @@ def test_supposed_images_are_all_of_one_size() -> None:
 
 
 def test_coarser_sizes_are_no_advice_where_all_are_one(standin_settings: MakeSettings) -> None:
-    def said(sizes: list[tuple[int, int]]) -> str:
+    def said(sizes: list[tuple[int, int]], shards: int = 5, together: int = 1) -> str:
         plan = Plan("")
-        settings = standin_settings("reconstruct.batch_size=4")
-        plan.add_reconstruct(settings, count_batches({(0, size): 1 for size in sizes}, 1, settings), None)
+        settings = standin_settings("reconstruct.batch_size=4", f"reconstruct.shards_together={together}")
+        lots = {(lot, size): 1 for lot in range(shards) for size in sizes}
+        plan.add_reconstruct(settings, count_batches(lots, shards, settings), None)
         return " ".join(plan.lines)
 
     one, two = said([(64, 64)]), said([(64, 64), (64, 48)])
     assert "are 25% full" in one and "are 25% full" in two and "reconstruct.shards_together" in one
     assert ("reconstruct.size_multiple" in one, "reconstruct.size_multiple" in two) == (False, True)
+    assert "up to 2 shards in its spool" in one
+    few = [said([(64, 64)], shards=1), said([(64, 64)], shards=4), said([(64, 64)], together=8)]
+    assert not any("% full" in each for each in few), "more shards together would fill nothing"
+    assert "up to one shard in its spool" in few[0]
+    alone = said([(64, 64), (64, 48)], shards=1)
+    assert "reconstruct.size_multiple" in alone and "reconstruct.shards_together" not in alone
 
 
 def test_a_tracker_that_train_will_refuse(standin_settings: MakeSettings, monkeypatch: pytest.MonkeyPatch) -> None:
