@@ -16,7 +16,7 @@ from sare_core.errors import ConfigError
 from sare_core.graph import ALL_SPLITS, Graph
 from sare_core.plan import disk
 from sare_core.plan.images import SHARD_SIZE, Images, Size, indexed_images, supposed_images
-from sare_core.reconstruction import method_of
+from sare_core.reconstruction import check_steps, method_of
 
 T = TypeVar("T")
 MOSTLY_FULL = 0.95
@@ -78,10 +78,18 @@ class Plan:
         self.rows.append(Row(f"caption{of}", images, shards, per_image, disk=size, rate=rate))
 
     def add_reconstruct(self, settings: Settings, images: Images, rate: float | None, of: str = "") -> None:
-        """of: which of several maps, in words."""
+        """of: which of several maps, in words. Raises ConfigError: the model knows fewer steps than are asked for."""
         from sare_core.plan import flops, models  # torch: seconds
 
         reconstruct, captioned = settings.reconstruct, settings.caption.captioner != "none"
+        if reconstruct.sampler == "lcm" and reconstruct.strength > 0:
+            learnt, known = models.learnt_steps(reconstruct)
+            try:
+                check_steps(reconstruct, learnt)
+            except ConfigError as error:
+                if known:
+                    raise
+                self.lines.append(f"reconstruct will refuse, unless the model's scheduler says otherwise: {error}")
 
         def total() -> float:
             each = flops.reconstruct_flops(reconstruct, models.diffusion(reconstruct), images.sizes, captioned)

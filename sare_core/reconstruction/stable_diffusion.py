@@ -17,6 +17,7 @@ from sare_core.config.reconstruction import ReconstructSettings
 from sare_core.errors import ConfigError, ImageError
 from sare_core.models.compiled import compiler_errors
 from sare_core.models.weights import CURE, require_tokenizer, require_whole
+from sare_core.reconstruction import check_steps
 from sare_core.reconstruction.attention import attend_by, pad_heads
 from sare_core.reconstruction.batching import empty_rows
 from sare_core.reconstruction.caching import split
@@ -130,25 +131,16 @@ class StableDiffusion:
 
         DDIM's, where T = floor(strength * T_max); or those that `LatentConsistencyModelImg2ImgPipeline` takes.
         Python numbers, for the scheduler: a step indexed by a tensor on the device would wait for it. The U-Net takes
-        them from `on_device`. Raises ConfigError: there is none.
+        them from `on_device`. Raises ConfigError: there is none, or the model knows fewer. Methods ask once when they
+        are loaded, so that a run that cannot start does not.
         """
         settings = self.settings
+        check_steps(settings, self.scheduler.config.get("original_inference_steps"))
         if settings.sampler == "lcm":
-            learnt = self.scheduler.config.original_inference_steps
-            if settings.steps > (known := int(learnt * settings.strength)):
-                raise ConfigError(
-                    f"reconstruct.steps={settings.steps}: the model knows {known} steps at strength "
-                    f"{settings.strength} (original_inference_steps={learnt}). Take fewer steps, or more strength."
-                )
             self.scheduler.set_timesteps(settings.steps, strength=settings.strength)
             return list[int](self.scheduler.timesteps.tolist())
         self.scheduler.set_timesteps(settings.steps)
-        count = settings.denoising_steps
-        if count == 0:
-            raise ConfigError(
-                f"reconstruct.strength={settings.strength} of {settings.steps} steps leaves no step; raise one of them."
-            )
-        timesteps: list[int] = self.scheduler.timesteps[-count:].tolist()
+        timesteps: list[int] = self.scheduler.timesteps[-settings.denoising_steps :].tolist()
         return timesteps
 
     def on_device(self, timesteps: list[int]) -> list[torch.Tensor]:

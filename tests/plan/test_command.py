@@ -1,6 +1,8 @@
 """`sare plan` as its user sees it, against what a pipeline then really leaves."""
 
+import json
 import re
+import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -79,6 +81,26 @@ def test_wrong_options_are_refused() -> None:
         command.plan(preset="mini", images=1, images_per_second=0)
     with pytest.raises(ConfigError, match="goes with --images"):
         command.plan(preset="mini", dataset="it", size="8x8")
+
+
+def test_steps_that_the_model_does_not_know_are_no_plan(
+    standin_models: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(standin_models, tmp_path / "models")
+    changes = [*standin_overrides(tmp_path / "models"), "reconstruct.sampler=lcm", "reconstruct.steps=40"]
+    refused = r"reconstruct\.steps=40: the model knows 25 steps at strength 0\.5 \(original_inference_steps=50\)"
+    with pytest.raises(ConfigError, match=refused):
+        command.plan(preset=STANDIN, images=9, set_=changes)
+    of_model = tmp_path / "models" / "diffusion" / "scheduler" / "scheduler_config.json"
+    of_model.write_text(json.dumps(json.loads(of_model.read_text()) | {"original_inference_steps": 100}))
+    command.plan(preset=STANDIN, images=9, set_=changes)
+    assert "refuse" not in capsys.readouterr().out
+    of_model.unlink()
+    command.plan(preset=STANDIN, images=9, set_=changes)
+    said = " ".join(capsys.readouterr().out.split())
+    assert re.search(rf"reconstruct will refuse, unless the model's scheduler says otherwise: {refused}", said)
+    with pytest.raises(ConfigError, match="leaves no step"):
+        command.plan(preset=STANDIN, images=9, set_=[*changes[:-2], "reconstruct.steps=1"])
 
 
 def test_a_bound_in_one_stage_makes_the_sum_a_bound(capsys: pytest.CaptureFixture[str]) -> None:

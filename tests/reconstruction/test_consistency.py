@@ -200,9 +200,8 @@ def test_it_is_planned_as_it_runs(told: int | None, standin_settings: MakeSettin
 
 
 def test_more_steps_than_the_model_knows_are_refused(standin_settings: MakeSettings) -> None:
-    model = model_of(standin_settings, "sampler=lcm", "steps=30", "strength=0.5")
     with pytest.raises(ConfigError, match=r"reconstruct\.steps=30: the model knows 25 steps at strength 0\.5"):
-        x_hats(model, 0)
+        model_of(standin_settings, "sampler=lcm", "steps=30", "strength=0.5")
 
 
 @pytest.mark.parametrize("kind", [Img2Img, OneStep, DDIMInversion])
