@@ -126,7 +126,7 @@ def test_attention_of_steps_that_take_deep_features_again_is_that_of_the_outermo
     model: Any = Img2Img(reconstruction, reconstruct.parts_of(reconstruction, "cpu"), "cpu")
     model.encode_texts(["", "a dog"])
     with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
-        model.changing(model.change, [generator_for(0, "")], torch.zeros(1, 4, 4, 4), ["a dog"])
+        model.changing(model.change, torch.zeros(1, 4, 4, 4), ["a dog"], [generator_for(0, "")])
     attended = sum(flops for kernel, flops in counter.get_flop_counts()["Global"].items() if "bmm" in str(kernel))
     rows = list(attention.rows(reconstruction, (32, 32), 1, "cpu", lambda what: None))
     assert method_of(reconstruction).passes(reconstruction) == (2, 3)
