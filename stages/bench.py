@@ -83,8 +83,8 @@ def bench(
     except (RuntimeError, AssertionError) as error:
         raise ConfigError(f"--device {where}: not to be had here ({str(error).splitlines()[0]}).") from error
     cuda = torch.device(where).type == "cuda"
-    own = settings.reconstruct.speed
-    speeds = [str(each) for each in speed or (["exact", "rounding"] if cuda and own == "exact" else [own])]
+    own = Speed(settings.reconstruct.speed)
+    speeds = [str(each) for each in speed or ([own, Speed.rounding] if cuda and own is Speed.exact else [own])]
     parts = only or ([Part.reconstruct] if quick else [each for each in Part if each is not Part.attention])
     if settings.caption.captioner != "blip" and Part.caption in parts:
         parts = [part for part in parts if part is not Part.caption]

@@ -9,6 +9,7 @@ import json
 from collections.abc import Callable
 from contextlib import suppress
 from functools import lru_cache
+from inspect import signature
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -91,7 +92,8 @@ def learnt_steps(settings: ReconstructSettings) -> tuple[int, bool]:
     config: dict[str, Any] = {}
     with suppress(ConfigError):
         config = _read(config_folder(settings.model, settings.revision) / "scheduler" / "scheduler_config.json")
-    return config.get("original_inference_steps", LCMScheduler().config["original_inference_steps"]), bool(config)
+    usual = signature(LCMScheduler).parameters["original_inference_steps"].default
+    return int(config.get("original_inference_steps", usual)), bool(config)
 
 
 def blip(settings: CaptionSettings, device: str = "meta") -> Any:
