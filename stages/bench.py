@@ -46,7 +46,8 @@ def bench(
     set_: Set = None,
     only: Annotated[list[Part] | None, typer.Option(help="Only these parts. Default: all but attention.")] = None,
     speed: Annotated[
-        list[Speed] | None, typer.Option(help="Of reconstruct.speed. Default: exact; on a GPU rounding too.")
+        list[Speed] | None,
+        typer.Option(help="Of reconstruct.speed. Default: the preset's; where that is exact, on a GPU rounding too."),
     ] = None,
     batch_size: Annotated[
         list[int] | None, typer.Option(min=1, help="Images at once. Default: 1, and the preset's.")
@@ -73,6 +74,7 @@ def bench(
     from sare_core.bench import attention, caption, reconstruct, table, timing, train
     from sare_core.evaluation.tables import to_terminal
     from sare_core.plan.estimate import multiple_of
+    from sare_core.reconstruction import method_of
 
     where = device or Rank().device()
     try:
@@ -81,11 +83,16 @@ def bench(
     except (RuntimeError, AssertionError) as error:
         raise ConfigError(f"--device {where}: not to be had here ({str(error).splitlines()[0]}).") from error
     cuda = torch.device(where).type == "cuda"
-    speeds = [str(each) for each in speed or ([Speed.exact, Speed.rounding] if cuda else [Speed.exact])]
+    own = Speed(settings.reconstruct.speed)
+    speeds = [str(each) for each in speed or ([own, Speed.rounding] if cuda and own is Speed.exact else [own])]
     parts = only or ([Part.reconstruct] if quick else [each for each in Part if each is not Part.attention])
     if settings.caption.captioner != "blip" and Part.caption in parts:
         parts = [part for part in parts if part is not Part.caption]
         tell(f"caption is left out: only blip can be built without weights, not {settings.caption.captioner}")
+    method = method_of(settings.reconstruct)
+    if not method.passes(settings.reconstruct).whole and Part.attention in parts:
+        parts = [part for part in parts if part is not Part.attention]
+        tell(f"attention is left out: {method.name} runs no U-Net under these settings")
     if not parts:
         raise ConfigError("there is nothing to measure.")
     if out is not None:

@@ -35,9 +35,24 @@ def exit_codes() -> Iterator[None]:
         cure = "Free some" if full else "Raise the limit (ulimit -n)" if error.errno == errno.EMFILE else "Fix that"
         _complain(f"{where}{error.strerror or error} (errno {error.errno}). {cure} and run the same command again.")
         sys.exit(2 if full else 1)
+    except RuntimeError as error:
+        if not _out_of_memory(error):
+            raise
+        _complain(
+            f"{str(error).partition('. ')[0].rstrip('.')}. Set less at once, by --set and this stage's "
+            "caption.batch_size, reconstruct.batch_size, train.micro_batch_size or evaluate.batch_size, and run the "
+            "same command again."
+        )
+        sys.exit(1)
     except Stopped as stop:
         _complain(f"{stop}; what was finished is kept. Run the same command again to go on.")
         sys.exit(128 + stop.signum)
+
+
+def _out_of_memory(error: RuntimeError) -> bool:
+    """Of the device. Who did not import torch cannot have met it."""
+    torch = sys.modules.get("torch")
+    return torch is not None and isinstance(error, torch.OutOfMemoryError)
 
 
 def _said(error: SareError) -> str:

@@ -11,6 +11,7 @@ import polars as pl
 import pytest
 import torch
 
+from sare_core.config import known_keys
 from sare_core.engine.folders import Folder, Output
 from sare_core.engine.manifest import read_index, write_index
 from sare_core.engine.selection import chosen_shards
@@ -184,6 +185,19 @@ def test_an_error_of_the_machine_is_one_line(capsys: pytest.CaptureFixture[str])
     assert code == 1
     assert told == "error: /data/x.tar: Input/output error (errno 5). Fix that and run the same command again.\n"
     assert "ulimit -n" in code_of(OSError(errno.EMFILE, "Too many open files"), capsys)[1]
+
+
+def test_a_device_without_memory_is_one_line_that_names_the_settings(capsys: pytest.CaptureFixture[str]) -> None:
+    error = torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB. GPU 0 has 3 GiB.\nSee more.")
+    code, told = code_of(error, capsys)
+    assert code == 1
+    assert told.startswith("error: CUDA out of memory. Set less at once") and told.count("\n") == 1
+    sections = {"caption": "batch_size", "reconstruct": "batch_size", "train": "micro_batch_size"}
+    known = known_keys()
+    for section, name in (sections | {"evaluate": "batch_size"}).items():
+        assert f"{section}.{name}" in told and f"{section}.{name}" in known
+    with pytest.raises(RuntimeError, match="another"), options.exit_codes():
+        raise RuntimeError("another")
 
 
 class Broken(torch.utils.data.Dataset[int]):

@@ -18,6 +18,7 @@ from sare_core.config.reconstruction import ReconstructSettings
 from sare_core.plan import models
 from sare_core.reconstruction import method_of
 from sare_core.reconstruction.attention import KERNELS, PADDED
+from sare_core.reconstruction.caching import split
 from sare_core.reconstruction.merging import merging
 
 Shape = tuple[int, int, int, int]  # heads, queries, keys, width of a head
@@ -28,29 +29,24 @@ def rows(
 ) -> Iterator[Row]:
     """A row a kernel that the device has, for heads as they are and padded: all attention of a reconstruction.
 
-    size: width, height. None for a method without a U-Net.
+    size: width, height. The method runs a U-Net.
     """
-    method = method_of(settings)
-    passes = sum(method.passes(settings))
-    if not passes:
-        return
-    evaluated = batch * method.rows(settings, models.diffusion(settings).unet)
+    evaluated = batch * method_of(settings).rows(settings, models.diffusion(settings).unet)
     calls = _calls(settings, size)
     products = sum(heads * queries * keys * width * times for (heads, queries, keys, width), times in calls.items())
-    flops, dtype = passes * evaluated * 4 * products, getattr(torch, settings.dtype)
+    flops, dtype = evaluated * 4 * products, getattr(torch, settings.dtype)
     for padded in (False, True):
         for name, kernel in {"default": None, **KERNELS}.items():
             what = f"attention={name}{' pad_heads=true' * padded}"
             tell(f"{what}, batch {batch}")
             try:
-                step = sum(
+                took = sum(
                     times * _seconds(shape, evaluated, dtype, kernel, padded, device) for shape, times in calls.items()
                 )
             except RuntimeError as error:
                 memory = isinstance(error, torch.OutOfMemoryError)
                 tell(f"{what}: {'does not fit into memory' if memory else 'torch has none for this device and dtype'}")
                 continue
-            took = passes * step
             yield Row(
                 what,
                 settings.dtype,
@@ -64,21 +60,24 @@ def rows(
 
 
 def _calls(settings: ReconstructSettings, size: tuple[int, int]) -> Counter[Shape]:
-    """How often a pass of the U-Net attends with which shape."""
+    """How often a reconstruction attends with which shape: in the whole U-Net, and in its outermost layers alone."""
     model, found = models.diffusion(settings), Counter[Shape]()
 
     class Watch(TorchFunctionMode):
         def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
             if function is scaled_dot_product_attention:
                 query, key = args[:2] if len(args) > 1 else (kwargs["query"], kwargs["key"])
-                found[query.shape[1], query.shape[2], key.shape[2], query.shape[3]] += 1
+                found[query.shape[1], query.shape[2], key.shape[2], query.shape[3]] += times  # of the loop below
             return function(*args, **(kwargs or {}))
 
     config = model.unet.config
     latents = torch.empty(1, config.in_channels, size[1] // model.multiple, size[0] // model.multiple, device="meta")
     texts = torch.empty(1, model.tokens, model.text_encoder.config.hidden_size, device="meta")
-    with torch.no_grad(), torch.device("meta"), Watch():
-        merging(model.unet.eval(), settings.token_merging)(latents, 1, encoder_hidden_states=texts)
+    unets = split(merging(model.unet.eval(), settings.token_merging))
+    for unet, times in zip(unets, method_of(settings).passes(settings), strict=True):
+        if times:
+            with torch.no_grad(), torch.device("meta"), Watch():
+                unet(latents, 1, encoder_hidden_states=texts)
     return found
 
 

@@ -108,7 +108,7 @@ def _by_part(model: StableDiffusion, size: tuple[int, int], batch: int, device: 
     images = torch.rand(batch, 3, size[1], size[0], device=device).to(model.dtype) * 2 - 1
     shape = (batch, model.vae.config.latent_channels, height, width)
     latents = torch.randn(shape, device=device).to(model.dtype)
-    found = {"encoder": seconds(lambda: model.encoding(model._encode, generators, images), device)}
+    found = {"encoder": seconds(lambda: model.encoding(model._encode, images, generators), device)}
     method = method_of(model.settings)
     passes = method.passes(model.settings)
     if passes.whole:
@@ -119,7 +119,7 @@ def _by_part(model: StableDiffusion, size: tuple[int, int], batch: int, device: 
             for unet, times in zip((model.unet, model.outer), passes, strict=True)
             if times
         )
-    return found | {"decoder": seconds(lambda: model.decoding(model._decode, generators, latents), device)}
+    return found | {"decoder": seconds(lambda: model.decoding(model._decode, latents), device)}
 
 
 def peers_way(pipeline: Any, settings: ReconstructSettings, image: Image.Image, caption: str) -> None:

@@ -2,6 +2,8 @@
 
 import json
 import pickle
+from functools import partial
+from itertools import chain
 from pathlib import Path
 from threading import Lock
 from typing import Any
@@ -9,9 +11,11 @@ from typing import Any
 import torch
 from PIL import Image
 from safetensors import SafetensorError
+from transformers import BatchFeature
 
 from sare_core.config.captioning import CaptionSettings
 from sare_core.errors import ConfigError
+from sare_core.models.memory import Fitting
 from sare_core.models.weights import require_whole
 
 _CURE = "Fetch the whole model again, or name another folder in caption.model."
@@ -85,6 +89,9 @@ class Generating:
     ) -> None:
         self.name, self.settings, self.processor, self.model = name, settings, processor, model
         self.text, self.answers, self.options = text, answers, options
+        self.fitting = Fitting(
+            "captioner", "Set caption.dtype=float16, fewer caption.num_beams, or caption.max_tiles for LLaVA-NeXT."
+        )
         # Two threads that use one fast tokenizer may get "Already borrowed" (transformers' issue 47085).
         self.one_at_a_time = Lock()
 
@@ -98,9 +105,13 @@ class Generating:
         with self.one_at_a_time:
             return self.processor(images=images, text=text, padding=True, return_tensors="pt")
 
-    @torch.inference_mode()
     def generate(self, prepared: Any) -> list[str | None]:
-        """See Preparing."""
+        """See Preparing. A batch that does not fit into memory is done in parts."""
+        return list(chain.from_iterable(self.fitting(partial(self._generate, list(prepared)), *prepared.values())))
+
+    @torch.inference_mode()
+    def _generate(self, names: list[str], *columns: torch.Tensor) -> list[str | None]:
+        prepared = BatchFeature(dict(zip(names, columns, strict=True)))
         tokens = self.model.generate(
             **prepared.to(self.model.device, self.model.dtype),  # casts pixels only: token ids stay whole numbers
             max_new_tokens=self.settings.max_new_tokens,

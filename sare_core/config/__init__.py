@@ -192,7 +192,7 @@ def _explain(fault: Any, known: list[str]) -> str:
     if fault["type"] == "missing":
         return f"setting {key} is missing."
     if fault["type"] == "value_error":  # of a section: settings that do not go together
-        return f"{key}.{fault['msg'].removeprefix('Value error, ')}."
+        return f"{key}.{fault['msg'].removeprefix('Value error, ').rstrip('.')}."
     return f"setting {key}: {fault['msg']} (given: {fault['input']!r})."
 
 

@@ -92,5 +92,7 @@ class ReconstructSettings(Section):
     def _sampler_fits(self) -> Self:
         for name, value in {"eta": 0, "cache_interval": 1}.items():
             if self.sampler == "lcm" and getattr(self, name) != value:
-                raise ValueError(f"sampler=lcm: {name}={getattr(self, name)} plays no part in it. Set {name}={value}.")
+                raise ValueError(
+                    f"sampler=lcm: {name}={getattr(self, name)} plays no part in it. Set reconstruct.{name}={value}."
+                )
         return self

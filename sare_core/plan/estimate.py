@@ -16,7 +16,7 @@ from sare_core.errors import ConfigError
 from sare_core.graph import ALL_SPLITS, Graph
 from sare_core.plan import disk
 from sare_core.plan.images import SHARD_SIZE, Images, Size, indexed_images, supposed_images
-from sare_core.reconstruction import method_of
+from sare_core.reconstruction import check_steps, method_of
 
 T = TypeVar("T")
 MOSTLY_FULL = 0.95
@@ -78,10 +78,18 @@ class Plan:
         self.rows.append(Row(f"caption{of}", images, shards, per_image, disk=size, rate=rate))
 
     def add_reconstruct(self, settings: Settings, images: Images, rate: float | None, of: str = "") -> None:
-        """of: which of several maps, in words."""
+        """of: which of several maps, in words. Raises ConfigError: the model knows fewer steps than are asked for."""
         from sare_core.plan import flops, models  # torch: seconds
 
         reconstruct, captioned = settings.reconstruct, settings.caption.captioner != "none"
+        if reconstruct.sampler == "lcm" and reconstruct.strength > 0:
+            learnt, known = models.learnt_steps(reconstruct)
+            try:
+                check_steps(reconstruct, learnt)
+            except ConfigError as error:
+                if known:
+                    raise
+                self.lines.append(f"reconstruct will refuse, unless the model's scheduler says otherwise: {error}")
 
         def total() -> float:
             each = flops.reconstruct_flops(reconstruct, models.diffusion(reconstruct), images.sizes, captioned)
@@ -96,13 +104,15 @@ class Plan:
             most = f"{len(others) + 1} sizes, most often {width}×{height} ({count / images.images:.0%})"
             self.lines.append(f"reconstruct: {most if others else f'all {width}×{height}'}.")
             full, batch = images.images / (images.batches * reconstruct.batch_size), reconstruct.batch_size
-            if full < MOSTLY_FULL:
-                together = reconstruct.shards_together
-                coarser = ", a coarser reconstruct.size_multiple too (another x̂)" if others else ""
+            together, cures = reconstruct.shards_together, list[str]()
+            if images.shards > together and images.images > batch:
+                cures.append("a higher reconstruct.shards_together (after a kill as many shards are done again)")
+            if others:
+                cures.append("a coarser reconstruct.size_multiple (another x̂)")
+            if full < MOSTLY_FULL and cures:
                 self.lines.append(
                     f"reconstruct: batches of {batch} are {full:.0%} full: each is of one size, and of "
-                    f"{f'{together} shards' if together > 1 else 'one shard'}. A higher reconstruct.shards_together "
-                    f"fills them (after a kill as many shards are done again){coarser}."
+                    f"{_shards(together)}. What fills them: {', or '.join(cures)}."
                 )
             if images.empty_rows:
                 share = images.empty_rows / (images.images + images.empty_rows)
@@ -114,7 +124,7 @@ class Plan:
             in_spool = min(2 * reconstruct.shards_together, images.shards)
             spool = bytes_text(in_spool * row.disk / images.shards)
             self.lines.append(
-                f"reconstruct: a process has up to {in_spool} shards in its spool ($SARE_SPOOL): about {spool}."
+                f"reconstruct: a process has up to {_shards(in_spool)} in its spool ($SARE_SPOOL): about {spool}."
             )
 
     def add_detector(
@@ -256,6 +266,10 @@ def multiple_of(settings: Settings) -> int:
         return models.diffusion(settings.reconstruct).multiple
     except ConfigError:
         return 8
+
+
+def _shards(count: int) -> str:
+    return "one shard" if count == 1 else f"{count} shards"
 
 
 def bytes_text(size: float) -> str:

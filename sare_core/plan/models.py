@@ -7,7 +7,9 @@ Each function raises ConfigError when a configuration is unavailable or not read
 
 import json
 from collections.abc import Callable
+from contextlib import suppress
 from functools import lru_cache
+from inspect import signature
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -81,6 +83,17 @@ def build_diffusion(settings: ReconstructSettings, device: str) -> Diffusion:
         _build(model, lambda: CLIPTextModel(CLIPTextConfig.from_dict(text)), device),
         _read(tokenizer).get("model_max_length", tokens) if tokenizer.is_file() else tokens,
     )
+
+
+def learnt_steps(settings: ReconstructSettings) -> tuple[int, bool]:
+    """original_inference_steps, which sampler=lcm goes by; whether the model's own configuration was there to ask."""
+    from diffusers import LCMScheduler
+
+    config: dict[str, Any] = {}
+    with suppress(ConfigError):
+        config = _read(config_folder(settings.model, settings.revision) / "scheduler" / "scheduler_config.json")
+    usual = signature(LCMScheduler).parameters["original_inference_steps"].default
+    return int(config.get("original_inference_steps", usual)), bool(config)
 
 
 def blip(settings: CaptionSettings, device: str = "meta") -> Any:

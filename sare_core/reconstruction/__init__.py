@@ -56,6 +56,7 @@ class Method:
     adds_noise: whether it draws noise at strengths above 0; without, only the sampled latents are left to chance.
     unet_passes: how often the U-Net sees an image at each step, guidance apart. `sare plan` counts by it.
     one_step: whether it takes the first step alone.
+    needs_steps: whether it is refused at strength 0; without, x̂ is the autoencoder's alone there.
     """
 
     name: str
@@ -65,6 +66,7 @@ class Method:
     adds_noise: bool = False
     unet_passes: int = 0
     one_step: bool = False
+    needs_steps: bool = False
 
     def passes(self, settings: ReconstructSettings) -> Passes:
         """Of one reconstruction under these settings."""
@@ -126,8 +128,8 @@ def method_names() -> list[str]:
 def method_of(settings: ReconstructSettings) -> Method:
     """The method that the settings name.
 
-    Raises ConfigError: no such method; a setting that plays no part in it and is not left neutral; or several noise
-    draws of a method that would give each time the same.
+    Raises ConfigError: no such method; a setting that plays no part in it and is not left neutral; a strength that
+    leaves no step; or several noise draws of a method that would give each time the same.
     """
     method = _METHODS.get(settings.method)
     if method is None:
@@ -145,6 +147,8 @@ def method_of(settings: ReconstructSettings) -> Method:
         raise ConfigError(
             f"reconstruct.speed=quantised: {method.name} has no U-Net to quantise. Set reconstruct.speed=rounding."
         )
+    if method.unet_passes and (settings.strength > 0 or method.needs_steps):
+        check_steps(settings)
     random = settings.latents == "sample" or (method.adds_noise and settings.strength > 0)
     if settings.noise_draws > 1 and not random:
         raise ConfigError(
@@ -152,6 +156,24 @@ def method_of(settings: ReconstructSettings) -> Method:
             "all draws would be the same. Set reconstruct.noise_draws=1."
         )
     return method
+
+
+def check_steps(settings: ReconstructSettings, learnt: int | None = None) -> None:
+    """learnt: the model's original_inference_steps, which count for sampler=lcm; None: not known.
+
+    Raises ConfigError: there is no step from z_T to z_0, or there are more than the model knows.
+    """
+    if settings.denoising_steps == 0:
+        raise ConfigError(
+            f"reconstruct.strength={settings.strength} of {settings.steps} steps leaves no step; raise one of them."
+        )
+    if settings.sampler == "lcm" and learnt is not None:
+        known = int(learnt * settings.strength)
+        if settings.steps > known:
+            raise ConfigError(
+                f"reconstruct.steps={settings.steps}: the model knows {known} steps at strength {settings.strength} "
+                f"(original_inference_steps={learnt}). Take fewer steps, or more strength."
+            )
 
 
 register("img2img", "sare_core.reconstruction.img2img:Img2Img", needs_captions=True, adds_noise=True, unet_passes=1)
@@ -177,6 +199,7 @@ register(
     "sare_core.reconstruction.ddim_inversion:DDIMInversion",
     unused={"guidance_scale", "eta", "sampler", "cache_interval"},
     unet_passes=2,
+    needs_steps=True,
 )
 register(
     "inpaint",
@@ -184,4 +207,5 @@ register(
     unused={"guidance_scale", "sampler", "cache_interval"},
     adds_noise=True,
     unet_passes=1,
+    needs_steps=True,
 )

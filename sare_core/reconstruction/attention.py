@@ -34,8 +34,17 @@ def attend_by(name: str, *unets: Any | None) -> None:
 
 
 def pad_heads(unet: Any) -> None:
-    """In place: heads as wide as the next multiple of PADDED, by zeros in the weights, which change no product."""
-    for layer in _attention(unet):
+    """In place: heads as wide as the next multiple of PADDED, by zeros in the weights, which change no product.
+
+    Raises ConfigError: attention has keys besides, which some models add for images or texts of their own.
+    """
+    layers = _attention(unet)
+    if any(layer.add_k_proj is not None for layer in layers):
+        raise ConfigError(
+            "reconstruct.pad_heads=true: this model's U-Net has attention with added keys (add_k_proj), which are not "
+            "padded. Set reconstruct.pad_heads=false."
+        )
+    for layer in layers:
         width, heads = _width(layer), layer.heads
         if more := -width % PADDED:
             # Attention divides by the root of the width that it sees.

@@ -19,6 +19,7 @@ class DDIMInversion(StableDiffusion):
     def __init__(self, settings: ReconstructSettings, folder: str | Parts, device: str) -> None:
         super().__init__(settings, folder, device)
         self.inverse = DDIMInverseScheduler.from_config(self.scheduler.config)
+        self.steps_from_noise()
 
     def change(self, latents: torch.Tensor, captions: list[str], generators: list[torch.Generator]) -> torch.Tensor:
         back = self.steps_from_noise()

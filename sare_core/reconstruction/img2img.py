@@ -11,12 +11,18 @@ import torch
 from diffusers.utils.torch_utils import randn_tensor
 from torch import Tensor, nn
 
+from sare_core.config.reconstruction import ReconstructSettings
 from sare_core.reconstruction.consistency import told_guidance
-from sare_core.reconstruction.stable_diffusion import StableDiffusion
+from sare_core.reconstruction.stable_diffusion import Parts, StableDiffusion
 
 
 class Img2Img(StableDiffusion):
     """Noises the latents to z_T and denoises them under the caption; at strength 0 they stay as they are."""
+
+    def __init__(self, settings: ReconstructSettings, folder: str | Parts, device: str) -> None:
+        super().__init__(settings, folder, device)
+        if settings.strength > 0:
+            self.steps_from_noise()
 
     def change(self, latents: Tensor, captions: list[str], generators: list[torch.Generator]) -> Tensor:
         settings = self.settings

@@ -28,6 +28,7 @@ class Inpaint(StableDiffusion):
                 f"{wanted}. Name one, such as stable-diffusion-v1-5/stable-diffusion-inpainting, or another "
                 "reconstruct.method."
             )
+        self.steps_from_noise()
 
     def change(self, latents: torch.Tensor, captions: list[str], generators: list[torch.Generator]) -> torch.Tensor:
         settings, scheduler, known = self.settings, self.scheduler, latents

@@ -7,6 +7,7 @@ before its scales easily overflows.
 Convolutions, attention itself and the embedding of the timestep stay as they are.
 """
 
+from itertools import chain
 from typing import Any
 
 import torch
@@ -14,17 +15,32 @@ from diffusers.models.transformers.transformer_2d import Transformer2DModel
 from torch import Tensor, nn
 from torch.nn.functional import pad
 
+from sare_core.errors import ConfigError
+
 LEVELS = 127
 ROWS = 32  # cuBLAS multiplies no fewer than 17
 
 
 def quantise(unet: Any) -> None:
-    """In place: each linear layer of the U-Net's transformers whose widths are multiples of 8, as cuBLAS wants them."""
-    for transformer in (layer for layer in unet.modules() if isinstance(layer, Transformer2DModel)):
-        for parent in list(transformer.modules()):
-            for name, layer in parent.named_children():
-                if isinstance(layer, nn.Linear) and layer.in_features % 8 == layer.out_features % 8 == 0:
-                    setattr(parent, name, Quantised(layer))
+    """In place: each linear layer of the U-Net's transformers whose widths are multiples of 8, as cuBLAS wants them.
+
+    Raises ConfigError: there is none.
+    """
+    transformers = [layer for layer in unet.modules() if isinstance(layer, Transformer2DModel)]
+    found = [
+        (parent, name, layer)
+        for parent in chain.from_iterable(transformer.modules() for transformer in transformers)
+        for name, layer in parent.named_children()
+        if isinstance(layer, nn.Linear | Quantised) and layer.in_features % 8 == layer.out_features % 8 == 0
+    ]
+    if not found:
+        raise ConfigError(
+            "reconstruct.speed=quantised: this model's U-Net has no transformers with linear layers whose widths are "
+            "multiples of 8. Set reconstruct.speed=rounding."
+        )
+    for parent, name, layer in found:
+        if isinstance(layer, nn.Linear):  # else it was quantised before
+            setattr(parent, name, Quantised(layer))
 
 
 class Quantised(nn.Module):

@@ -3,6 +3,7 @@
 Each distinct text is encoded once while it is in use, and no step waits for the device.
 """
 
+from inspect import signature
 from itertools import chain
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
@@ -15,14 +16,17 @@ from transformers import CLIPTextModel, CLIPTokenizer
 from sare_core.config.reconstruction import ReconstructSettings
 from sare_core.errors import ConfigError, ImageError
 from sare_core.models.compiled import compiler_errors
+from sare_core.models.memory import Fitting
 from sare_core.models.weights import CURE, require_tokenizer, require_whole
+from sare_core.reconstruction import check_steps
 from sare_core.reconstruction.attention import attend_by, pad_heads
 from sare_core.reconstruction.batching import empty_rows
 from sare_core.reconstruction.caching import split
 from sare_core.reconstruction.compiling import compile_parts
-from sare_core.reconstruction.memory import Fitting
 from sare_core.reconstruction.merging import merging
 from sare_core.reconstruction.quantising import quantise
+
+TOO_LARGE = "Set a smaller reconstruct.longer_side, or reconstruct.dtype=float16."
 
 
 class Parts(NamedTuple):
@@ -40,7 +44,7 @@ class StableDiffusion:
 
     A method is a subclass with its own `change`. folder: in the layout that `StableDiffusionPipeline.from_pretrained`
     reads; or its parts. No safety checker is ever loaded. Where a batch does not fit into memory, autoencoder and U-Net
-    take it in parts (memory.py).
+    take it in parts (models/memory.py).
     Raises ConfigError when a part of the model is missing or cannot be read.
     """
 
@@ -52,10 +56,12 @@ class StableDiffusion:
         self.vae, self.unet, self.text_encoder, self.tokenizer, self.scheduler = parts
         self.multiple = 2 ** (len(self.vae.config.block_out_channels) - 1)
         self._texts: dict[str, torch.Tensor] = {}
-        self.encoding, self.changing, self.decoding = Fitting("encoder"), Fitting("U-Net"), Fitting("decoder")
+        self.encoding, self.changing, self.decoding = (
+            Fitting(part, TOO_LARGE) for part in ("encoder", "U-Net", "decoder")
+        )
         self.empty_rows = 0  # since `ran` was last asked
         if settings.sampler == "lcm":
-            self.scheduler = LCMScheduler.from_config(self.scheduler.config)
+            self.scheduler = _consistent(self.scheduler.config)
         elif self.unet is not None and self.unet.config.time_cond_proj_dim is not None:
             raise ConfigError(
                 f"reconstruct.model={settings.model}: its U-Net is told the guidance (time_cond_proj_dim), as those of "
@@ -113,9 +119,9 @@ class StableDiffusion:
             generators = [*generators, *(torch.Generator().manual_seed(0) for _ in range(missing))]
         # One compiled graph a size, of full batches: what is not filled up runs as if nothing were compiled.
         with compiler_errors(), torch.compiler.set_stance("default" if len(images) == full else "force_eager"):
-            latents = torch.cat(self.encoding(self._encode, generators, images.to(self.device, self.dtype)))
-            latents = torch.cat(self.changing(self.change, generators, latents, list(captions)))
-            return list(chain.from_iterable(self.decoding(self._decode, generators, latents)))[:count]
+            latents = torch.cat(self.encoding(self._encode, images.to(self.device, self.dtype), generators))
+            latents = torch.cat(self.changing(self.change, latents, list(captions), generators))
+            return list(chain.from_iterable(self.decoding(self._decode, latents)))[:count]
 
     def ran(self) -> dict[str, int]:
         """Since it was last asked: images that each part took at once, at most, and empty rows that filled batches."""
@@ -129,25 +135,16 @@ class StableDiffusion:
 
         DDIM's, where T = floor(strength * T_max); or those that `LatentConsistencyModelImg2ImgPipeline` takes.
         Python numbers, for the scheduler: a step indexed by a tensor on the device would wait for it. The U-Net takes
-        them from `on_device`. Raises ConfigError: there is none.
+        them from `on_device`. Raises ConfigError: there is none, or the model knows fewer. Methods ask once when they
+        are loaded, so that a run that cannot start does not.
         """
         settings = self.settings
+        check_steps(settings, self.scheduler.config.get("original_inference_steps"))
         if settings.sampler == "lcm":
-            learnt = self.scheduler.config.original_inference_steps
-            if settings.steps > (known := int(learnt * settings.strength)):
-                raise ConfigError(
-                    f"reconstruct.steps={settings.steps}: the model knows {known} steps at strength "
-                    f"{settings.strength} (original_inference_steps={learnt}). Take fewer steps, or more strength."
-                )
             self.scheduler.set_timesteps(settings.steps, strength=settings.strength)
             return list[int](self.scheduler.timesteps.tolist())
         self.scheduler.set_timesteps(settings.steps)
-        count = settings.denoising_steps
-        if count == 0:
-            raise ConfigError(
-                f"reconstruct.strength={settings.strength} of {settings.steps} steps leaves no step; raise one of them."
-            )
-        timesteps: list[int] = self.scheduler.timesteps[-count:].tolist()
+        timesteps: list[int] = self.scheduler.timesteps[-settings.denoising_steps :].tolist()
         return timesteps
 
     def on_device(self, timesteps: list[int]) -> list[torch.Tensor]:
@@ -198,7 +195,7 @@ class StableDiffusion:
         ]
         return (posterior.mean + posterior.std * torch.cat(noise)) * self.vae.config.scaling_factor
 
-    def _decode(self, latents: torch.Tensor, _: list[torch.Generator]) -> list[torch.Tensor | ImageError]:
+    def _decode(self, latents: torch.Tensor) -> list[torch.Tensor | ImageError]:
         decoded = self.vae.decode(latents / self.vae.config.scaling_factor, return_dict=False)[0]
         finite = torch.isfinite(decoded.float()).all(dim=(1, 2, 3)) & torch.isfinite(latents.float()).all(dim=(1, 2, 3))
         decoded = (decoded.float() / 2 + 0.5).clamp(0, 1)
@@ -206,6 +203,15 @@ class StableDiffusion:
         return [
             _verdict(image, ok, dark) for image, ok, dark in zip(decoded, finite.tolist(), black.tolist(), strict=True)
         ]
+
+
+def _consistent(config: Any) -> LCMScheduler:
+    """Of a checkpoint's scheduler, without what an LCMScheduler does not take, of which diffusers would warn."""
+    known = signature(LCMScheduler).parameters
+    # diffusers' own notes begin with _, such as which values nobody gave and are LCMScheduler's to choose.
+    kept = {name: value for name, value in config.items() if name in known or name.startswith("_")}
+    scheduler: LCMScheduler = LCMScheduler.from_config(kept)
+    return scheduler
 
 
 def _verdict(decoded: torch.Tensor, finite: bool, black: bool) -> torch.Tensor | ImageError:

@@ -5,10 +5,12 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
 from rich.console import Console
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from sare_core.bench import attention, reconstruct, timing, train
@@ -16,8 +18,11 @@ from sare_core.bench.loader import IMAGES, DrawnSamples, rate
 from sare_core.bench.train import fill
 from sare_core.config import load_settings
 from sare_core.errors import ConfigError
+from sare_core.models import compiled
 from sare_core.plan import flops, models
 from sare_core.reconstruction import method_of
+from sare_core.reconstruction.img2img import Img2Img
+from sare_core.reconstruction.mapper import generator_for
 from stages import bench
 from tests.conftest import STANDIN, standin_overrides
 
@@ -73,6 +78,18 @@ def test_quick_measures_one_step_and_says_how_long_images_take(configurations: l
     assert reconstruct.PEERS not in text and "train" not in text
 
 
+def test_the_speed_that_the_settings_name_is_measured(
+    configurations: list[str], console: Console, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(compiled, "BACKEND", "eager")  # inductor takes minutes here
+    settings = [*configurations, "reconstruct.speed=quantised"]
+    bench.bench(STANDIN, settings, device="cpu", quick=True, batch_size=[1, 2])
+    told = console.export_text()
+    assert "reconstruct, quantised, batch 2" in told and "reconstruct, exact" not in told
+    bench.bench(STANDIN, settings, device="cpu", quick=True, speed=[bench.Speed.exact])
+    assert "reconstruct, quantised" not in console.export_text(), "what is asked for goes before"
+
+
 def test_attention_by_each_kernel(configurations: list[str], console: Console, monkeypatch: pytest.MonkeyPatch) -> None:
     settings = load_settings(STANDIN, configurations).reconstruct
     model = models.diffusion(settings)
@@ -99,6 +116,21 @@ def test_attention_by_each_kernel(configurations: list[str], console: Console, m
     assert kernels[0] == "attention=default" and "attention=math pad_heads=true" in kernels
     bench.bench(STANDIN, configurations, only=[bench.Part.attention], device="cpu", batch_size=[2])
     assert "attention=math pad_heads=true" in console.export_text()
+
+
+def test_attention_of_steps_that_take_deep_features_again_is_that_of_the_outermost_layers(
+    configurations: list[str],
+) -> None:
+    changes = ["reconstruct.steps=10", "reconstruct.cache_interval=4"]
+    reconstruction = load_settings(STANDIN, [*configurations, *changes]).reconstruct
+    model: Any = Img2Img(reconstruction, reconstruct.parts_of(reconstruction, "cpu"), "cpu")
+    model.encode_texts(["", "a dog"])
+    with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+        model.changing(model.change, torch.zeros(1, 4, 4, 4), ["a dog"], [generator_for(0, "")])
+    attended = sum(flops for kernel, flops in counter.get_flop_counts()["Global"].items() if "bmm" in str(kernel))
+    rows = list(attention.rows(reconstruction, (32, 32), 1, "cpu", lambda what: None))
+    assert method_of(reconstruction).passes(reconstruction) == (2, 3)
+    assert [row.flops / row.rate for row in rows] == pytest.approx([attended] * len(rows))
 
 
 def test_a_device_that_is_not_there(configurations: list[str]) -> None:
@@ -154,6 +186,11 @@ def test_what_cannot_be_measured_is_said(configurations: list[str], console: Con
     with pytest.raises(ConfigError, match="nothing to measure"):
         bench.bench(STANDIN, none, device="cpu", only=[bench.Part.caption])
     assert "only blip can be built without weights, not none" in console.export_text()
+    for change, name in (("method=autoencoder", "autoencoder"), ("strength=0", "img2img")):
+        with pytest.raises(ConfigError, match="nothing to measure"):
+            changed = [*configurations, f"reconstruct.{change}"]
+            bench.bench(STANDIN, changed, device="cpu", only=[bench.Part.attention], batch_size=[1])
+        assert f"attention is left out: {name} runs no U-Net" in console.export_text()
     (tmp_path / "file").write_text("")
     with pytest.raises(OSError):
         bench.bench(STANDIN, configurations, device="cpu", quick=True, out=tmp_path / "file" / "out")

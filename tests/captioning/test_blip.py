@@ -7,7 +7,8 @@ from safetensors.torch import load_file, save_file
 from transformers import BlipForConditionalGeneration, BlipProcessor
 
 from sare_core.captioning import load_captioner
-from sare_core.errors import ConfigError
+from sare_core.errors import ConfigError, StageError
+from tests.memory import short_of_memory
 
 
 def one_by_one(folder, images, prompt=None, **decoding):
@@ -40,6 +41,23 @@ def test_equals_transformers_one_by_one_for_every_batch_size(blip_dir, pictures,
         assert len({len(caption.split()) for caption in expected}) > 1  # and some end early
     for size in (1, 3, 8):
         assert batched(captioner, pictures, size) == expected
+
+
+@pytest.mark.parametrize("changes", [{}, {"prompt": "A photo of", "num_beams": 3}], ids=["plain", "prompt and beams"])
+def test_a_batch_that_does_not_fit_into_memory_gets_the_same_captions(blip_dir, pictures, settings, changes):
+    captioner = load_captioner(settings(captioner="blip", **changes), str(blip_dir), "cpu")
+    said, seen = captioner.caption(pictures, [{}] * 8), []
+    captioner.model.generate = short_of_memory(captioner.model.generate, 3, seen)
+    for _ in range(2):
+        assert captioner.caption(pictures, [{}] * 8) == said
+    assert seen == [8, 4, 2, 2, 2, 2, 2, 2, 2, 2], "what fits is remembered"
+
+
+def test_an_image_that_never_fits_names_the_settings(blip_dir, pictures, settings):
+    captioner = load_captioner(settings(captioner="blip"), str(blip_dir), "cpu")
+    captioner.model.generate = short_of_memory(captioner.model.generate, 0, [])
+    with pytest.raises(StageError, match=r"captioner: a single image of 64×64 does not fit .* caption\.dtype=float16"):
+        captioner.caption(pictures, [{}] * 8)
 
 
 def test_prompt_is_part_of_the_caption_and_tokens_are_counted_after_it(blip_dir, pictures, settings):

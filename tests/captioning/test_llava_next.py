@@ -20,6 +20,7 @@ from transformers import (
 
 from sare_core.captioning import load_captioner
 from sare_core.errors import ConfigError
+from tests.memory import short_of_memory
 
 PROMPT = "Describe this image in one short sentence."
 TEMPLATE = (
@@ -131,6 +132,17 @@ def test_images_are_prepared_in_threads_while_the_model_works(llava_dir, picture
     expected = [captioner.caption(batch, [{}] * len(batch)) for batch in batches]
     with ThreadPoolExecutor(4) as threads:
         assert [captioner.generate(prepared) for prepared in threads.map(captioner.prepare, batches)] == expected
+
+
+@pytest.mark.parametrize("most", [1, 3])
+def test_a_batch_that_does_not_fit_into_memory_gets_the_same_captions(llava_dir, pictures, settings, most):
+    captioner = load_captioner(settings(captioner="llava-next", prompt=PROMPT), str(llava_dir), "cpu")
+    said, seen = captioner.caption(pictures, [{}] * len(pictures)), []
+    captioner.model.generate = short_of_memory(captioner.model.generate, most, seen)
+    for _ in range(2):
+        assert captioner.caption(pictures, [{}] * len(pictures)) == said
+    assert seen[:3] == [8, 4, 2] and max(seen[3:]) <= 2, "what fits is remembered"
+    assert said == one_by_one(llava_dir, pictures)
 
 
 def test_the_pictures_have_different_numbers_of_tiles(llava_dir, pictures):

@@ -1,6 +1,8 @@
 """`sare plan` as its user sees it, against what a pipeline then really leaves."""
 
+import json
 import re
+import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -79,6 +81,26 @@ def test_wrong_options_are_refused() -> None:
         command.plan(preset="mini", images=1, images_per_second=0)
     with pytest.raises(ConfigError, match="goes with --images"):
         command.plan(preset="mini", dataset="it", size="8x8")
+
+
+def test_steps_that_the_model_does_not_know_are_no_plan(
+    standin_models: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(standin_models, tmp_path / "models")
+    changes = [*standin_overrides(tmp_path / "models"), "reconstruct.sampler=lcm", "reconstruct.steps=40"]
+    refused = r"reconstruct\.steps=40: the model knows 25 steps at strength 0\.5 \(original_inference_steps=50\)"
+    with pytest.raises(ConfigError, match=refused):
+        command.plan(preset=STANDIN, images=9, set_=changes)
+    of_model = tmp_path / "models" / "diffusion" / "scheduler" / "scheduler_config.json"
+    of_model.write_text(json.dumps(json.loads(of_model.read_text()) | {"original_inference_steps": 100}))
+    command.plan(preset=STANDIN, images=9, set_=changes)
+    assert "refuse" not in capsys.readouterr().out
+    of_model.unlink()
+    command.plan(preset=STANDIN, images=9, set_=changes)
+    said = " ".join(capsys.readouterr().out.split())
+    assert re.search(rf"reconstruct will refuse, unless the model's scheduler says otherwise: {refused}", said)
+    with pytest.raises(ConfigError, match="leaves no step"):
+        command.plan(preset=STANDIN, images=9, set_=[*changes[:-2], "reconstruct.steps=1"])
 
 
 def test_a_bound_in_one_stage_makes_the_sum_a_bound(capsys: pytest.CaptureFixture[str]) -> None:
@@ -208,15 +230,22 @@ def test_supposed_images_are_all_of_one_size() -> None:
 
 
 def test_coarser_sizes_are_no_advice_where_all_are_one(standin_settings: MakeSettings) -> None:
-    def said(sizes: list[tuple[int, int]]) -> str:
+    def said(sizes: list[tuple[int, int]], shards: int = 5, together: int = 1) -> str:
         plan = Plan("")
-        settings = standin_settings("reconstruct.batch_size=4")
-        plan.add_reconstruct(settings, count_batches({(0, size): 1 for size in sizes}, 1, settings), None)
+        settings = standin_settings("reconstruct.batch_size=4", f"reconstruct.shards_together={together}")
+        lots = {(lot, size): 1 for lot in range(shards) for size in sizes}
+        plan.add_reconstruct(settings, count_batches(lots, shards, settings), None)
         return " ".join(plan.lines)
 
     one, two = said([(64, 64)]), said([(64, 64), (64, 48)])
     assert "are 25% full" in one and "are 25% full" in two and "reconstruct.shards_together" in one
     assert ("reconstruct.size_multiple" in one, "reconstruct.size_multiple" in two) == (False, True)
+    assert "up to 2 shards in its spool" in one
+    few = [said([(64, 64)], shards=1), said([(64, 64)], shards=4), said([(64, 64)], together=8)]
+    assert not any("% full" in each for each in few), "more shards together would fill nothing"
+    assert "up to one shard in its spool" in few[0]
+    alone = said([(64, 64), (64, 48)], shards=1)
+    assert "reconstruct.size_multiple" in alone and "reconstruct.shards_together" not in alone
 
 
 def test_a_tracker_that_train_will_refuse(standin_settings: MakeSettings, monkeypatch: pytest.MonkeyPatch) -> None:

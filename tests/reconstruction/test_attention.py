@@ -6,12 +6,14 @@ from typing import Any
 
 import pytest
 import torch
+from diffusers import UNet2DConditionModel
 from torch.nn.functional import scaled_dot_product_attention
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from sare_core.config import Settings
 from sare_core.errors import ConfigError
+from sare_core.reconstruction.attention import pad_heads
 from sare_core.reconstruction.img2img import Img2Img
 from sare_core.reconstruction.mapper import generator_for
 
@@ -85,3 +87,18 @@ def test_padded_heads_are_as_wide_as_kernels_want_them(model: Callable[..., Img2
             unet(torch.zeros(1, 4, 8, 8), 1, texts)
         assert widths.seen == {64}
     torch.testing.assert_close(reconstruct(padded), reconstruct(model(*changes)), atol=1e-4, rtol=0)
+
+
+def test_a_unet_with_added_keys_is_refused_before_anything_is_padded() -> None:
+    blocks = {
+        "down_block_types": ("CrossAttnDownBlock2D", "SimpleCrossAttnDownBlock2D"),
+        "up_block_types": ("SimpleCrossAttnUpBlock2D", "CrossAttnUpBlock2D"),
+    }
+    unet: Any = UNet2DConditionModel(
+        **blocks, block_out_channels=(16, 16), layers_per_block=1, cross_attention_dim=16, norm_num_groups=8
+    )
+    before = {name: weight.shape for name, weight in unet.state_dict().items()}
+    assert any("add_k_proj" in name for name in before)
+    with pytest.raises(ConfigError, match=r"pad_heads=true: .*added keys.* Set reconstruct\.pad_heads=false"):
+        pad_heads(unet)
+    assert {name: weight.shape for name, weight in unet.state_dict().items()} == before

@@ -12,6 +12,7 @@ from diffusers import (
     StableDiffusionImg2ImgPipeline,
     UNet2DConditionModel,
 )
+from diffusers.utils import logging
 
 from benchmarks.engine.counts import Reads
 from sare_core.config import Settings, load_settings
@@ -192,9 +193,8 @@ def test_it_is_planned_as_it_runs(told: int | None, standin_settings: MakeSettin
 
 
 def test_more_steps_than_the_model_knows_are_refused(standin_settings: MakeSettings) -> None:
-    model = model_of(standin_settings, "sampler=lcm", "steps=30", "strength=0.5")
     with pytest.raises(ConfigError, match=r"reconstruct\.steps=30: the model knows 25 steps at strength 0\.5"):
-        x_hats(model, 0)
+        model_of(standin_settings, "sampler=lcm", "steps=30", "strength=0.5")
 
 
 @pytest.mark.parametrize("kind", [Img2Img, OneStep, DDIMInversion])
@@ -205,9 +205,26 @@ def test_a_unet_that_is_told_the_guidance_is_refused_under_ddim(kind: Any, stand
 
 def test_what_plays_no_part_is_refused() -> None:
     for change, cure in (("eta=0.5", "eta=0"), ("cache_interval=2", "cache_interval=1")):
-        with pytest.raises(ConfigError, match=rf"sampler=lcm: .* plays no part in it\. Set {cure}"):
+        with pytest.raises(ConfigError, match=rf"sampler=lcm: .* plays no part in it\. Set reconstruct\.{cure}\.$"):
             load_settings("paper", ["reconstruct.sampler=lcm", f"reconstruct.{change}"])
     for name in set(method_names()) - {"img2img"}:
         settings = load_settings("paper", ["reconstruct.sampler=lcm", f"reconstruct.method={name}"]).reconstruct
         with pytest.raises(ConfigError, match=rf"sampler=lcm: plays no part in {name}\. Set reconstruct\.sampler=ddim"):
             method_of(settings)
+
+
+def test_a_checkpoints_scheduler_is_taken_over_without_a_warning(
+    standin_settings: MakeSettings, caplog: pytest.LogCaptureFixture
+) -> None:
+    settings = standin_settings().reconstruct
+    checkpoints = StableDiffusion(settings, settings.model, "cpu").scheduler.config
+    expected = dict(LCMScheduler.from_config(checkpoints).config)
+    assert expected.pop("skip_prk_steps") and not expected["set_alpha_to_one"], "Stable Diffusion's own"
+    logging.enable_propagation()
+    try:
+        caplog.clear()
+        found = model_of(standin_settings, "sampler=lcm", "steps=4").scheduler.config
+    finally:
+        logging.disable_propagation()
+    assert not [record.message for record in caplog.records if "LCMScheduler" in record.message]
+    assert {name: found[name] for name in expected} == expected

@@ -119,4 +119,4 @@ def test_where_the_model_sees_no_noise_the_autoencoder_is_left(standin_settings:
 
 def test_too_little_strength_is_refused(standin_settings: MakeSettings) -> None:
     with pytest.raises(ConfigError, match="leaves no step"):
-        method(standin_settings, "steps=4", "strength=0.2").reconstruct(IMAGES, ["", ""], generators())
+        method(standin_settings, "steps=4", "strength=0.2")

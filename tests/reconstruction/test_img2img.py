@@ -267,8 +267,10 @@ def test_one_step_is_the_predicted_z_0(
     torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
 
 
-def test_too_little_strength_is_refused(standin_settings: Callable[..., Settings], standin_models: Path) -> None:
+@pytest.mark.parametrize("kind", [Img2Img, OneStep])
+def test_too_little_strength_is_refused_when_the_model_is_loaded(
+    kind: type[Img2Img], standin_settings: Callable[..., Settings], standin_models: Path
+) -> None:
     settings = standin_settings("reconstruct.steps=4", "reconstruct.strength=0.2").reconstruct
-    reconstructor = Img2Img(settings, str(standin_models / "diffusion"), "cpu")
     with pytest.raises(ConfigError, match="leaves no step"):
-        reconstructor.reconstruct(torch.zeros(1, 3, 32, 32), ["a"], [generator_for(0, "x")])
+        kind(settings, str(standin_models / "diffusion"), "cpu")

@@ -2,30 +2,16 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 
 from sare_core.config import Settings
-from sare_core.errors import StageError
 from sare_core.reconstruction.img2img import Img2Img
 from sare_core.reconstruction.mapper import generator_for
-from sare_core.reconstruction.memory import Fitting
+from tests.memory import short_of_memory
 
 MakeSettings = Callable[..., Settings]
-
-
-def short_of_memory(run: Callable[..., Any], rows: int, seen: list[int]) -> Callable[..., Any]:
-    """`run`, on a device that takes so many rows."""
-
-    def limited(batch: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
-        seen.append(len(batch))
-        if len(batch) > rows:
-            raise torch.OutOfMemoryError("CUDA out of memory")
-        return run(batch, *args, **kwargs)
-
-    return limited
 
 
 @pytest.mark.parametrize("eta", [0.0, 1.0], ids=["ddim", "noise at each step"])
@@ -51,17 +37,3 @@ def test_a_batch_in_parts_gives_the_same_images(
         assert model.ran() == {"encoder": 3, "unet": 1, "decoder": 1, "empty_rows": 0}
     assert seen["encode"] == [7, 3, 3, 1, 3, 3, 1], "what fits is remembered"
     assert seen["decode"] == [7, 3] + [1] * 14
-
-
-def test_an_image_that_never_fits_is_an_error_with_a_cure() -> None:
-    run = short_of_memory(lambda latents, generators: latents, 0, [])
-    with pytest.raises(StageError, match=r"U-Net: a single image of 64×32 does not fit.*longer_side"):
-        Fitting("U-Net")(run, [torch.Generator()] * 3, torch.zeros(3, 4, 32, 64))
-
-
-def test_another_error_is_not_taken_for_a_lack_of_memory() -> None:
-    def broken(latents: torch.Tensor, generators: list[torch.Generator]) -> torch.Tensor:
-        raise RuntimeError("shapes differ")
-
-    with pytest.raises(RuntimeError, match="shapes differ"):
-        Fitting("U-Net")(broken, [torch.Generator()], torch.zeros(1, 4, 8, 8))

@@ -141,6 +141,30 @@ def test_an_unknown_method_names_those_that_there_are() -> None:
 @pytest.mark.parametrize(
     ("overrides", "refused"),
     [
+        (["steps=4", "strength=0.2"], True),
+        (["steps=5", "strength=0.2"], False),
+        (["steps=4", "strength=0.2", "sampler=lcm"], False),
+        (["strength=0"], False),  # the autoencoder alone
+        (["method=one_step", "steps=4", "strength=0.2"], True),
+        (["method=autoencoder", "steps=4", "strength=0.2"], False),
+        (["method=ddim_inversion", "strength=0"], True),
+        (["method=inpaint", "strength=0"], True),
+    ],
+)
+def test_a_strength_that_leaves_no_step_is_refused_before_anything_is_loaded(
+    overrides: list[str], refused: bool
+) -> None:
+    settings = of(*(f"reconstruct.{override}" for override in overrides))
+    if refused:
+        with pytest.raises(ConfigError, match=r"reconstruct\.strength=0\.\d of \d+ steps leaves no step; raise one"):
+            method_of(settings)
+    else:
+        assert method_of(settings).name == settings.method
+
+
+@pytest.mark.parametrize(
+    ("overrides", "refused"),
+    [
         (["method=img2img"], False),
         (["method=img2img", "latents=mean"], False),
         (["method=img2img", "latents=mean", "strength=0"], True),

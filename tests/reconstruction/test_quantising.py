@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from diffusers import UNet2DConditionModel
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -124,6 +125,22 @@ def test_a_method_without_a_unet_has_nothing_to_quantise(standin_settings: MakeS
     settings = standin_settings("reconstruct.method=autoencoder", "reconstruct.speed=quantised").reconstruct
     with pytest.raises(ConfigError, match=r"speed=quantised: autoencoder has no U-Net.*Set reconstruct.speed=rounding"):
         method_of(settings)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"down_block_types": ("DownBlock2D", "DownBlock2D"), "up_block_types": ("UpBlock2D", "UpBlock2D")},
+        {"down_block_types": ("AttnDownBlock2D", "DownBlock2D"), "up_block_types": ("UpBlock2D", "AttnUpBlock2D")},
+    ],
+    ids=["no attention", "attention without transformers"],
+)
+def test_a_unet_of_which_nothing_is_quantised_is_refused(changes: dict[str, tuple[str, str]]) -> None:
+    unet: Any = UNet2DConditionModel(
+        **changes, mid_block_type=None, block_out_channels=(16, 16), layers_per_block=1, norm_num_groups=8
+    )
+    with pytest.raises(ConfigError, match=r"speed=quantised: .*no transformers.* Set reconstruct\.speed=rounding"):
+        quantise(unet)
 
 
 def test_share_of_the_papers_unet_as_the_speed_page_says() -> None:
