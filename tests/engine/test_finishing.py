@@ -175,7 +175,12 @@ def test_a_shard_that_cannot_be_begun_early_costs_nothing_of_the_one_before(
 
 
 def test_a_file_that_cannot_be_opened_ends_the_run(index: Index, tmp_path: Path) -> None:
+    began = list[int]()
+
     class Full(SleepStage):
+        def begin(self, sources: dict[int, dict[str, Path]]) -> None:
+            began.extend(sources)
+
         def batches(self, rows: list[dict[str, Any]]) -> list[list[dict[str, Any]]]:
             return [[row] for row in rows]  # more than may wait to be written
 
@@ -185,4 +190,5 @@ def test_a_file_that_cannot_be_opened_ends_the_run(index: Index, tmp_path: Path)
     stage = Full(folder_of(str(tmp_path / "work")), seconds=0.0)
     with pytest.raises(ConfigError, match="no space left"):
         run(stage, index, SHARDS, QUIET)
+    assert began == [0], "no further shard"
     assert claimed_shards(stage.folder.store) == {}

@@ -72,10 +72,10 @@ class _NoModel:
 
 class ForgedReconstructions(ReconstructStage):
     def load(self, device: str) -> None:
-        self.mapper = Mapper(self.settings, self.seed, _NoModel())
+        self.mapper, self.rows = Mapper(self.settings, self.seed, _NoModel()), dict[str, dict[str, Any]]()
 
     def batches(self, rows: list[dict[str, Any]]) -> list[list[dict[str, Any]]]:
-        self.rows = {row["image_id"]: row for row in rows}
+        self.rows |= {row["image_id"]: row for row in rows}
         return super().batches(rows)
 
     def collate(self, items: list[Any]) -> list[Any]:
@@ -95,10 +95,6 @@ class ForgedReconstructions(ReconstructStage):
 
 class ForgedPredictions(PredictStage):
     def load(self, device: str) -> None: ...
-
-    def batches(self, rows: list[dict[str, Any]]) -> list[list[dict[str, Any]]]:
-        self.rows = {row["image_id"]: row for row in rows}
-        return super().batches(rows)
 
     def read(self, row: dict[str, Any]) -> Any:
         return row
