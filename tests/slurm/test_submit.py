@@ -16,7 +16,7 @@ from tests.conftest import STANDIN, standin_overrides
 from tests.faults.whole import SMALL
 from tests.pipeline import Pipeline
 from tests.slurm.cluster import Cluster
-from tests.slurm.conftest import REPOSITORY, Submit, check_whole
+from tests.slurm.conftest import REPOSITORY, Submit, check_whole, holders
 from tests.trees import generated
 
 DONE, DONE_AGAIN = ("COMPLETED", 0), ("COMPLETED", 1)
@@ -96,8 +96,7 @@ def test_the_script_for_those_without_submitit(
     monkeypatch.setenv("SARE", str(Path(sys.executable).with_name("sare")))
     options = ["--parsable", "--array=0-1", "--gpus-per-node=0", "--cpus-per-task=1", log]
     job = cluster("sbatch", *options, script, "reconstruct", *arguments)
-    marks = Path(captioned.work) / "tree" / "reconstructions"
-    cluster.until(lambda: len(list(marks.glob("*/claims/*.json"))) == 2, "both tasks to be at work")
+    cluster.until(lambda: holders(captioned) == 2, "both tasks to be at work")
     cluster("scancel", "--signal=USR1", "--batch", f"{job}_0")
     ended = cluster.until_over(job)[job]
     assert ended == {"0": DONE_AGAIN, "1": DONE}, "".join(p.read_text() for p in tmp_path.glob("*.log"))
