@@ -66,7 +66,7 @@ def rows(folder: Path, images: int = 2000, shard_size: int = 1000) -> Iterator[R
         spent = (time.process_time() - before) / images
     on = f"{spent * 1000:.1f} ms of the processor an image, of the run above: reading, encoding, writing, checking"
     figure = ", ".join(f"{spent * rate:.2g} for {rate:.3g} images/s" for rate in (GOAL, BATCH / SECONDS[0]))
-    yield Row("cores that the reconstruct stage keeps busy beside its model", on, figure)
+    yield Row("cores that the reconstruct stage keeps busy beside its model", on, figure, "none", True)
 
 
 def _of_captions(made: Pipeline, images: int, shard_size: int) -> Row:
