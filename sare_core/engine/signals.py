@@ -23,10 +23,13 @@ _launcher_owns_them = False
 
 @contextmanager
 def stop_cleanly() -> Iterator[None]:
-    """Within this block the first SIGTERM or SIGINT only sets the flag. Main thread only."""
+    """Within this block the first SIGTERM or SIGINT only sets the flag, and its end clears it. Main thread only."""
     _arrived.clear()
-    with _on_signal(_arrived.append):
-        yield
+    try:
+        with _on_signal(_arrived.append):
+            yield
+    finally:
+        _arrived.clear()  # else who goes on in Python after a stop would be stopped again by it
 
 
 @contextmanager

@@ -27,6 +27,7 @@ def test_the_first_signal_only_sets_the_flag() -> None:
             check_stop()
     assert stop.value.signum == signal.SIGTERM
     assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+    check_stop()  # what comes after is not stopped
 
 
 def test_a_wait_ends_at_a_signal() -> None:
