@@ -10,13 +10,14 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from itertools import chain
+from pathlib import Path
 from typing import Any
 
 from sare_core.engine.faults import point
 from sare_core.engine.flow import Flow, Row
-from sare_core.engine.folders import COMMANDS, Failure, Record
+from sare_core.engine.folders import COMMANDS, Failure, Folder, Record
 from sare_core.engine.manifest import Index
-from sare_core.engine.shard import Sample, begun, finish_shard, make_spool, recorded, written
+from sare_core.engine.shard import Computed, Sample, begun, finish_shard, make_spool, recorded, written
 from sare_core.engine.shardfiles import ShardWriter, read_samples
 from sare_core.engine.signals import check_stop, release_on_preemption
 from sare_core.engine.stage import Stage
@@ -50,6 +51,7 @@ class Lot:
         self._shards = {shard: begun(stage, index, shard, device, retry) for shard in claims}
         self._rows = [row for shard in self._shards.values() for row in shard.rows]
         self._files = ExitStack()  # closing it removes what lies in the spool
+        self._started = time.monotonic()
 
     @property
     def doubtful(self) -> bool:
@@ -66,13 +68,7 @@ class Lot:
                 self._files.enter_context(release_on_preemption(remove))
                 self._files.callback(remove)
             self._files.callback(self._stage.end, list(self._shards))
-            sources = {number: shard.upstream.items() for number, shard in self._shards.items()}
-            self._stage.begin(
-                {
-                    number: {role: folder.upstream[role].output(found) for role, found in records if found}
-                    for number, records in sources.items()
-                }
-            )
+            self._stage.begin({number: _sources(folder, shard) for number, shard in self._shards.items()})
             for shard in self._shards.values():
                 shard.kept = _kept(self._stage, shard.rows, shard.before) if shard.before else {}
             rows = [row for row in self._rows if row["image_id"] not in self._shards[row["shard"]].kept]
@@ -116,7 +112,7 @@ class Lot:
                     self._check_failures()
             if self.error is not None and len(self._shards) > 1:
                 return None
-            seconds = (time.monotonic() - self._started) / len(self._rows) if self.error is None else 0.0
+            seconds = (time.monotonic() - self._started) / len(self._rows)
             return [(number, self._finished(number, seconds)) for number in self._shards]
 
     def close(self) -> None:
@@ -210,6 +206,11 @@ class Lot:
             f"done: its file is cut, or another one. Run `sare verify --reopen`, then {commands}, then this stage "
             "again."
         )
+
+
+def _sources(folder: Folder, shard: Computed) -> dict[str, Path]:
+    """The outputs that a shard is made from, by role."""
+    return {role: folder.upstream[role].output(found) for role, found in shard.upstream.items() if found}
 
 
 def _kept(stage: Stage, rows: list[Row], record: Record) -> dict[str, Sample]:

@@ -26,7 +26,7 @@ from sare_core.engine.shardqueue import ShardQueue
 from sare_core.engine.signals import check_stop, release_on_preemption, stop_cleanly, wait
 from sare_core.engine.stage import Outcome, Stage
 from sare_core.engine.terminal import console as terminal
-from sare_core.errors import StageError, TransientError
+from sare_core.errors import SareError, StageError
 
 # So many shards that fail one after the other, far from each other, have one cause: a disk is away, a setting is wrong.
 # The run stops then, since it would only mark all the others as failed; not before half as many failed as were done,
@@ -125,7 +125,7 @@ def run(
     def begin_ahead() -> None:
         try:
             begin()
-        except (StageError, TransientError, OSError) as error:
+        except (SareError, OSError) as error:
             postponed.append(error)  # the lot that is at the model is not to blame
 
     def one_by_one(lot: Lot) -> Iterator[tuple[int, Record | StageError]]:

@@ -18,7 +18,11 @@ from sare_core.detection.sources import sources
 from sare_core.images.decoding import image_id
 from sare_core.pipeline import Explanation
 from sare_core.store.storage import Store
+from stages import options
+from stages.app import app
 from tests.conftest import STANDIN
+
+Sare = Callable[..., tuple[int, str]]
 
 
 class StandIn:
@@ -97,3 +101,17 @@ def scored(detector: Any, place: Path) -> list[Scored]:
         for each in found
         if each.image and each.info and each.result.logit is not None
     ]
+
+
+@pytest.fixture
+def sare(stand_in: StandIn, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Sare:
+    """`sare("detect", "photo.jpg")` with the stand-in: the exit code, and standard output."""
+    monkeypatch.setattr("sare_core.pipeline.Detector.from_pretrained", lambda *_, **__: stand_in)
+
+    def run(*arguments: object) -> tuple[int, str]:
+        with pytest.raises(SystemExit) as end, options.exit_codes():
+            app([str(each) for each in arguments] + ([] if "--schema" in arguments else ["--detector", "it"]))
+        assert isinstance(end.value.code, int)
+        return end.value.code, capsys.readouterr().out
+
+    return run

@@ -155,19 +155,20 @@ def test_the_model_waits_neither_for_the_first_images_nor_for_the_last_results(i
     assert stage.known == set()
 
 
+@pytest.mark.parametrize("error", [kind("does not answer") for kind in (TransientError, ConfigError, OSError)])
 def test_a_shard_that_cannot_be_begun_early_costs_nothing_of_the_one_before(
-    index: Index, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    index: Index, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
     take = Claims.take
 
     def fails_for_1(self: Claims, shard: int | str) -> bool:
         if shard == 1:
-            raise TransientError("the store does not answer")
+            raise error
         return take(self, shard)
 
     monkeypatch.setattr(Claims, "take", fails_for_1)
     stage = Watched(tmp_path / "work", lambda shard: None)
-    with pytest.raises(TransientError, match="does not answer"):
+    with pytest.raises(type(error), match="does not answer"):
         run(stage, index, SHARDS, QUIET)
     states = stage.folder.states(index.digests)
     assert [states[shard].kind for shard in SHARDS] == ["done", "open", "open", "open"]
