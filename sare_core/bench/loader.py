@@ -75,7 +75,9 @@ def _draw(settings: Settings, folder: Path, shard: Path, formats: tuple[str, ...
         error = abs(rng.normal(0, 8, shape)).astype(np.uint8)
         sample = {"__key__": key, "sare.png": encode_png(error), "json": json.dumps({"caption": "a ball"}).encode()}
         sample |= {"reconstruction.png": encode_png(image)} if plan.keep_reconstruction else {}
-        tar.write(sample | ({extension: data.getvalue()} if plan.keep_source else {}))
+        recoded = kind == "PNG" and plan.keep_source == "recoded"
+        kept = {extension: encode_png(image) if recoded else data.getvalue()} if plan.keep_source else {}
+        tar.write(sample | kept)
         digest = hashlib.sha256(data.getvalue()).hexdigest()
         rows.append({"image_id": key, "path": path.name, "sha256": digest, "extension": extension, "label": number % 2})
     tar.close()

@@ -49,7 +49,9 @@ class ReconstructSettings(Section):
     rounds: Literal[1, 2] = 1
     latents: Literal["sample", "mean"]  # z_0 of equation 1: the VAE's posterior sampled (diffusers), or its mean
     dtype: Dtype
-    keep_source: bool  # the source file's bytes in the shard
+    # The source file's bytes in the shard. recoded: of a PNG instead its pixels as `decode` gives them, written anew:
+    # training then reads it in a fifth of the time, and what else the file says is left out.
+    keep_source: bool | Literal["recoded"]
     keep_reconstruction: bool  # reconstruction.png in the shard; of the first draw
     sare_size: (
         Literal["full"] | Annotated[int, Field(ge=1)]

@@ -17,6 +17,7 @@ from PIL import Image, ImageCms, UnidentifiedImageError
 
 from sare_core.errors import ImageError
 from sare_core.images.jpeg import is_cut, quality
+from sare_core.images.png import own_pixels
 
 MAX_PIXELS = 178_956_970  # where Pillow itself refuses; ours also holds where someone has switched Pillow's off
 MAX_SIDE = 65_500  # what JPEG libraries store
@@ -106,13 +107,15 @@ def decode(data: bytes, name: str) -> tuple[Image.Image, ImageInfo]:
             # An MPO is a phone's JPEG with a second picture behind it.
             kind = "JPEG" if file.format == "MPO" else str(file.format)
             mode, animated = file.mode, getattr(file, "is_animated", False)
-            file.load()
+            own = own_pixels(data) if kind == "PNG" else None
+            if own is None:
+                file.load()
             if kind == "JPEG" and is_cut(data, file):
                 raise ImageError(
                     f"{name}: holds fewer pixels than the {file.width}x{file.height} that its header says. "
                     "Fetch it again, or leave it out."
                 )
-            image = to_rgb(file)
+            image = to_rgb(file) if own is None else Image.fromarray(own)
             info = ImageInfo(
                 format=kind,
                 extension=EXTENSIONS[kind],

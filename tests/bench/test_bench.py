@@ -220,6 +220,7 @@ def test_each_method_is_timed_as_it_works(configurations: list[str], change: str
     [
         ([], {"image", "sare"}),
         (["reconstruct.keep_source=false", "reconstruct.sare_size=16"], {"image", "sare"}),
+        (["reconstruct.keep_source=recoded"], {"image", "sare"}),
         (["detector.detector=difference"], {"sare", "uncaptioned"}),
         (["detector.detector=image"], {"image"}),
     ],

@@ -88,6 +88,12 @@ def read_samples(folder: Folder) -> dict[str, dict[str, Any]]:
     return {sample["__key__"]: sample for sample in found}
 
 
+def scored(pipeline: Pipeline) -> pl.DataFrame:
+    folder = only(pipeline, "predictions")
+    parts = [pl.read_parquet(folder.store.local(record.output.name)) for record in folder.records().values()]
+    return pl.concat(parts).sort("image_id")
+
+
 def test_every_good_file_gets_a_prediction_and_every_bad_one_an_error(
     done: Pipeline, tree: Path, nasty: dict[str, str]
 ) -> None:
@@ -98,9 +104,7 @@ def test_every_good_file_gets_a_prediction_and_every_bad_one_an_error(
     }
     for name, verdict in nasty.items():
         assert (by_name[name][0] is not None) == (verdict == "error"), name
-    folder = only(done, "predictions")
-    parts = [pl.read_parquet(folder.store.local(record.output.name)) for record in folder.records().values()]
-    predicted = pl.concat(parts)
+    predicted = scored(done)
     expected = frame.filter(pl.col("split") == "test", pl.col("error").is_null())
     assert sorted(predicted["image_id"]) == sorted(expected["image_id"])
     assert {by_name[name][1] for name, verdict in nasty.items() if verdict == "ok"} <= set(predicted["image_id"])
@@ -235,6 +239,27 @@ def test_what_is_left_out_by_a_setting_is_left_out_and_read_from_the_root(done: 
         assert Image.open(io.BytesIO(sample["sare.png"])).size == (32, 32)
     detector = only(done, "detectors")
     assert other.predictions(detector).complete
+
+
+def test_recoded_sources_have_the_same_pixels_and_give_the_same_scores(done: Pipeline, tmp_path: Path) -> None:
+    recoded = done.settings.reconstruct.model_copy(update={"keep_source": "recoded"})
+    other = Pipeline(done.settings.model_copy(update={"reconstruct": recoded}), done.manifests, str(tmp_path / "work"))
+    shards = read_index(done.manifests, "tree").select(["test"])["shard"].to_list()
+    other.captions(shards)
+    other.reconstructions(shards)
+    originals, changed = read_samples(only(done, "reconstructions")), 0
+    for key, sample in read_samples(only(other, "reconstructions")).items():
+        before = originals[key]
+        different = {field for field in sample.keys() | before.keys() if sample.get(field) != before.get(field)}
+        assert different <= {"png", "json", "__url__", "__local_path__"}
+        if "png" in different:
+            pixels = np.asarray(Image.open(io.BytesIO(sample["png"])))
+            assert np.array_equal(pixels, np.asarray(decode(before["png"], key)[0]))
+            changed += 1
+    assert changed > 2
+    assert other.predictions(only(done, "detectors")).complete
+    scores = [scored(pipeline) for pipeline in (done, other)]
+    assert scores[0].equals(scores[1])
 
 
 def test_a_rerun_finds_nothing_to_do_and_loads_no_model(done: Pipeline, monkeypatch: pytest.MonkeyPatch) -> None:

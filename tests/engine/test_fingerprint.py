@@ -84,6 +84,7 @@ def test_work_folder_and_dataset_are_not_in_it(models: Path) -> None:
         ("reconstruct.strength=0.7", False, True),
         ("reconstruct.sare_size=64", False, True),
         ("reconstruct.keep_source=false", False, True),
+        ("reconstruct.keep_source=recoded", False, True),
     ],
 )
 def test_what_changes_results_changes_fingerprints(

@@ -1,6 +1,8 @@
 """PNGs as we write them, read by libraries that are not ours."""
 
 import io
+import struct
+import tracemalloc
 import zlib
 from pathlib import Path
 
@@ -70,6 +72,17 @@ def test_any_other_png_is_read_as_pillow_reads_it(mode: str) -> None:
     file = io.BytesIO()
     image.save(file, format="PNG")
     assert np.array_equal(np.asarray(png.decode_png(file.getvalue())), np.asarray(image.convert("RGB")))
+
+
+def test_a_png_like_ours_takes_no_more_memory_than_its_header_says() -> None:
+    ours, packer = encode_png(np.zeros((8, 8, 3), np.uint8)), zlib.compressobj(9)
+    bomb = b"".join(packer.compress(bytes(1 << 20)) for _ in range(256)) + packer.flush()
+    chunk = struct.pack(">I", len(bomb)) + b"IDAT" + bomb + struct.pack(">I", zlib.crc32(b"IDAT" + bomb))
+    tracemalloc.start()
+    with pytest.raises(OSError, match="more than its header says"):
+        png.own_pixels(ours[:33] + chunk + ours[-12:])
+    assert tracemalloc.get_traced_memory()[1] < 2_000_000
+    tracemalloc.stop()
 
 
 def test_a_damaged_png_is_an_error_or_says_what_it_said() -> None:
