@@ -28,7 +28,7 @@ def encode_png(image: Image.Image | np.ndarray) -> bytes:
     rows = pixels.reshape(height, width * 3)
     less = rows.copy()
     less[1:] -= rows[:-1]
-    tried = slice(height // 2, height // 2 + max(8, height // 8))
+    tried = slice(height // 2, height // 2 + max(8, height // 32))
     up = len(_compressed(_UP, less[tried])) < len(_compressed(_NONE, rows[tried]))
     data = _compressed(_UP, less) if up else _compressed(_NONE, rows)
     header = struct.pack(">2I5B", width, height, *_FORMAT)
