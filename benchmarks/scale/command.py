@@ -16,31 +16,48 @@ SARE = [sys.executable, "-m", "stages.app"]
 IMPORT = [sys.executable, "-c", "import stages.app"]
 
 
+# Runs a command as a child of its own, since this process's other children differ in size, and says what it took.
+_WATCH = """
+import re, resource, subprocess, sys, threading, time
+child, anonymous = subprocess.Popen(sys.argv[1:]), [0]
+def look():
+    while True:
+        try:
+            with open(f"/proc/{child.pid}/status") as status:
+                anonymous.append(int(re.search(r"RssAnon:\\s+(\\d+)", status.read())[1]))
+        except (OSError, TypeError):
+            return
+        time.sleep(0.02)
+threading.Thread(target=look, daemon=True).start()
+code = child.wait()
+print("peak", resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss, max(anonymous), file=sys.stderr)
+sys.exit(code)
+"""
+
+
 class Measured(NamedTuple):
-    """seconds of wall clock; peak_mb: of the process itself, its children left aside."""
+    """seconds of wall clock; peak_mb: of the process itself, its children left aside; anonymous_mb: of that, what is
+    no file's, looked at 50 times a second.
+
+    Pages of libraries count in the first as the kernel maps them in, many megabytes at some moment or other.
+    """
 
     seconds: float
     peak_mb: float
+    anonymous_mb: float
     output: str
 
 
 def measure(command: list[str], **environment: str) -> Measured:
     """Run a command to its end. Raises CalledProcessError when it fails."""
-    # A child of its own that reports ru_maxrss of the command: this process's own children differ in size.
-    script = (
-        "import resource, subprocess, sys;"
-        "code = subprocess.call(sys.argv[1:]);"
-        "print('peak', resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss, file=sys.stderr);"
-        "sys.exit(code)"
-    )
     start = time.monotonic()
     env = os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"} | environment
-    done = subprocess.run([sys.executable, "-c", script, *command], capture_output=True, text=True, env=env)
+    done = subprocess.run([sys.executable, "-c", _WATCH, *command], capture_output=True, text=True, env=env)
     seconds = time.monotonic() - start
     if done.returncode:
         raise subprocess.CalledProcessError(done.returncode, command, done.stdout, done.stderr)
-    peak = next(line.split()[1] for line in done.stderr.splitlines() if line.startswith("peak "))
-    return Measured(seconds, int(peak) / 1024, done.stdout)
+    _, peak, anonymous = next(line for line in done.stderr.splitlines() if line.startswith("peak ")).split()
+    return Measured(seconds, int(peak) / 1024, int(anonymous) / 1024, done.stdout)
 
 
 def median_seconds(command: list[str], times: int = 5, **environment: str) -> float:
