@@ -50,8 +50,8 @@ class ReconstructSettings(Section):
     latents: Literal["sample", "mean"]  # z_0 of equation 1: the VAE's posterior sampled (diffusers), or its mean
     dtype: Dtype
     # The source file's bytes in the shard. recoded: of a PNG instead its pixels as `decode` gives them, written anew:
-    # training then reads it in a fifth of the time, and what else the file says is left out.
-    keep_source: bool | Literal["recoded"]
+    # training then reads it about four times as fast, and what else the file says is left out.
+    keep_source: Literal[True, False, "recoded"]
     keep_reconstruction: bool  # reconstruction.png in the shard; of the first draw
     sare_size: (
         Literal["full"] | Annotated[int, Field(ge=1)]

@@ -83,7 +83,7 @@ def read_image(reader: TarReader | None, root: str, row: dict[str, Any], view: s
 
 
 def image_file(reader: TarReader | None, root: str, row: dict[str, Any]) -> bytes:
-    """The bytes of an image's file: from its shard where that holds it, else from the dataset."""
+    """The bytes of an image's file: from its shard where that holds it, recoded or not, else from the dataset."""
     key, extension = row["image_id"], row["extension"]
     return reader.read(key, extension) if reader and extension in reader.fields(key) else read_source(root, row)
 

@@ -12,6 +12,7 @@ LEVEL = 1
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _NONE, _UP = 0, 2  # filters of a row: as it is, or less the row above
 _FORMAT = 8, 2, 0, 0, 0  # of a header: 8 bits, RGB, the only compression and filters, not interlaced
+_RATIO = 1032  # deflate makes no more bytes of one
 _HEAD = len(_SIGNATURE) + 12 + 13  # signature and header; a chunk is 12 bytes and what it holds
 
 
@@ -32,37 +33,40 @@ def encode_png(image: Image.Image | np.ndarray) -> bytes:
     up = len(_compressed(_UP, less[tried])) < len(_compressed(_NONE, rows[tried]))
     data = _compressed(_UP, less) if up else _compressed(_NONE, rows)
     header = struct.pack(">2I5B", width, height, *_FORMAT)
-    return b"".join([_SIGNATURE, *_chunk(b"IHDR", header), *_chunk(b"IDAT", data), *_chunk(b"IEND", b"")])
+    return b"".join([_SIGNATURE, *_chunk(b"IHDR", header), *_chunk(b"IDAT", data), _END])
 
 
 def decode_png(data: bytes) -> Image.Image:
-    """A PNG in RGB. Those of `encode_png` are inflated and checked by ISA-L, all others are Pillow's.
+    """A PNG of ours in RGB. Those of `encode_png` are inflated and checked by ISA-L, all others are Pillow's.
 
     Raises OSError, or Pillow's SyntaxError: not a whole PNG.
     """
-    pixels = own_pixels(data)
+    pixels = own_pixels(data, strict=True)
     return Image.open(io.BytesIO(data), formats=["PNG"]).convert("RGB") if pixels is None else Image.fromarray(pixels)
 
 
-def own_pixels(data: bytes) -> np.ndarray | None:
+def own_pixels(data: bytes, strict: bool = False) -> np.ndarray | None:
     """The pixels of a PNG as `encode_png` writes it: one chunk of data, one filter. None: it is another.
 
-    Takes no more memory than its header says, whatever the data inflate to. Raises OSError: damaged.
+    Takes no more memory than its header says, whatever the data inflate to. Raises OSError: damaged; strict: also if it
+    holds more than its header says, which other encoders' files may, and readers pass over.
     """
-    if len(data) < _HEAD + 24 or not data.startswith(_SIGNATURE):
+    if len(data) < _HEAD + 24 or not data.startswith(_SIGNATURE) or not data.endswith(_END):
         return None
     width, height, *form = struct.unpack_from(">2I5B", data, len(_SIGNATURE) + 8)
     length, kind = struct.unpack_from(">I4s", data, _HEAD)
     if tuple(form) != _FORMAT or kind != b"IDAT" or _HEAD + 12 + length + 12 != len(data):
         return None
     inflating, size = isal_zlib.decompressobj(), height * (width * 3 + 1)
+    if size > _RATIO * length:
+        return None
     try:
         filtered = inflating.decompress(memoryview(data)[_HEAD + 8 : _HEAD + 8 + length], size + 1)
     except isal_zlib.error as error:  # type: ignore[misc]  # its stubs take the class for an instance
         raise OSError(f"a damaged PNG: {error}") from error  # Pillow would make pixels of it
-    if len(filtered) > size:
+    if len(filtered) > size and strict:
         raise OSError("a damaged PNG: it holds more than its header says")
-    if len(filtered) < size or not inflating.eof:
+    if len(filtered) != size or not inflating.eof:
         return None
     rows = np.frombuffer(filtered, np.uint8).reshape(height, width * 3 + 1)
     filters, pixels = rows[:, 0], rows[:, 1:].copy()
@@ -82,3 +86,6 @@ def _compressed(kind: int, rows: np.ndarray) -> bytes:
 
 def _chunk(kind: bytes, data: bytes) -> list[bytes]:
     return [struct.pack(">I", len(data)), kind, data, struct.pack(">I", isal_zlib.crc32(data, isal_zlib.crc32(kind)))]
+
+
+_END = b"".join(_chunk(b"IEND", b""))

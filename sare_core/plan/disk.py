@@ -32,5 +32,5 @@ def reconstructions_bytes(settings: Settings, images: Images) -> int:
     fields = 2 + bool(reconstruct.keep_source) + reconstruct.keep_reconstruction
     map_pixels = pixels if reconstruct.sare_size == "full" else images.images * reconstruct.sare_size**2
     stored = round((map_pixels + pixels * reconstruct.keep_reconstruction) * PNG_BYTES_PER_PIXEL)
-    sources = (images.source_bytes or 0) * bool(reconstruct.keep_source)  # recoded PNGs are some 9 % larger
+    sources = (images.source_bytes or 0) * bool(reconstruct.keep_source)  # recoded photographs are some 9 % larger
     return stored + images.images * (JSON_BYTES + fields * TAR_BYTES) + sources + images.shards * RECORD_BYTES

@@ -1,8 +1,8 @@
 """The stage from images and captions to SARE maps, one webdataset tar a shard (paper 3.2, equations 1 to 4).
 
 x is decoded and resized once, to the very size of x̂; the map is |x − x̂| in uint8, lossless (mapper.py). A sample: the
-source file's bytes under its sniffed extension, reconstruction.png, sare.png, and json (label, subset, split, class,
-caption, seed, sizes, fp, and LPIPS if asked for).
+source file's bytes (recoded: its pixels) under its sniffed extension, reconstruction.png, sare.png, and json (label,
+subset, split, class, caption, seed, sizes, fp, and LPIPS if asked for).
 """
 
 import json

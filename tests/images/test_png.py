@@ -79,8 +79,7 @@ def test_a_png_like_ours_takes_no_more_memory_than_its_header_says() -> None:
     bomb = b"".join(packer.compress(bytes(1 << 20)) for _ in range(256)) + packer.flush()
     chunk = struct.pack(">I", len(bomb)) + b"IDAT" + bomb + struct.pack(">I", zlib.crc32(b"IDAT" + bomb))
     tracemalloc.start()
-    with pytest.raises(OSError, match="more than its header says"):
-        png.own_pixels(ours[:33] + chunk + ours[-12:])
+    assert png.own_pixels(ours[:33] + chunk + ours[-12:]) is None
     assert tracemalloc.get_traced_memory()[1] < 2_000_000
     tracemalloc.stop()
 
