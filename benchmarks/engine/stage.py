@@ -41,8 +41,9 @@ def rows(folder: Path) -> Iterator[Row]:
         ours, within, bare, theirs = [], [], [], []
         for turn in range(TIMES):  # in turns: a noisy moment then hits all of them
             anew = replace(made, settings=made.settings.model_copy(update={"seed": turn}))
-            for seconds, found in zip(_stage(anew, mapper), (ours, within), strict=True):
-                found.append(seconds)
+            taken, of_model = _stage(anew, mapper)
+            ours.append(taken)
+            within.append(of_model)
             bare.append(_bare(batches, mapper))
             theirs.append(_by_diffusers(made, batches))
         on = f"{IMAGES} images of 512×512 reconstructed at 64×64, U-Net of {millions:.1f} M, batch 16"

@@ -14,6 +14,7 @@ from PIL import Image, PngImagePlugin
 from torchvision.io import ImageReadMode, decode_png
 
 from sare_core.images import png
+from sare_core.images.decoding import decode
 from sare_core.images.png import encode_png
 
 
@@ -74,14 +75,42 @@ def test_any_other_png_is_read_as_pillow_reads_it(mode: str) -> None:
     assert np.array_equal(np.asarray(png.decode_png(file.getvalue())), np.asarray(image.convert("RGB")))
 
 
+def like_ours(data: bytes, width: int = 8, height: int = 8) -> bytes:
+    """A PNG in the form of `encode_png`'s, with other data."""
+    chunks = (b"IHDR", struct.pack(">2I5B", width, height, 8, 2, 0, 0, 0)), (b"IDAT", data), (b"IEND", b"")
+    whole = (
+        struct.pack(">I", len(part)) + kind + part + struct.pack(">I", zlib.crc32(kind + part)) for kind, part in chunks
+    )
+    return b"\x89PNG\r\n\x1a\n" + b"".join(whole)
+
+
 def test_a_png_like_ours_takes_no_more_memory_than_its_header_says() -> None:
-    ours, packer = encode_png(np.zeros((8, 8, 3), np.uint8)), zlib.compressobj(9)
+    packer = zlib.compressobj(9)
     bomb = b"".join(packer.compress(bytes(1 << 20)) for _ in range(256)) + packer.flush()
-    chunk = struct.pack(">I", len(bomb)) + b"IDAT" + bomb + struct.pack(">I", zlib.crc32(b"IDAT" + bomb))
     tracemalloc.start()
-    assert png.own_pixels(ours[:33] + chunk + ours[-12:]) is None
+    assert png.own_pixels(like_ours(bomb)) is None
+    assert png.own_pixels(like_ours(zlib.compress(bytes(200)), 2**31 - 1, 2**31 - 1)) is None
     assert tracemalloc.get_traced_memory()[1] < 2_000_000
     tracemalloc.stop()
+
+
+def test_one_that_does_not_end_as_a_png_is_not_ours() -> None:
+    assert png.own_pixels(encode_png(np.zeros((8, 8, 3), np.uint8))[:-12] + b"garbagegarba") is None
+
+
+def test_more_data_than_pixels_are_passed_over_as_pillow_does() -> None:
+    rows = np.random.default_rng(0).integers(0, 256, (8, 25), dtype=np.uint8)
+    rows[:, 0] = 0
+    image, _ = decode(like_ours(zlib.compress(rows.tobytes() + b"more")), "it")
+    assert np.array_equal(np.asarray(image), rows[:, 1:].reshape(8, 8, 3))
+
+
+def test_a_users_file_in_our_form_is_decoded_without_pillow(monkeypatch: pytest.MonkeyPatch) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (9, 7, 3), dtype=np.uint8)
+    monkeypatch.setattr(PngImagePlugin.PngImageFile, "load", lambda self: pytest.fail("Pillow decodes it"))
+    image, info = decode(encode_png(pixels), "it")
+    assert np.array_equal(np.asarray(image), pixels)
+    assert (info.format, info.extension, info.mode, info.width, info.height) == ("PNG", "png", "RGB", 7, 9)
 
 
 def test_a_damaged_png_is_an_error_or_says_what_it_said() -> None:
