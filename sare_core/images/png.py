@@ -19,8 +19,10 @@ _HEAD = len(_SIGNATURE) + 12 + 13  # signature and header; a chunk is 12 bytes a
 def encode_png(image: Image.Image | np.ndarray) -> bytes:
     """PNG (W3C, third edition) without metadata of an RGB image or uint8 array (height, width, 3).
 
-    Equal pixels give equal bytes, with one version of ISA-L. Of two filters the one is taken that gives fewer bytes for
-    some rows in the middle: maps are smaller without, reconstructions with the row above.
+    Equal pixels give equal bytes, with one version of ISA-L. Of two filters the one is taken whose bytes have the lower
+    entropy in some rows in the middle: maps are smaller without, reconstructions with the row above. (Rows compressed
+    on trial would tell a little better, by 0.2 % on photographs. But of equal rows ISA-L was once seen to give another
+    size, in one of some 100,000 pictures, and where both filters are about as good the choice then differed.)
     """
     pixels = np.asarray(image)
     if pixels.ndim != 3 or pixels.shape[2] != 3 or pixels.dtype != np.uint8:
@@ -30,7 +32,7 @@ def encode_png(image: Image.Image | np.ndarray) -> bytes:
     less = rows.copy()
     less[1:] -= rows[:-1]
     tried = slice(height // 2, height // 2 + max(8, height // 32))
-    up = len(_compressed(_UP, less[tried])) < len(_compressed(_NONE, rows[tried]))
+    up = _entropy(less[tried]) < _entropy(rows[tried])
     data = _compressed(_UP, less) if up else _compressed(_NONE, rows)
     header = struct.pack(">2I5B", width, height, *_FORMAT)
     return b"".join([_SIGNATURE, *_chunk(b"IHDR", header), *_chunk(b"IDAT", data), _END])
@@ -76,6 +78,13 @@ def own_pixels(data: bytes, strict: bool = False) -> np.ndarray | None:
     elif not (filters == _NONE).all():
         return None
     return pixels.reshape(height, width, 3)
+
+
+def _entropy(values: np.ndarray) -> float:
+    """Bits a byte, each taken by itself."""
+    counts = np.bincount(values.ravel(), minlength=256)
+    shares = counts[counts > 0] / values.size
+    return float(-(shares * np.log2(shares)).sum())
 
 
 def _compressed(kind: int, rows: np.ndarray) -> bytes:
