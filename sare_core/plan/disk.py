@@ -1,11 +1,8 @@
 """Bytes of each stage's output, estimated from the numbers below; tests/plan holds them against what is written."""
 
 from sare_core.config import Settings
-from sare_core.plan.images import Images
+from sare_core.plan.images import PNG_BYTES_PER_PIXEL, Images
 
-# Bytes a pixel of a PNG as `encode_png` writes it. tests/plan/test_disk.py holds it against scikit-image's photographs
-# at 512 pixels (1.3 to 2.0 each); maps of moved detail are nearer the upper end.
-PNG_BYTES_PER_PIXEL = 1.9
 JSON_BYTES = 600
 TAR_BYTES = 512 + 256  # a member's header, and half a block of padding
 # Bytes a row in zstd parquet: an image_id takes 12, a file's digest 34; captions and paths repeat themselves.
@@ -32,5 +29,5 @@ def reconstructions_bytes(settings: Settings, images: Images) -> int:
     fields = 2 + bool(reconstruct.keep_source) + reconstruct.keep_reconstruction
     map_pixels = pixels if reconstruct.sare_size == "full" else images.images * reconstruct.sare_size**2
     stored = round((map_pixels + pixels * reconstruct.keep_reconstruction) * PNG_BYTES_PER_PIXEL)
-    sources = (images.source_bytes or 0) * bool(reconstruct.keep_source)  # recoded photographs are some 9 % larger
+    sources = (images.source_bytes or 0) * bool(reconstruct.keep_source)
     return stored + images.images * (JSON_BYTES + fields * TAR_BYTES) + sources + images.shards * RECORD_BYTES
