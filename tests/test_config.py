@@ -117,7 +117,7 @@ def test_the_last_override_wins() -> None:
         ("train.schedule=linear", "'cosine_annealing', 'cosine' or 'constant'"),
         ("train.augment.blur_kernel=[2, 6]", "two odd sizes"),
         ("train.augment.blur_kernel=[7, 3]", "the smaller first"),
-        ("reconstruct.sare_size=half", "setting reconstruct.sare_size"),
+        ("reconstruct.sare_size=half", "setting reconstruct.sare_size: "),
     ],
 )
 def test_a_bad_override_says_what_is_wrong(override: str, message: str) -> None:

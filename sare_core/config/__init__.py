@@ -183,6 +183,7 @@ def _override(values: dict[str, Any], override: str) -> None:
 
 def _explain(fault: Any, known: list[str]) -> str:
     key = ".".join(str(part) for part in fault["loc"])
+    key = next((name for name in known if key.startswith(f"{name}.")), key)  # what follows is pydantic's, of a union
     if fault["type"] == "extra_forbidden":
         return f"no setting {key!r}.{_nearest(key, known)}"
     if key == "plugins":
