@@ -8,7 +8,7 @@ import hashlib
 import io
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -91,13 +91,13 @@ class Index:
         """Shard number to the digest of its rows."""
         return dict(zip(self.shards["shard"], self.shards["digest"], strict=True))
 
-    def frame(self) -> pl.DataFrame:
-        """All rows, error rows included, as INDEX_SCHEMA. Raises ConfigError: damaged."""
+    def frame(self, columns: Sequence[str] = tuple(INDEX_SCHEMA)) -> pl.DataFrame:
+        """All rows, error rows included, with some columns of INDEX_SCHEMA. Raises ConfigError: damaged."""
         with self.reading():
             path = self.store.local(self.images)
             if self.store.on_disk and not is_as_named(path):
                 raise _changed(self.store, self.images)
-            return pl.read_parquet(path, glob=False)
+            return pl.read_parquet(path, columns=list(columns), glob=False)
 
     def rows(self, shard: int) -> list[dict[str, Any]]:
         """The rows of one shard, ordered by image_id. Reads that shard's row group only.
