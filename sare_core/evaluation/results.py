@@ -27,7 +27,6 @@ from sare_core.evaluation.tables import (
 from sare_core.evaluation.trivial import Trivial, trivial_predictions, trivial_warnings
 from sare_core.index.expected import is_release
 
-
 # Of the index, what the tables are made from: its paths and digests are most of it.
 _COLUMNS = ("image_id", "subset", "split", "label", "shard", "error", "format", "width", "height", "bytes")
 
