@@ -18,6 +18,10 @@ if TYPE_CHECKING:
 if not {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT"} & os.environ.keys():
     os.environ["GOMP_SPINCOUNT"] = "2000"
 
+# Before polars is imported: its allocator gives freed memory back at once. By default it keeps that for seconds, and of
+# the steps from one large table to the next, each as large as the last, all would count.
+os.environ.setdefault("_RJEM_MALLOC_CONF", "dirty_decay_ms:0,muzzy_decay_ms:0")
+
 __all__ = ["ConfigError", "Detector", "Explanation", "ImageError", "Pipeline", "SareError", "load_settings"]
 _HOMES = {"config": ("load_settings",), "errors": ("ConfigError", "ImageError", "SareError")}
 

@@ -6,8 +6,8 @@ import sys
 import threading
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import suppress
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from contextlib import contextmanager, suppress
 from typing import Any, NamedTuple, Protocol, TypeVar
 
 from sare_core.errors import ImageError, NotReached
@@ -57,6 +57,27 @@ class Work(Protocol):
         """A result as the sample to write. Runs in threads."""
 
 
+class Crew(NamedTuple):
+    """The threads of a run, for all of its shards.
+
+    New ones for each shard would come to hold many times the memory: malloc gives each thread an arena, mostly another
+    one, and an arena keeps as much as its batches once took.
+    """
+
+    readers: ThreadPoolExecutor
+    encoders: ThreadPoolExecutor
+
+
+@contextmanager
+def crew_of(threads: int) -> Iterator[Crew]:
+    """So many that read, and as many that encode; at the end what they are at is waited for."""
+    with (
+        ThreadPoolExecutor(threads, initializer=give_way) as readers,
+        ThreadPoolExecutor(threads, initializer=give_way) as encoders,
+    ):
+        yield Crew(readers, encoders)
+
+
 class Flow:
     """The images of some shards on their way through a stage's model. Reading begins at once, in threads.
 
@@ -66,11 +87,10 @@ class Flow:
     Memory: a few batches, of PIXELS pixels in all. rows: of the index; width and height say what an image takes.
     """
 
-    def __init__(self, work: Work, rows: list[Row], threads: int) -> None:
-        self._work = work
+    def __init__(self, work: Work, rows: list[Row], crew: Crew) -> None:
+        self._work, self._crew = work, crew
         self._plan = deque(part for batch in work.batches(rows) for part in _cut(batch))
-        self._readers = ThreadPoolExecutor(threads, initializer=give_way)
-        self._encoders = ThreadPoolExecutor(threads, initializer=give_way)
+        self._unfinished = set[Future[Any]]()  # that the crew was given
         self._reading: deque[tuple[list[Row], Future[Read]]] = deque()
         self._made: queue.Queue[Made | None] = queue.Queue(AHEAD)
         self.failed = 0  # images so far, but for those that a stage before has failed
@@ -93,7 +113,7 @@ class Flow:
         """The next batch through the model. Nothing keeps its images but what encodes them."""
         batch = self._reading[0][1].result()
         before_batch(len(self._reading) == 1 and not self._plan)
-        made = _work_through(self._work, batch, self._encoders)
+        made = self._work_through(batch)
         self._reading.popleft()
         self.failed += sum(_failed(outcome) for _, outcome in made)
         return made
@@ -113,8 +133,7 @@ class Flow:
 
     def close(self) -> None:
         """Nothing more is read or encoded."""
-        self._readers.shutdown(cancel_futures=True)
-        self._encoders.shutdown(cancel_futures=True)
+        wait([future for future in tuple(self._unfinished) if not future.cancel()])
 
     def _give(self, made: Made | None) -> None:
         while not self.dropped:
@@ -129,9 +148,29 @@ class Flow:
             if self._reading and pixels > PIXELS:
                 break
             batch = self._plan.popleft()
-            found = [(row, self._readers.submit(self._work.read, row)) for row in batch]
+            found = [(row, self._give_to(self._crew.readers, self._work.read, row)) for row in batch]
             # It waits in a reader's place, but for those alone that were begun before it.
-            self._reading.append((batch, self._readers.submit(_collated, self._work, found)))
+            self._reading.append((batch, self._give_to(self._crew.readers, _collated, self._work, found)))
+
+    def _work_through(self, batch: Read) -> Made:
+        good = sum(not isinstance(item, ImageError) for _, item in batch.items)
+        made = self._work.process(batch.collated) if good else []
+        if len(made) != good:
+            raise RuntimeError(f"{good} images went into the model, {len(made)} results came out")
+        results = iter(made)
+        out: Made = []
+        for row, item in batch.items:
+            result = item if isinstance(item, ImageError) else next(results)
+            failed = isinstance(result, ImageError)
+            encode = self._work.encode
+            out.append((row, result if failed else self._give_to(self._crew.encoders, encode, row, item, result)))
+        return out
+
+    def _give_to(self, threads: ThreadPoolExecutor, do: Callable[..., T], *given: Any) -> "Future[T]":
+        future = threads.submit(do, *given)
+        self._unfinished.add(future)
+        future.add_done_callback(self._unfinished.discard)
+        return future
 
 
 def give_way() -> None:
@@ -166,20 +205,6 @@ def _collated(work: Work, batch: list[tuple[Row, Future[Any]]]) -> Read:
             items.append((row, error))
     good = [item for _, item in items if not isinstance(item, ImageError)]
     return Read(items, work.collate(good) if good else None)
-
-
-def _work_through(work: Work, batch: Read, encoders: ThreadPoolExecutor) -> Made:
-    good = sum(not isinstance(item, ImageError) for _, item in batch.items)
-    made = work.process(batch.collated) if good else []
-    if len(made) != good:
-        raise RuntimeError(f"{good} images went into the model, {len(made)} results came out")
-    results = iter(made)
-    out: Made = []
-    for row, item in batch.items:
-        result = item if isinstance(item, ImageError) else next(results)
-        failed = isinstance(result, ImageError)
-        out.append((row, result if failed else encoders.submit(work.encode, row, item, result)))
-    return out
 
 
 def _failed(outcome: Future[Any] | ImageError) -> bool:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from sare_core.engine.faults import point
-from sare_core.engine.flow import Flow, Row
+from sare_core.engine.flow import Crew, Flow, Row
 from sare_core.engine.folders import COMMANDS, Failure, Folder, Record
 from sare_core.engine.manifest import Index
 from sare_core.engine.shard import Computed, Sample, begun, finish_shard, make_spool, recorded, written
@@ -41,13 +41,13 @@ class Lot:
         index: Index,
         claims: dict[int, ExitStack],
         device: str,
-        threads: int,
+        crew: Crew,
         advance: Callable[[int], None],
         retry: bool = False,
     ) -> None:
         self.claims, self.counted = claims, 0  # images that are through
         self.error: Exception | None = None
-        self._stage, self._threads, self._advance = stage, threads, advance
+        self._stage, self._crew, self._advance = stage, crew, advance
         self._shards = {shard: begun(stage, index, shard, device, retry) for shard in claims}
         self._rows = [row for shard in self._shards.values() for row in shard.rows]
         self._files = ExitStack()  # closing it removes what lies in the spool
@@ -72,7 +72,7 @@ class Lot:
             for shard in self._shards.values():
                 shard.kept = _kept(self._stage, shard.rows, shard.before) if shard.before else {}
             rows = [row for row in self._rows if row["image_id"] not in self._shards[row["shard"]].kept]
-            self._flow = Flow(self._stage, rows, self._threads)
+            self._flow = Flow(self._stage, rows, self._crew)
             self._files.callback(self._flow.close)
 
     def run(self, ahead: Callable[[], None] = lambda: None) -> None:

@@ -5,13 +5,14 @@ On disk: `<manifests>/<dataset>/index.json` names `images-<digest>.parquet` (IND
 """
 
 import hashlib
-import io
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import polars as pl
@@ -20,7 +21,8 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from sare_core.engine.names import DATASET, DatasetName, ImagesName, ShardsName
 from sare_core.errors import ConfigError
-from sare_core.store.storage import Store, is_as_named
+from sare_core.store.atomic import unwritable
+from sare_core.store.storage import Store, is_as_named, sha256_file
 
 INDEX_FILE = "index.json"
 _COLUMNS: dict[str, pl.DataType | type[pl.DataType]] = {
@@ -91,13 +93,13 @@ class Index:
         """Shard number to the digest of its rows."""
         return dict(zip(self.shards["shard"], self.shards["digest"], strict=True))
 
-    def frame(self) -> pl.DataFrame:
-        """All rows, error rows included, as INDEX_SCHEMA. Raises ConfigError: damaged."""
+    def frame(self, columns: Sequence[str] = tuple(INDEX_SCHEMA)) -> pl.DataFrame:
+        """All rows, error rows included, with some columns of INDEX_SCHEMA. Raises ConfigError: damaged."""
         with self.reading():
             path = self.store.local(self.images)
             if self.store.on_disk and not is_as_named(path):
                 raise _changed(self.store, self.images)
-            return pl.read_parquet(path, glob=False)
+            return pl.read_parquet(path, columns=list(columns), glob=False)
 
     def rows(self, shard: int) -> list[dict[str, Any]]:
         """The rows of one shard, ordered by image_id. Reads that shard's row group only.
@@ -210,7 +212,7 @@ def index_errors(index: Index) -> Iterator[str]:
         return
     if len(frame) != index.count:
         yield f"{where}: says {index.count} rows, {index.images} holds {len(frame)}. {RESTORE}"
-    if not _shards(frame).equals(index.shards):
+    if not _shards(map(_shard, by_shard(frame))).equals(index.shards):
         yield f"{where}: {index.listed} does not list the shards of {index.images}. {RESTORE}"
 
 
@@ -219,33 +221,31 @@ def write_index(manifests: str, dataset: str, frame: pl.DataFrame, about: dict[s
 
     The files of the index before stay for stages that read it: `sare gc` removes them after some days.
     """
+    return write_parts(manifests, dataset, by_shard(frame), about)
+
+
+def write_parts(manifests: str, dataset: str, parts: Iterator[pl.DataFrame], about: dict[str, Any]) -> Index:
+    """As `write_index`, of parts as `by_shard` gives them; once they are taken nothing holds the rows any more.
+
+    Their columns, in any order, have the types of INDEX_SCHEMA or such as can be cast to them.
+    """
     check_name(dataset)
     store = Store(manifests).at(dataset)
-    frame = frame.select(INDEX_SCHEMA.names()).cast(INDEX_SCHEMA)
-    shards = _shards(frame)
-    images = _put_parquet(store, "images", _parquet(frame))
-    listed = _put_parquet(store, "shards", _parquet(shards))
-    switch = {"about": about, "images": images, "shards": listed, "rows": len(frame)}
+    with TemporaryDirectory() as folder:  # of many images the tables are gigabytes
+        images, listed = Path(folder, "images.parquet"), Path(folder, "shards.parquet")
+        with _writer(images, INDEX_SCHEMA) as writer:
+            # A row group each, so that reading a shard does not read the dataset.
+            written = [_write(writer, part) for part in parts]
+        shards, rows = _shards(written), sum(part["images"] for part in written)
+        with _writer(listed, SHARD_SCHEMA) as writer:
+            writer.write_table(shards.to_arrow())
+        names = {"images": _put(store, images), "shards": _put(store, listed)}
+    switch = {"about": about, **names, "rows": rows}
     store.write(INDEX_FILE, json.dumps(switch, indent=1, ensure_ascii=False).encode())
-    return Index(store, about, images, shards, listed, len(frame))
+    return Index(store, about, names["images"], shards, names["shards"], rows)
 
 
-def _shards(frame: pl.DataFrame) -> pl.DataFrame:
-    rows = [
-        {
-            "shard": part["shard"][0],
-            "subset": part["subset"][0],
-            "split": part["split"][0],
-            "images": len(part),
-            "digest": _digest(part),
-        }
-        for part in _runs(frame)
-        if part["shard"][0] is not None
-    ]
-    return pl.DataFrame(rows, schema=SHARD_SCHEMA).sort("shard")
-
-
-def _runs(frame: pl.DataFrame) -> Iterator[pl.DataFrame]:
+def by_shard(frame: pl.DataFrame) -> Iterator[pl.DataFrame]:
     """The rows of each shard, and the error rows at the end, without a copy."""
     start = 0
     for length in frame["shard"].rle().struct.field("len"):
@@ -253,20 +253,35 @@ def _runs(frame: pl.DataFrame) -> Iterator[pl.DataFrame]:
         start += length
 
 
+@contextmanager
+def _writer(path: Path, schema: pl.Schema) -> Iterator[pq.ParquetWriter]:
+    try:
+        with pq.ParquetWriter(path, schema.to_frame().to_arrow().schema, compression="zstd") as writer:
+            yield writer
+    except OSError as error:
+        raise unwritable(path, error) from error
+
+
+def _write(writer: pq.ParquetWriter, part: pl.DataFrame) -> dict[str, Any]:
+    writer.write_table(part.to_arrow().select(INDEX_SCHEMA.names()).cast(writer.schema))
+    return _shard(part)
+
+
+def _shards(parts: Iterable[dict[str, Any]]) -> pl.DataFrame:
+    return pl.DataFrame([part for part in parts if part["shard"] is not None], SHARD_SCHEMA).sort("shard")
+
+
+def _shard(rows: pl.DataFrame) -> dict[str, Any]:
+    """The row of SHARD_SCHEMA for the rows of one shard; for error rows it has no number."""
+    first = {name: rows[name][0] for name in ("shard", "subset", "split")}
+    return first | {"images": len(rows), "digest": _digest(rows)}
+
+
 def _digest(rows: pl.DataFrame) -> str:
     return hashlib.sha256(rows.select(_DIGESTED).write_ndjson().encode()).hexdigest()[:16]
 
 
-def _parquet(frame: pl.DataFrame) -> bytes:
-    """Parquet bytes with one row group a shard, so that reading a shard does not read the dataset."""
-    out = io.BytesIO()
-    with pq.ParquetWriter(out, frame.clear().to_arrow().schema, compression="zstd") as writer:
-        for part in _runs(frame) if "image_id" in frame.columns and len(frame) else [frame]:
-            writer.write_table(part.to_arrow())  # each by itself: all of them at once are as large as the frame
-    return out.getvalue()
-
-
-def _put_parquet(store: Store, stem: str, data: bytes) -> str:
-    name = f"{stem}-{hashlib.sha256(data).hexdigest()[:12]}.parquet"
-    store.write(name, data)
+def _put(store: Store, table: Path) -> str:
+    name = f"{table.stem}-{sha256_file(table)[:12]}.parquet"
+    store.move(table, name)
     return name

@@ -17,6 +17,7 @@ from rich.console import Console
 
 from sare_core.engine.claims import Claims
 from sare_core.engine.faults import point
+from sare_core.engine.flow import crew_of
 from sare_core.engine.folders import Folder, Record
 from sare_core.engine.lot import Lot
 from sare_core.engine.manifest import Index
@@ -118,7 +119,7 @@ def run(
                     stage.load(device)
                     gc.freeze()  # models stay: to look through their objects again and again stops every thread
                     ended.callback(gc.unfreeze)
-                lots.append(Lot(stage, index, claimed, device, threads, advance, retry))
+                lots.append(Lot(stage, index, claimed, device, crew, advance, retry))
                 held.pop_all()
                 lots[-1].begin()
 
@@ -134,7 +135,7 @@ def run(
         reason = str(lot.error).partition(" Mend the cause")[0].rstrip(".")
         terminal.print(f"{folder.stage}: {reason}. These {len(lot.claims)} shards are now done one by one.")
         for shard, claims in lot.claims.items():
-            alone = Lot(stage, index, {shard: claims}, device, threads, advance, retry)
+            alone = Lot(stage, index, {shard: claims}, device, crew, advance, retry)
             with closing(alone):
                 alone.begin()
                 alone.run()
@@ -146,6 +147,7 @@ def run(
         stop_cleanly(),
         ExitStack() as ended,
         bar(console, rank.title(folder.stage), sum(sizes[shard] for shard in todo), rank.first) as advance,
+        crew_of(threads) as crew,
         _Finishing(done, failed_now, one_by_one) as finishing,
         _closing_all(lots),
     ):

@@ -19,8 +19,8 @@ def with_strata(predictions: pl.DataFrame, index: pl.DataFrame) -> pl.DataFrame:
     steps = [(pl.col(side).log() / np.log(STEP)).round().cast(pl.Int64) for side in ("width", "height")]
     rows = index.select("image_id", "subset", kind=pl.format("{} {}x{}", "format", *steps))
     found = predictions.join(rows, on=["image_id", "subset"], how="left", maintain_order="left")
-    _, strata = np.unique(found["kind"].fill_null("").to_numpy(), return_inverse=True)
-    return found.drop("kind").with_columns(stratum=pl.Series(strata, dtype=pl.Int64))
+    stratum = pl.col("kind").fill_null("").rank("dense").cast(pl.Int64) - 1
+    return found.with_columns(stratum=stratum).drop("kind")
 
 
 def matching_note(metrics: pl.DataFrame) -> str | None:

@@ -27,6 +27,9 @@ from sare_core.evaluation.tables import (
 from sare_core.evaluation.trivial import Trivial, trivial_predictions, trivial_warnings
 from sare_core.index.expected import is_release
 
+# Of the index, what the tables are made from: its paths and digests are most of it.
+_COLUMNS = ("image_id", "subset", "split", "label", "shard", "error", "format", "width", "height", "bytes")
+
 
 class Results(NamedTuple):
     """What `evaluate` found: every prediction, the metrics of each detector, and the notes to stand under tables.
@@ -63,9 +66,9 @@ def read_results(
 
     threshold: the logit that the detector's held-out images chose.
     """
-    rows = index.frame()
-    predictions = with_strata(read_outputs(folder, shards), rows)
+    rows = index.frame(_COLUMNS)
     expected = rows.filter(pl.col("shard").is_in(shards))
+    predictions = with_strata(read_outputs(folder, shards), expected)
     missing = expected.join(predictions, on=["image_id", "subset"], how="anti")
     if len(expected.join(predictions, on=["image_id", "subset"])) != len(predictions):
         raise SareError(f"{folder.store.url}: holds predictions that the index does not know; run sare verify.")
@@ -115,7 +118,7 @@ def trained_generators(settings: Settings, trained_on: Index | None) -> tuple[st
 def _trivial(settings: Settings, trained_on: Index | None, test: pl.DataFrame) -> Trivial | None:
     if trained_on is None:
         return None
-    about = trained_on.frame().filter(pl.col("split").is_in(["train", "val"]))
+    about = trained_on.frame(_COLUMNS).filter(pl.col("split").is_in(["train", "val"]))
     if settings.train_subsets is not None:
         about = about.filter(pl.col("subset").is_in(settings.train_subsets))
     return trivial_predictions(about, test)

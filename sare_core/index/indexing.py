@@ -12,7 +12,16 @@ from itertools import islice
 import polars as pl
 from rich.console import Console
 
-from sare_core.engine.manifest import INDEX_SCHEMA, Index, check_name, has_index, read_index, require_whole, write_index
+from sare_core.engine.manifest import (
+    INDEX_SCHEMA,
+    Index,
+    by_shard,
+    check_name,
+    has_index,
+    read_index,
+    require_whole,
+    write_parts,
+)
 from sare_core.engine.progress import spinner
 from sare_core.engine.signals import stop_at_once
 from sare_core.errors import ConfigError
@@ -20,12 +29,10 @@ from sare_core.index.adapters import find
 from sare_core.index.expected import compare
 from sare_core.index.listing import Found, Problem, base_folder, normalised
 from sare_core.index.rows import CONFLICT, SPLITS, find_copies, hold_out, number_shards, refuse_conflicts
-from sare_core.index.scan import FILE, SCAN_SCHEMA, Journal, scan
+from sare_core.index.scan import FILE, HELD_SCHEMA, SCAN_SCHEMA, Journal, scan
 from sare_core.store.storage import Store
 
-_FOUND_SCHEMA = pl.Schema(
-    {name.removesuffix("_name"): INDEX_SCHEMA[name.removesuffix("_name")] for name in Found._fields}
-)
+_FOUND_SCHEMA = pl.Schema({name: HELD_SCHEMA[name] for name in (f.removesuffix("_name") for f in Found._fields)})
 _IMAGE = pl.col("error").is_null() & pl.col("copy_of").is_null()
 
 
@@ -77,17 +84,19 @@ def build_index(
     if before:
         _check_settings(settings, before)
         require_whole(before)  # what it says of files that did not change is kept
-    old = before.frame() if before else INDEX_SCHEMA.to_frame()
+    old = (before.frame() if before else INDEX_SCHEMA.to_frame()).cast(HELD_SCHEMA)
 
     problems: list[Problem] = []
     with spinner(console, f"listing {root}"):
         rows = _frame(find(layout, root, problems))
-    files = rows.select(FILE).unique("path", keep="first").sort("path")
+    files = rows.select(FILE).filter(pl.col("path").is_first_distinct())
     if before:
         _require_same_data(before, old, root, files)
     journal = Journal(store.at("scan"))
     known = pl.concat([old.select(SCAN_SCHEMA.names()), journal.read()])
     scanned, read = scan(files, base_folder(root), known, journal, workers or os.cpu_count() or 1, console)
+    count = len(files)
+    del files
 
     # What is decided by. The other facts of a file wait, so that the steps to the index hold little.
     known = scanned.select("path", "image_id", "error")
@@ -100,25 +109,27 @@ def build_index(
     if not len(rows.filter(_IMAGE)):
         first = f" The first of them, {rows['path'][0]}: {rows['error'][0]}" if len(rows) else ""
         raise ConfigError(f"{root}: no image that can be used, among {len(rows):,} files.{first}")
-    first_new = before.about["next_shard"] if before else 0
-    images = number_shards(rows.filter(_IMAGE), old, shard_size, first_new)
-    errors = rows.filter(pl.col("error").is_not_null()).with_columns(image_id=pl.lit(None, pl.String))
-    frame = pl.concat([images.sort("shard", "image_id"), errors.sort("path", "subset")], how="diagonal")
-    frame = frame.with_columns(dataset=pl.lit(dataset))
-    frame = frame.join(scanned.drop("image_id", "error"), on="path", how="left", maintain_order="left")
-    last = images.select(pl.col("shard").max()).item()
-    about = {"dataset": dataset, "root": base_folder(root), "source": normalised(root)} | settings
-    about |= {"next_shard": max(first_new, last + 1), "images": len(images), "errors": len(errors)}
-    # Copies have no row in the index: if they were not in the journal, they would be read again by each run.
-    copies = scanned.filter(pl.col("error").is_null()).join(images, on="path", how="anti")
     problems += [Problem("", line) for line in deviations] + _trouble(rows)
     table = _table(rows)
-    del rows, images, errors, scanned, known, old  # while it is written, the frame is all that is held
-    index = write_index(manifests, dataset, frame, about)
+    first_new = before.about["next_shard"] if before else 0
+    errors = rows.filter(pl.col("error").is_not_null()).with_columns(image_id=pl.lit(None, pl.String))
+    rows = rows.filter(_IMAGE).drop("error", "copy_of", "copy_of_split")
+    rows = number_shards(rows, old, shard_size, first_new)
+    last = rows.select(pl.col("shard").max()).item()
+    about = {"dataset": dataset, "root": base_folder(root), "source": normalised(root)} | settings
+    about |= {"next_shard": max(first_new, last + 1), "images": len(rows), "errors": len(errors)}
+    # Copies have no row in the index: if they were not in the journal, they would be read again by each run.
+    copies = scanned.filter(pl.col("error").is_null()).join(rows, on="path", how="anti")
+    rows = pl.concat([rows.sort("shard", "image_id"), errors.sort("path", "subset")], how="diagonal_relaxed")
+    rows = rows.with_columns(dataset=pl.lit(dataset, HELD_SCHEMA["dataset"]))
+    facts = scanned.drop("image_id", "error")
+    parts = by_shard(rows.join(facts, on="path", how="left", maintain_order="left"))
+    del rows, errors, old, known, scanned, facts  # while they are written, the parts are all that is held
+    index = write_parts(manifests, dataset, parts, about)
     journal.replace(copies)
     listed = pl.DataFrame(problems, {"path": pl.String, "problem": pl.String}, orient="row")
     store.write("problems.csv", listed.write_csv().encode())
-    return IndexReport(index, table, deviations, listed, read, len(files))
+    return IndexReport(index, table, deviations, listed, read, count)
 
 
 def _check_settings(settings: dict[str, object], before: Index) -> None:
@@ -145,7 +156,7 @@ def _require_same_data(before: Index, old: pl.DataFrame, root: str, files: pl.Da
 def _frame(found: Iterator[Found]) -> pl.DataFrame:
     """In pieces, since a data set of millions would take gigabytes as Python objects."""
     frames = [_FOUND_SCHEMA.to_frame()]
-    while piece := list(islice(found, 5000)):
+    while piece := list(islice(found, 1000)):
         frames.append(pl.DataFrame(piece, _FOUND_SCHEMA, orient="row"))
     return pl.concat(frames)
 

@@ -107,21 +107,29 @@ def stat(path: str) -> tuple[int | None, int | None]:
             return _size_and_time(with_retries(path, lambda: fs.info(name)))
         except FileNotFoundError:
             return None, None
+    return _stat(Path(path))
+
+
+def _stat(entry: Path | os.DirEntry[str]) -> tuple[int | None, int | None]:
     try:
-        entry = Path(path).stat()
+        status = entry.stat()
     except OSError:
         return None, None
-    return entry.st_size, entry.st_mtime_ns
+    return status.st_size, status.st_mtime_ns
 
 
 def _local(
     root: str, folder: str, above: frozenset[_Identity], seen: Counter[_Identity], problems: list[Problem]
 ) -> Iterator[tuple[str, list[File]]]:
-    place = Path(root, folder)
+    place, folders, files = Path(root, folder), list[str](), list[File]()
     try:
         itself = place.stat()
         with os.scandir(place) as entries:
-            names = {entry.name: _is_folder(entry) for entry in entries}
+            for entry in entries:
+                if _is_folder(entry):
+                    folders.append(entry.name)
+                else:
+                    files.append(File(entry.name, *_stat(entry)))
     except FileNotFoundError:
         raise ConfigError(f"{place}: no such folder.") from None
     except NotADirectoryError:
@@ -142,8 +150,8 @@ def _local(
         raise ConfigError(
             f"{place}: reached in more than {MOST_LINKS} ways through links. Remove links, or index a folder of fewer."
         )
-    yield folder, [File(name, *stat(f"{place}/{name}")) for name, is_folder in names.items() if not is_folder]
-    for name in sorted(name for name, is_folder in names.items() if is_folder):
+    yield folder, files
+    for name in sorted(folders):
         path = f"{folder}/{name}".lstrip("/")
         if not _is_text(name):
             problems.append(Problem(_shown(path), "not read: the name is not valid UTF-8; rename the folder"))

@@ -19,7 +19,10 @@ from sare_core.index.examine import FACTS, Row, examined
 from sare_core.store.storage import Store
 
 FILE = ["path", "bytes", "mtime_ns"]
-SCAN_SCHEMA = pl.Schema({name: INDEX_SCHEMA[name] for name in (*FILE, *FACTS)})
+# What millions of rows share is held once: a string of their own would take each of them 16 bytes or more.
+_SHARED = ("dataset", "subset", "split", "format", "extension", "mode")
+HELD_SCHEMA = pl.Schema({**INDEX_SCHEMA, **dict.fromkeys(_SHARED, pl.Categorical())})
+SCAN_SCHEMA = pl.Schema({name: HELD_SCHEMA[name] for name in (*FILE, *FACTS)})
 
 JOURNAL_ROWS = 500  # what a kill can lose: seconds of work
 
@@ -40,14 +43,14 @@ class Journal:
         frames = [SCAN_SCHEMA.to_frame()]
         for name in self._names():
             try:
-                frames.append(pl.read_parquet(io.BytesIO(self._store.read(name))))
+                frames.append(pl.read_parquet(io.BytesIO(self._store.read(name))).cast(SCAN_SCHEMA))
             except pl.exceptions.PolarsError as error:
                 raise ConfigError(f"{self._store.path(name)}: damaged ({error}). Delete it and run again.") from error
         return pl.concat(frames)
 
     def append(self, rows: pl.DataFrame) -> None:
         out = io.BytesIO()
-        rows.write_parquet(out)
+        rows.cast({name: INDEX_SCHEMA[name] for name in rows.columns}).write_parquet(out)
         self._store.write(f"{self._next:05d}.parquet", out.getvalue())
         self._next += 1
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from sare_core.engine.flow import PIXELS, Flow, Row
+from sare_core.engine.flow import PIXELS, Flow, Row, crew_of
 from sare_core.errors import ConfigError, ImageError, NotReached
 
 WAIT = 20.0  # seconds after which a test gives up
@@ -70,7 +70,11 @@ def fail_on(number: int, error: Exception) -> Callable[[int], int]:
 
 def samples(work: Doubling, rows: list[Row], threads: int) -> Iterator[tuple[Row, Any]]:
     """What comes of the rows. The model has a thread of its own."""
-    with closing(Flow(work, rows, threads)) as flow, ThreadPoolExecutor(1, thread_name_prefix="model") as model:
+    with (
+        crew_of(threads) as crew,
+        closing(Flow(work, rows, crew)) as flow,
+        ThreadPoolExecutor(1, thread_name_prefix="model") as model,
+    ):
         running = model.submit(flow.run, lambda last: None)
         try:
             yield from flow.samples()
@@ -275,7 +279,7 @@ def test_it_says_before_each_batch_whether_it_is_the_last_and_how_many_failed() 
 
     work, told = Doubling(2), list[tuple[bool, int]]()
     work.on_read = read
-    with closing(Flow(work, rows(5), 2)) as flow, ThreadPoolExecutor(1) as taker:
+    with crew_of(2) as crew, closing(Flow(work, rows(5), crew)) as flow, ThreadPoolExecutor(1) as taker:
         taken = taker.submit(lambda: list(flow.samples()))
         flow.run(lambda last: told.append((last, flow.failed)))
         assert len(taken.result()) == 5
@@ -287,7 +291,7 @@ def test_what_it_is_told_before_a_batch_may_end_it() -> None:
         if last:
             raise ConfigError("enough")
 
-    with closing(Flow(Doubling(2), rows(6), 2)) as flow, ThreadPoolExecutor(1) as taker:
+    with crew_of(2) as crew, closing(Flow(Doubling(2), rows(6), crew)) as flow, ThreadPoolExecutor(1) as taker:
         taken = taker.submit(lambda: [row["n"] for row, _ in flow.samples()])
         with pytest.raises(ConfigError, match="enough"):
             flow.run(stop)
@@ -295,7 +299,7 @@ def test_what_it_is_told_before_a_batch_may_end_it() -> None:
 
 
 def test_when_nobody_takes_samples_any_more_the_model_stops() -> None:
-    with closing(Flow(Doubling(1), rows(1000), 2)) as flow:
+    with crew_of(2) as crew, closing(Flow(Doubling(1), rows(1000), crew)) as flow:
         told, samples = list[bool](), flow.samples()
 
         def one_is_taken(last: bool) -> None:
@@ -306,3 +310,20 @@ def test_when_nobody_takes_samples_any_more_the_model_stops() -> None:
 
         flow.run(one_is_taken)
         assert len(told) == 4, "one was taken, two waited, and the last was not given"
+
+
+def test_what_is_not_begun_is_dropped_and_what_is_begun_is_waited_for() -> None:
+    work, begun, go_on, read = Doubling(2), threading.Event(), threading.Event(), list[int]()
+
+    def slowly(n: int) -> int:
+        begun.set()
+        assert go_on.wait(WAIT)
+        return n
+
+    work.on_read = noting(read, slowly)
+    with crew_of(1) as crew:
+        with closing(Flow(work, rows(6), crew)):
+            assert begun.wait(WAIT)
+            Timer(0.2, go_on.set).start()
+        assert read == [0] and go_on.is_set()
+        assert crew.readers.submit(lambda: "the next").result(WAIT) == "the next", "the crew stays for other shards"
