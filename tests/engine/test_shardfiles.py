@@ -10,7 +10,15 @@ import pyarrow.parquet as pq
 import pytest
 import webdataset
 
-from sare_core.engine.shardfiles import ParquetWriter, TarReader, TarWriter, read_back, read_rows, tar_members
+from sare_core.engine.shardfiles import (
+    _AT_ONCE,
+    ParquetWriter,
+    TarReader,
+    TarWriter,
+    read_back,
+    read_rows,
+    tar_members,
+)
 from sare_core.errors import StageError
 from sare_core.store.storage import sha256_file
 
@@ -64,6 +72,14 @@ def test_the_same_samples_are_the_same_bytes(tmp_path: Path, monkeypatch: pytest
     assert tar(tmp_path / "elsewhere.tar").read_bytes() == before
     with tarfile.open(tmp_path / "a.tar") as file:
         assert {info.mtime for info in file} == {0}
+
+
+def test_a_tar_is_the_one_that_webdataset_writes(tmp_path: Path) -> None:
+    samples = [*SAMPLES, {"__key__": "large", "png": bytes(_AT_ONCE + 1000)}]
+    with (tmp_path / "theirs.tar").open("wb") as file, webdataset.TarWriter(file, encoder=False, mtime=0) as theirs:
+        for sample in samples:
+            theirs.write(sample)
+    assert tar(tmp_path / "ours.tar", samples).read_bytes() == (tmp_path / "theirs.tar").read_bytes()
 
 
 def test_rows_in_any_order_are_the_same_bytes(tmp_path: Path) -> None:
